@@ -1,0 +1,24 @@
+"""Identifiers that are functions of what they name, so that doing a thing twice gives it once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+
+def stable_id(*parts: Any, length: int = 12) -> str:
+    """Return the first `length` hexadecimal digits of the SHA-256 of the parts' canonical JSON.
+
+    >>> stable_id("flights", 1) == stable_id("flights", 1)
+    True
+    >>> len(stable_id("flights"))
+    12
+    """
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def digest_bytes(data: bytes) -> str:
+    """Return ``sha256:<hex>`` of the data."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()

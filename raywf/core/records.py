@@ -1,0 +1,272 @@
+"""The records that the steps hand to one another; each is frozen, picklable and survives JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+ColumnKind = Literal["number", "category", "time"]
+LabelKind = Literal["class", "number"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One feature: a number, a category (text, flag) or an instant."""
+
+    name: str
+    kind: ColumnKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A table that went into a snapshot, and which version of it."""
+
+    name: str
+    path: str
+    files: int
+    bytes: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnProfile:
+    """What a feature looked like in training.
+
+    Numbers: `edges` are the inner edges of equal-mass bins, `counts` the rows in each of the
+    ``len(edges) + 1`` bins (bin i holds edges[i-1] < x <= edges[i]). Categories: `values` are the commonest,
+    `counts` their rows with one more entry for all others. `missing` counts rows without a value.
+    """
+
+    name: str
+    kind: ColumnKind
+    edges: tuple[float, ...] = ()
+    values: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """An immutable table of features and labels as they were known at `as_of`.
+
+    Rows lie in Parquet files below `uri`, sorted by event time where there is one. Reserved columns:
+    ``__label`` (class index or value), ``__time`` (event time), ``__key`` (a hash of the
+    entity keys and the event time, or of the row where there are no keys). `classes` are the labels as text in the order of their index.
+    """
+
+    id: str
+    workflow: str
+    uri: str
+    rows: int
+    columns: tuple[Column, ...]
+    task: str
+    classes: tuple[str, ...]
+    label: str
+    has_time: bool
+    window: tuple[datetime, datetime] | None
+    as_of: datetime | None
+    digest: str
+    profile: tuple[ColumnProfile, ...]
+    sources: tuple[Source, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One configuration and what its folds gave; `status` is done, stopped (a loser) or failed."""
+
+    id: str
+    family: str
+    params: dict[str, Any]
+    status: str
+    fold_losses: tuple[float, ...] = ()
+    score: float | None = None
+    rounds: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A trial's share in an ensemble; weights sum to 1."""
+
+    trial_id: str
+    family: str
+    params: dict[str, Any]
+    rounds: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """One search over a snapshot: its trials and the ensemble that came of it."""
+
+    id: str
+    snapshot_id: str
+    metric: str
+    greater_is_better: bool
+    trials: tuple[Trial, ...]
+    members: tuple[Member, ...]
+    score: float
+    calibrated: bool
+    budget_s: float
+    spent_s: float
+    cpu_s: float
+    warm_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A servable model on disk: `uri` is its folder, `digest` covers every file in it."""
+
+    uri: str
+    digest: str
+    task: str
+    columns: tuple[Column, ...]
+    classes: tuple[str, ...]
+    members: tuple[Member, ...]
+    snapshot_id: str
+    fitted_until: datetime | None
+    loss_scale: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelVersion:
+    """A registered bundle and where it came from.
+
+    `loss` and `loss_rows` are the mean bounded loss on the gate's block and its rows: the level that the
+    monitor compares with.
+    """
+
+    workflow: str
+    version: str
+    uri: str
+    digest: str
+    run_id: str
+    status: str
+    snapshot_id: str
+    sweep_id: str
+    code_version: str
+    parent: str | None
+    decision_id: str
+    metrics: dict[str, float]
+    loss: float | None
+    loss_rows: int
+    cost_usd: float
+    created: datetime
+    fitted_until: datetime | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One question a verdict asked: the figure found, its interval, the bound and whether it held."""
+
+    name: str
+    figure: float
+    low: float
+    high: float
+    bound: float
+    passed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """May the challenger replace the champion: accept, reject or undecided, with the reasons."""
+
+    outcome: Literal["accept", "reject", "undecided"]
+    rows: int
+    metric: str
+    challenger: float
+    champion: float
+    against: str
+    checks: tuple[Check, ...]
+    loss: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One answered row: scores have the model's k values, features are by column name."""
+
+    id: str
+    time: datetime
+    version: str
+    features: dict[str, Any]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a prediction; `time` is when the label became known, `value` what it earned."""
+
+    id: str
+    time: datetime
+    label: str | float
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """How far one feature's live values lie from training: the population stability index, and the share
+    of live values that are missing or unknown.
+    """
+
+    column: str
+    psi: float
+    rows: int
+    missing: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One window of one model version, in event time.
+
+    `loss_sum` and `loss_squares` are sums of the bounded loss over `labelled` rows; `metric` is the
+    workflow's metric with a 95 % interval, absent while too few labels are known.
+    """
+
+    version: str
+    start: datetime
+    end: datetime
+    rows: int
+    labelled: int
+    loss_sum: float
+    loss_squares: float
+    metric: float | None = None
+    metric_low: float | None = None
+    metric_high: float | None = None
+    value_mean: float | None = None
+    drift: tuple[Drift, ...] = ()
+
+    @property
+    def pending(self) -> int:
+        """Rows whose label is not known yet."""
+        return self.rows - self.labelled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do and why; `id` is a function of workflow, kind, cause and window."""
+
+    id: str
+    workflow: str
+    kind: Literal["retrain", "promote", "rollback", "skip"]
+    cause: str
+    window: str
+    reasons: tuple[str, ...]
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """One stage that a decision reached; (decision id, stage) is written once."""
+
+    decision_id: str
+    stage: str
+    time: datetime
+    wall_time: datetime
+    reasons: tuple[str, ...] = ()
+    figures: dict[str, Any] = field(default_factory=dict)

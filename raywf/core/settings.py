@@ -1,0 +1,245 @@
+"""What a workflow is told: one frozen record a stage, checked when made.
+
+Each range or choice that is broken raises `DecodeError` with the key; the loader adds file and line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from raywf.core.codec import DecodeError
+from raywf.core.metrics import METRICS
+
+Task = Literal["binary", "multiclass", "regression"]
+Family = Literal["lightgbm", "xgboost", "linear", "extratrees", "torch"]
+FAMILIES: tuple[Family, ...] = ("lightgbm", "xgboost", "linear", "extratrees", "torch")
+
+
+def _require(ok: bool, key: str, rule: str, got: object) -> None:
+    if not ok:
+        raise DecodeError(f"{key} must be {rule}, got {got!r}", (key,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpineSettings:
+    """The table of things to predict: one row a prediction that was or could have been asked for."""
+
+    path: str
+    label: str
+    keys: tuple[str, ...] = ()
+    event_time: str | None = None
+    label_time: str | None = None
+    positive: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            self.label_time is None or self.event_time is not None,
+            "label_time",
+            "given together with event_time",
+            self.label_time,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSettings:
+    """A table of feature values by key, each valid from its event time, known from its known time."""
+
+    path: str
+    keys: tuple[str, ...]
+    event_time: str | None = None
+    known_time: str | None = None
+    max_age: timedelta | None = None
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(len(self.keys) > 0, "keys", "at least one column", self.keys)
+        _require(
+            self.max_age is None or self.event_time is not None,
+            "max_age",
+            "given together with event_time",
+            self.max_age,
+        )
+        _require(
+            self.known_time is None or self.event_time is not None,
+            "known_time",
+            "given together with event_time",
+            self.known_time,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSettings:
+    """Which columns of the spine are features (none named: all), and the views joined to it."""
+
+    columns: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    views: dict[str, ViewSettings] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateSettings:
+    """Bounds of the checks that run before anything is trained."""
+
+    min_rows: int = 100
+    max_missing: float = 0.99
+    min_label_share: float = 0.001
+    leak_auc: float = 0.995
+    on_leak: Literal["refuse", "warn"] = "refuse"
+    window: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.min_rows >= 10, "min_rows", "at least 10", self.min_rows)
+        _require(0.5 < self.leak_auc <= 1, "leak_auc", "in (0.5, 1]", self.leak_auc)
+        _require(0 < self.max_missing <= 1, "max_missing", "in (0, 1]", self.max_missing)
+        _require(0 <= self.min_label_share < 0.5, "min_label_share", "in [0, 0.5)", self.min_label_share)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """The budget of one search and what it may try."""
+
+    budget_s: float = 60.0
+    trials: int = 12
+    folds: int = 3
+    purge: timedelta = timedelta(0)
+    families: tuple[Family, ...] = FAMILIES
+    trial_cpus: int = 1
+    max_concurrent: int | None = None
+    max_failures: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.budget_s >= 1, "budget_s", "at least 1 second", self.budget_s)
+        _require(self.trials >= 1, "trials", "at least 1", self.trials)
+        _require(2 <= self.folds <= 20, "folds", "in [2, 20]", self.folds)
+        _require(len(self.families) > 0, "families", "at least one family", self.families)
+        _require(self.trial_cpus >= 1, "trial_cpus", "at least 1", self.trial_cpus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSettings:
+    """When a challenger may replace the champion."""
+
+    newest: float = 0.15
+    max_rows: int = 20_000
+    min_rows: int = 50
+    alpha: float = 0.05
+    margin: float = 0.01
+
+    def __post_init__(self) -> None:
+        _require(0 < self.newest <= 0.5, "newest", "a share of the rows in (0, 0.5]", self.newest)
+        _require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
+        _require(self.margin >= 0, "margin", "at least 0", self.margin)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingSettings:
+    """The HTTP endpoint."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    replicas: int = 2
+    replica_cpus: float = 0.0
+    max_body_bytes: int = 4_000_000
+    max_rows: int = 10_000
+    alias_poll_s: float = 10.0
+    request_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.port <= 65535, "port", "in [1, 65535]", self.port)
+        _require(self.replicas >= 1, "replicas", "at least 1", self.replicas)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorSettings:
+    """How the outcome log is folded into evidence."""
+
+    window: timedelta = timedelta(days=1)
+    min_labelled: int = 200
+    poll_s: float = 1.0
+    clock: Literal["wall", "log"] = "wall"
+
+    def __post_init__(self) -> None:
+        _require(self.window > timedelta(0), "window", "longer than nothing", self.window)
+        _require(self.poll_s > 0, "poll_s", "above 0", self.poll_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainSettings:
+    """When a retraining job is submitted."""
+
+    every: timedelta | None = None
+    cron: str | None = None
+    tolerance: float = 0.01
+    alpha: float = 0.05
+    cooldown: timedelta = timedelta(days=7)
+    max_attempts: int = 3
+
+    def __post_init__(self) -> None:
+        _require(self.tolerance >= 0, "tolerance", "at least 0 (a rise of the bounded loss)", self.tolerance)
+        _require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
+        _require(self.max_attempts >= 1, "max_attempts", "at least 1", self.max_attempts)
+        _require(
+            self.cron is None or len(self.cron.split()) == 5,
+            "cron",
+            "five fields such as '0 3 * * 1'",
+            self.cron,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Where raywf keeps what it makes; `mlflow` empty means SQLite below the root."""
+
+    root: str = ".raywf"
+    mlflow: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """Which Ray cluster to use; no address means one on this machine."""
+
+    address: str | None = None
+    cpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workflow:
+    """All settings of one prediction problem."""
+
+    name: str
+    task: Task
+    spine: SpineSettings
+    metric: str = ""
+    features: FeatureSettings = FeatureSettings()
+    validate: ValidateSettings = ValidateSettings()
+    search: SearchSettings = SearchSettings()
+    gate: GateSettings = GateSettings()
+    serving: ServingSettings = ServingSettings()
+    monitor: MonitorSettings = MonitorSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    stores: StoreSettings = StoreSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+    def __post_init__(self) -> None:
+        good = self.name.replace("-", "").replace("_", "").isalnum() and self.name.isascii()
+        _require(good, "name", "letters, digits, '-' and '_'", self.name)
+        fitting = sorted(m.name for m in METRICS.values() if self.task in m.tasks)
+        if not self.metric:
+            default = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}[self.task]
+            object.__setattr__(self, "metric", default)
+        _require(
+            self.metric in fitting,
+            "metric",
+            f"one of {', '.join(fitting)} for a {self.task} task",
+            self.metric,
+        )
+        _require(
+            self.spine.positive is None or self.task == "binary",
+            "spine",
+            "without 'positive' unless the task is binary",
+            self.spine.positive,
+        )

@@ -1,0 +1,104 @@
+"""Files below one root that may be a folder or any URI that pyarrow knows (s3://, gs://, ...)."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyarrow import fs as arrow_fs
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Reads, writes and lists files by a path relative to `root`; every write is whole or absent."""
+
+    root: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder of this machine (or a mount)."""
+        return "://" not in self.root or self.root.startswith("file://")
+
+    def uri(self, path: str) -> str:
+        """Return the address of a path below the root."""
+        return f"{self.root.rstrip('/')}/{path}" if path else self.root
+
+    def filesystem(self) -> tuple[arrow_fs.FileSystem, str]:
+        """Return the pyarrow file system and the root's path in it."""
+        from pyarrow import fs
+
+        if "://" not in self.root:
+            return fs.LocalFileSystem(), str(Path(self.root).absolute())
+        filesystem, base = fs.FileSystem.from_uri(self.root)
+        return filesystem, base
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+
+        """
+        filesystem, base = self.filesystem()
+        with filesystem.open_input_stream(f"{base}/{path}") as stream:
+            return bytes(stream.read())
+
+    def write(self, path: str, data: bytes) -> None:
+        """Replace a file, atomically."""
+        filesystem, base = self.filesystem()
+        target = f"{base}/{path}"
+        if not self.is_local:
+            with filesystem.open_output_stream(target) as stream:
+                stream.write(data)
+            return
+        os.replace(_local_draft(target, data), target)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file unless it exists; return whether this call wrote it.
+
+        On a local root this holds among processes. Object stores are checked first, then written.
+        """
+        base = self.filesystem()[1]
+        target = f"{base}/{path}"
+        if not self.is_local:
+            if self.exists(path):
+                return False
+            self.write(path, data)
+            return True
+        draft = _local_draft(target, data)
+        try:
+            os.link(draft, target)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(draft)
+        return True
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is a file or folder."""
+        from pyarrow import fs
+
+        filesystem, base = self.filesystem()
+        return bool(filesystem.get_file_info(f"{base}/{path}").type != fs.FileType.NotFound)
+
+    def list(self, path: str) -> tuple[str, ...]:
+        """Return the sorted names directly below a folder; empty where it does not exist."""
+        from pyarrow import fs
+
+        filesystem, base = self.filesystem()
+        infos = filesystem.get_file_info(fs.FileSelector(f"{base}/{path}", allow_not_found=True))
+        return tuple(sorted(info.base_name for info in infos if ".draft-" not in info.base_name))
+
+
+def _local_draft(target: str, data: bytes) -> str:
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    draft = f"{target}.draft-{uuid.uuid4().hex}"
+    with open(draft, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return draft
