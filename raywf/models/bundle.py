@@ -1,0 +1,194 @@
+"""A servable model as a folder: members, weights, encoder, schema, reference answers, digests; no pickle.
+
+Layout::
+
+    digests.json      SHA-256 of every other file; the bundle's digest is the SHA-256 of this one
+    bundle.json       the `Bundle` record
+    encoder.json      categories and their codes
+    calibration.json  only where calibrated
+    reference.json    rows with the answers that they had at export
+    member-0/ ...     each family's own files
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raywf.core.clock import format_time
+from raywf.core.codec import DecodeError, decode, encode
+from raywf.core.errors import BundleError
+from raywf.core.ids import digest_bytes
+from raywf.core.records import Bundle, Member
+from raywf.models.calibration import Calibration
+from raywf.models.encoding import Encoder
+from raywf.models.families import family
+from raywf.models.family import Model, Problem
+
+TOLERANCE = 1e-5
+
+
+class Predictor:
+    """A bundle in memory. Immutable after loading; `predict_row` and `predict_rows` are thread-safe."""
+
+    def __init__(
+        self, bundle: Bundle, encoder: Encoder, models: Sequence[Model], *, calibration: Calibration | None
+    ) -> None:
+        self.bundle, self.encoder, self.calibration = bundle, encoder, calibration
+        self._members = tuple((m, member.weight) for m, member in zip(models, bundle.members, strict=True))
+        self._encode = encoder.compile()
+        self._width = len(encoder.names)
+
+    def predict_matrix(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return scores ``(n_rows, k)`` of encoded rows."""
+        scores = sum((model.predict(X) * weight for model, weight in self._members), np.float64(0))
+        combined = np.asarray(scores)
+        return combined if self.calibration is None else self.calibration.apply(combined)
+
+    def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+        """Return scores ``(n_rows, k)`` of rows by column name.
+
+        Raises:
+            RowError: if a value is of the wrong type, naming the field.
+        """
+        X = np.empty((len(rows), self._width), dtype=np.float32)
+        for i, row in enumerate(rows):
+            self._encode(row, X[i])
+        return self.predict_matrix(X)
+
+    def predict_row(self, features: Mapping[str, Any]) -> tuple[float, ...]:
+        """Return the k scores of one row, without pandas."""
+        return tuple(self.predict_rows((features,))[0].tolist())
+
+    def predict_table(self, table: pa.Table) -> NDArray[np.float64]:
+        """Return scores ``(n_rows, k)`` of an Arrow table that holds the schema's columns."""
+        return self.predict_matrix(self.encoder.table(table))
+
+    def check_reference(self) -> None:
+        """Answer the stored rows again.
+
+        Raises:
+            BundleError: if an answer is not finite or differs from the stored one by more than 1e-5
+                (relative to the answers' spread for regression).
+        """
+        stored = json.loads((Path(self.bundle.uri) / "reference.json").read_text())
+        expected = np.asarray(stored["scores"], dtype=np.float64)
+        found = self.predict_rows(stored["rows"])
+        check_answers(found, expected)
+
+
+def check_answers(found: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
+    """Compare answers, shape ``(n_rows, k)``, with expected ones.
+
+    Raises:
+        BundleError: as `Predictor.check_reference`.
+    """
+    if not np.isfinite(found).all():
+        raise BundleError("the model answers a reference row with a value that is not finite")
+    gap = float(np.max(np.abs(found - expected), initial=0))
+    scale = max(1.0, float(np.std(expected))) if len(expected) else 1.0
+    if found.shape != expected.shape or gap > TOLERANCE * scale:
+        raise BundleError(f"reference answers differ by {gap:.3g}, allowed {TOLERANCE * scale:.3g}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What a bundle is written from: fitted models in the order of `bundle.members`."""
+
+    bundle: Bundle
+    encoder: Encoder
+    models: tuple[Model, ...]
+    calibration: Calibration | None
+    reference: pa.Table
+
+
+def write_bundle(draft: Draft, folder: Path) -> Bundle:
+    """Write a bundle into `folder` (made new), load it again and compare its answers with the fitted models'.
+
+    Raises:
+        BundleError: if the loaded bundle answers otherwise than the models it was made of.
+    """
+    folder.mkdir(parents=True)
+    for i, model in enumerate(draft.models):
+        (folder / f"member-{i}").mkdir()
+        model.save(folder / f"member-{i}")
+    fitted = Predictor(draft.bundle, draft.encoder, draft.models, calibration=draft.calibration)
+    rows = [{k: _plain(v) for k, v in row.items()} for row in draft.reference.to_pylist()]
+    answers = fitted.predict_rows(rows)
+    _write_json(folder / "reference.json", {"rows": rows, "scores": answers.tolist()})
+    _write_json(folder / "encoder.json", encode(draft.encoder))
+    if draft.calibration is not None:
+        _write_json(folder / "calibration.json", encode(draft.calibration))
+    record = {k: v for k, v in encode(draft.bundle).items() if k not in {"uri", "digest"}}
+    _write_json(folder / "bundle.json", record)
+    _write_json(folder / "digests.json", _digests(folder))
+    loaded = load_bundle(folder)
+    check_answers(loaded.predict_rows(rows), answers)
+    return loaded.bundle
+
+
+def load_bundle(folder: str | Path, *, digest: str | None = None) -> Predictor:
+    """Load a bundle after checking every file against its digest.
+
+    Raises:
+        BundleError: if a file is missing, changed or extra, or the bundle is not the one with `digest`.
+    """
+    root = Path(folder)
+    try:
+        listing = (root / "digests.json").read_bytes()
+        found = digest_bytes(listing)
+        if digest is not None and digest != found:
+            raise BundleError(f"bundle {root} has digest {found}, expected {digest}")
+        stored, present = json.loads(listing), _digests(root)
+        wrong = sorted(k for k in stored.keys() | present.keys() if stored.get(k) != present.get(k))
+        if wrong:
+            raise BundleError(f"bundle {root}: missing, changed or extra files: {', '.join(wrong)}")
+        record = json.loads((root / "bundle.json").read_text())
+        bundle = decode(Bundle, {**record, "uri": str(root), "digest": found})
+        encoder = decode(Encoder, json.loads((root / "encoder.json").read_text()))
+        calibration = None
+        if (root / "calibration.json").exists():
+            calibration = decode(Calibration, json.loads((root / "calibration.json").read_text()))
+        models = _load_members(root, bundle, encoder)
+    except (OSError, ValueError, KeyError, DecodeError) as err:
+        raise BundleError(f"bundle {root} cannot be read: {err}") from err
+    return Predictor(bundle, encoder, models, calibration=calibration)
+
+
+def problem_of(bundle: Bundle, encoder: Encoder) -> Problem:
+    """Return the problem that a bundle's members answer."""
+    return Problem(task=bundle.task, n_classes=len(bundle.classes), sizes=encoder.sizes)
+
+
+def _load_members(root: Path, bundle: Bundle, encoder: Encoder) -> list[Model]:
+    problem = problem_of(bundle, encoder)
+    return [family(m.family).load(problem, root / f"member-{i}") for i, m in enumerate(bundle.members)]
+
+
+def _digests(root: Path) -> dict[str, str]:
+    files = (p for p in sorted(root.rglob("*")) if p.is_file() and p.name != "digests.json")
+    return {p.relative_to(root).as_posix(): digest_bytes(p.read_bytes()) for p in files}
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return format_time(value) if isinstance(value, datetime) else value
+
+
+def single_member(name: str) -> tuple[Member, ...]:
+    """Return the members of a bundle of one model with default settings."""
+    return (Member(trial_id=name, family=name, params={}, rounds=0, weight=1.0),)

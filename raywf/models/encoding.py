@@ -1,0 +1,170 @@
+"""From named values to one float32 row: the only encoding, used in training and in serving alike.
+
+Layout, column by column in the schema's order: a number gives itself, a category its code (order of
+frequency in training), an instant four columns (days since 1970, month, weekday, hour). Missing and unknown
+give nan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from raywf.core.clock import parse_time
+from raywf.core.errors import RowError
+from raywf.core.records import Column
+
+Matrix = NDArray[np.float32]
+MAX_CATEGORIES = 500
+_NAN = float("nan")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME_PARTS = ("days", "month", "weekday", "hour")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoder:
+    """Columns and, for each category column, the texts that have a code (the position is the code)."""
+
+    columns: tuple[Column, ...]
+    categories: dict[str, tuple[str, ...]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the encoded columns, shape ``(n_features,)``."""
+        out: list[str] = []
+        for column in self.columns:
+            if column.kind == "time":
+                out += [f"{column.name}.{part}" for part in _TIME_PARTS]
+            else:
+                out.append(column.name)
+        return tuple(out)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """For each encoded column its number of categories; 0 for a number."""
+        out: list[int] = []
+        for column in self.columns:
+            if column.kind == "time":
+                out += [0] * len(_TIME_PARTS)
+            else:
+                out.append(len(self.categories.get(column.name, ())))
+        return tuple(out)
+
+    def table(self, table: pa.Table) -> Matrix:
+        """Encode a whole table, shape ``(n_rows, n_features)``, C-contiguous."""
+        out = np.empty((table.num_rows, len(self.names)), dtype=np.float32)
+        at = 0
+        for column in self.columns:
+            values = table.column(column.name)
+            if column.kind == "number":
+                out[:, at] = _numbers(values)
+            elif column.kind == "category":
+                out[:, at] = _codes(values, self.categories[column.name])
+            else:
+                out[:, at : at + 4] = _instants(values)
+            at += 4 if column.kind == "time" else 1
+        return out
+
+    def compile(self) -> Callable[[Mapping[str, Any], Matrix], None]:
+        """Return a function that encodes one row of named values into a preallocated float32 vector.
+
+        It raises RowError, naming the field, for a value of the wrong type.
+        """
+        steps: list[tuple[str, str, dict[str, float], int]] = []
+        at = 0
+        for column in self.columns:
+            codes = {text: float(i) for i, text in enumerate(self.categories.get(column.name, ()))}
+            steps.append((column.name, column.kind, codes, at))
+            at += 4 if column.kind == "time" else 1
+
+        def encode(row: Mapping[str, Any], out: Matrix) -> None:
+            for name, kind, codes, i in steps:
+                value = row.get(name)
+                try:
+                    if kind == "number":
+                        out[i] = _NAN if value is None else value
+                    elif kind == "category":
+                        out[i] = _NAN if value is None else codes.get(category_text(value), _NAN)
+                    else:
+                        out[i : i + 4] = _NAN if value is None else _instant_parts(value)
+                except (TypeError, ValueError) as err:
+                    raise RowError(f"field {name!r}: expected a {kind}, got {value!r}") from err
+
+        return encode
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> Matrix:
+        """Encode rows of named values, shape ``(n_rows, n_features)``."""
+        out = np.empty((len(rows), len(self.names)), dtype=np.float32)
+        encode = self.compile()
+        for i, row in enumerate(rows):
+            encode(row, out[i])
+        return out
+
+
+def fit_encoder(table: pa.Table, columns: tuple[Column, ...]) -> Encoder:
+    """Learn which categories get a code: the commonest `MAX_CATEGORIES` of each column."""
+    categories: dict[str, tuple[str, ...]] = {}
+    for column in columns:
+        if column.kind == "category":
+            counted = pc.value_counts(_flat(table.column(column.name)).drop_null()).to_pylist()
+            counted.sort(key=lambda item: (-item["counts"], item["values"]))
+            categories[column.name] = tuple(item["values"] for item in counted[:MAX_CATEGORIES])
+    return Encoder(columns=columns, categories=categories)
+
+
+def category_text(value: Any) -> str:
+    """Return the text under which a category's value is coded.
+
+    >>> category_text(True), category_text(3.0), category_text("x")
+    ('true', '3', 'x')
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, (int, float)):
+        return str(value)
+    raise TypeError(f"not a category: {value!r}")
+
+
+def _flat(values: pa.ChunkedArray) -> pa.Array:
+    flat = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    if pa.types.is_dictionary(flat.type):
+        flat = flat.dictionary_decode()
+    return flat if pa.types.is_string(flat.type) else flat.cast(pa.string())
+
+
+def _numbers(values: pa.ChunkedArray) -> NDArray[np.float64]:
+    floats = pc.fill_null(values.cast(pa.float64()), _NAN)
+    return np.asarray(floats.to_numpy())
+
+
+def _codes(values: pa.ChunkedArray, known: tuple[str, ...]) -> NDArray[np.float64]:
+    found = pc.index_in(_flat(values), value_set=pa.array(known, pa.string()), skip_nulls=True)
+    return np.asarray(pc.fill_null(found.cast(pa.float64()), _NAN).to_numpy(zero_copy_only=False))
+
+
+def _instants(values: pa.ChunkedArray) -> NDArray[np.float64]:
+    stamps = values.cast(pa.timestamp("us", "UTC"))
+    micros = pc.fill_null(stamps.cast(pa.int64()).cast(pa.float64(), safe=False), _NAN)
+    parts = [
+        pc.fill_null(p.cast(pa.float64()), _NAN)
+        for p in (pc.month(stamps), pc.day_of_week(stamps), pc.hour(stamps))
+    ]
+    days = np.floor(np.asarray(micros.to_numpy()) / 86_400e6)
+    return np.column_stack([days, *(np.asarray(p.to_numpy()) for p in parts)])
+
+
+def _instant_parts(value: str | datetime) -> tuple[float, float, float, float]:
+    when = parse_time(value) if isinstance(value, str) else value.astimezone(UTC)
+    days = (when - _EPOCH).days
+    return float(days), float(when.month), float(when.weekday()), float(when.hour)

@@ -1,0 +1,30 @@
+"""All families by name."""
+
+from __future__ import annotations
+
+import importlib
+
+from raywf.core.errors import SearchError, did_you_mean
+from raywf.models.family import Family
+
+_PLACES = {
+    "prior": ("raywf.models.prior", "PriorFamily"),
+    "lightgbm": ("raywf.models.lightgbm", "LightGBMFamily"),
+    "xgboost": ("raywf.models.xgboost", "XGBoostFamily"),
+    "linear": ("raywf.models.linear", "LinearFamily"),
+    "extratrees": ("raywf.models.extratrees", "ExtraTreesFamily"),
+    "torch": ("raywf.models.torchnet", "TorchNetFamily"),
+}
+
+
+def family(name: str) -> Family:
+    """Return a family; its library is imported only now, so that a server loads what its bundle needs.
+
+    Raises:
+        SearchError: if there is no family of that name.
+    """
+    if name not in _PLACES:
+        raise SearchError(f"unknown model family {name!r}{did_you_mean(name, _PLACES)}")
+    module, kind = _PLACES[name]
+    found: Family = getattr(importlib.import_module(module), kind)()
+    return found

@@ -1,0 +1,79 @@
+"""Linear members: logistic or ridge regression on the dense design, saved as safetensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from raywf.models.design import Design, activate, design_from, fit_design
+from raywf.models.encoding import Matrix
+from raywf.models.family import Model, Problem, Rows, Scores
+
+
+@dataclass(slots=True)
+class LinearModel:
+    """Weights ``(width, k)`` and intercepts ``(k,)`` over the design."""
+
+    design: Design
+    weights: NDArray[np.float32]
+    intercept: NDArray[np.float32]
+    task: str
+    rounds: int = 0
+
+    def predict(self, X: Matrix) -> Scores:
+        raw = self.design.transform(X) @ self.weights + self.intercept
+        return activate(raw.astype(np.float64), self.task)
+
+    def save(self, folder: Path) -> None:
+        arrays = {"weights": self.weights, "intercept": self.intercept, **self.design.arrays()}
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "model.safetensors")
+
+
+class LinearFamily:
+    """Nearly free, and unlike the trees: it earns its place by diversity."""
+
+    name = "linear"
+
+    def fit(
+        self,
+        problem: Problem,
+        rows: Rows,
+        params: dict[str, Any],
+        *,
+        valid: Rows | None,  # noqa: ARG002
+        rounds: int,  # noqa: ARG002
+    ) -> Model:
+        design = fit_design(rows.X, problem.sizes)
+        dense = design.transform(rows.X)
+        if problem.task == "regression":
+            ridge = Ridge(alpha=params.get("alpha", 1.0)).fit(dense, rows.y)
+            weights, intercept = ridge.coef_.reshape(-1, 1), np.atleast_1d(ridge.intercept_)
+        else:
+            model = LogisticRegression(C=params.get("C", 0.3), max_iter=params.get("max_iter", 120), tol=1e-3)
+            model.fit(dense, rows.y.astype(int))
+            weights, intercept = _full(model, problem)
+        return LinearModel(design, weights.astype(np.float32), intercept.astype(np.float32), problem.task)
+
+    def load(self, problem: Problem, folder: Path) -> Model:
+        arrays = load_file(folder / "model.safetensors")
+        return LinearModel(design_from(arrays), arrays["weights"], arrays["intercept"], problem.task)
+
+
+def _full(model: LogisticRegression, problem: Problem) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Spread the coefficients over all classes: one absent from the fold gets a very low intercept."""
+    if problem.task == "binary":
+        return model.coef_.T, model.intercept_
+    weights = np.zeros((model.coef_.shape[1], problem.n_classes))
+    intercept = np.full(problem.n_classes, -20.0)
+    coef, base = model.coef_, model.intercept_
+    if len(model.classes_) == 2:
+        coef, base = np.vstack([-coef, coef]) / 2, np.r_[-base, base] / 2
+    weights[:, model.classes_] = coef.T
+    intercept[model.classes_] = base
+    return weights, intercept

@@ -1,0 +1,50 @@
+"""The training prior: class shares or the mean. The baseline that a first model has to beat."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raywf.models.encoding import Matrix
+from raywf.models.family import Model, Problem, Rows, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class PriorModel:
+    """Answers every row alike."""
+
+    answer: tuple[float, ...]
+    rounds: int = 0
+
+    def predict(self, X: Matrix) -> Scores:
+        return np.tile(np.asarray(self.answer), (len(X), 1))
+
+    def save(self, folder: Path) -> None:
+        (folder / "prior.json").write_text(json.dumps(self.answer))
+
+
+class PriorFamily:
+    """Fits nothing but shares."""
+
+    name = "prior"
+
+    def fit(
+        self,
+        problem: Problem,
+        rows: Rows,
+        params: dict[str, Any],  # noqa: ARG002
+        *,
+        valid: Rows | None,  # noqa: ARG002
+        rounds: int,  # noqa: ARG002
+    ) -> Model:
+        if problem.task == "multiclass":
+            shares = np.bincount(rows.y.astype(int), minlength=problem.n_classes) / len(rows.y)
+            return PriorModel(tuple(shares.tolist()))
+        return PriorModel((float(rows.y.mean()),))
+
+    def load(self, problem: Problem, folder: Path) -> Model:  # noqa: ARG002
+        return PriorModel(tuple(json.loads((folder / "prior.json").read_text())))
