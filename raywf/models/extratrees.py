@@ -79,7 +79,7 @@ class ExtraTreesFamily:
         rows: Rows,
         params: dict[str, Any],
         *,
-        valid: Rows | None,  # noqa: ARG002
+        valid: Rows | None,
         rounds: int,
     ) -> Model:
         kind = ExtraTreesRegressor if problem.task == "regression" else ExtraTreesClassifier

@@ -74,7 +74,7 @@ class LightGBMFamily:
         )
         return LightGBMModel(booster, max(1, best))
 
-    def load(self, problem: Problem, folder: Path) -> Model:  # noqa: ARG002
+    def load(self, problem: Problem, folder: Path) -> Model:
         booster = lgb.Booster(model_file=str(folder / "model.txt"))
         return LightGBMModel(booster, booster.current_iteration())
 

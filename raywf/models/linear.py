@@ -46,8 +46,8 @@ class LinearFamily:
         rows: Rows,
         params: dict[str, Any],
         *,
-        valid: Rows | None,  # noqa: ARG002
-        rounds: int,  # noqa: ARG002
+        valid: Rows | None,
+        rounds: int,
     ) -> Model:
         design = fit_design(rows.X, problem.sizes)
         dense = design.transform(rows.X)

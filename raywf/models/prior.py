@@ -36,15 +36,15 @@ class PriorFamily:
         self,
         problem: Problem,
         rows: Rows,
-        params: dict[str, Any],  # noqa: ARG002
+        params: dict[str, Any],
         *,
-        valid: Rows | None,  # noqa: ARG002
-        rounds: int,  # noqa: ARG002
+        valid: Rows | None,
+        rounds: int,
     ) -> Model:
         if problem.task == "multiclass":
             shares = np.bincount(rows.y.astype(int), minlength=problem.n_classes) / len(rows.y)
             return PriorModel(tuple(shares.tolist()))
         return PriorModel((float(rows.y.mean()),))
 
-    def load(self, problem: Problem, folder: Path) -> Model:  # noqa: ARG002
+    def load(self, problem: Problem, folder: Path) -> Model:
         return PriorModel(tuple(json.loads((folder / "prior.json").read_text())))

@@ -81,5 +81,5 @@ class _StopAt(xgb.callback.TrainingCallback):  # type: ignore[misc]
         super().__init__()
         self.problem = problem
 
-    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:  # noqa: ARG002
+    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
         return self.problem.is_over()

@@ -1,0 +1,1 @@
+"""Resource use and a price table to money."""

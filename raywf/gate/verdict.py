@@ -1,0 +1,125 @@
+"""The paired comparison that decides whether a challenger may replace the champion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raywf.core.metrics import Metric, bounded_loss
+from raywf.core.records import Check, Verdict
+from raywf.core.settings import GateSettings
+
+_RESAMPLES = 400
+_SEED = 20_130_101
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateBlock:
+    """The rows that decide: labels ``(n_rows,)``, both models' scores ``(n_rows, k)``.
+
+    `against` names what the challenger is compared with: a version, or "baseline" for the training prior.
+    """
+
+    labels: Array
+    challenger: Array
+    champion: Array
+    against: str
+    loss_scale: float | None = None
+
+
+def judge(block: GateBlock, metric: Metric, settings: GateSettings) -> Verdict:
+    """Compare the two models on the block.
+
+    The metric's gain is estimated with a paired percentile bootstrap (Efron and Tibshirani, 1993, ch. 13):
+    both models are scored on the same resampled rows. Accept when the gain's lower bound is above 0, or,
+    where the rows cannot resolve it, when it is above ``-margin`` (a share of the champion's score) and the
+    gain itself is not negative. Reject when the upper bound is below 0, or the bounded loss is surely higher
+    by more than the margin. Otherwise undecided.
+    """
+    rows = len(block.labels)
+    ours, theirs = metric.score(block.labels, block.challenger), metric.score(block.labels, block.champion)
+    loss = bounded_loss(block.labels, block.challenger, scale=block.loss_scale) if rows else np.zeros(0)
+    mean_loss = float(loss.mean()) if rows else float("nan")
+    if rows < settings.min_rows or not np.isfinite([ours, theirs]).all():
+        reason = f"{rows} fresh labelled rows, the gate needs {settings.min_rows} with every class among them"
+        return _verdict(block, metric, "undecided", (), reason=reason, scores=(ours, theirs, mean_loss))
+    gain = _gain_check(block, metric, settings, margin=settings.margin * abs(theirs))
+    harm = _loss_check(block, loss, settings)
+    better = f"{metric.name} {ours:.4f} against {theirs:.4f} on {rows} rows"
+    interval = f"gain {gain.figure:+.4f} in [{gain.low:+.4f}, {gain.high:+.4f}]"
+    if not harm.passed:
+        outcome, reason = "reject", f"{better}, but the loss rises by at least {harm.low:.4f}"
+    elif gain.high < 0:
+        outcome, reason = "reject", f"{better}: worse, {interval}"
+    elif gain.low > 0:
+        outcome, reason = "accept", f"{better}: better, {interval}"
+    elif gain.passed:
+        outcome, reason = "accept", f"{better}: no worse and newer, {interval}"
+    else:
+        outcome, reason = "undecided", f"{better}: not shown, {interval}"
+    return _verdict(block, metric, outcome, (gain, harm), reason=reason, scores=(ours, theirs, mean_loss))
+
+
+def _gain_check(block: GateBlock, metric: Metric, settings: GateSettings, *, margin: float) -> Check:
+    rng = np.random.default_rng(_SEED)
+    rows = len(block.labels)
+
+    def gain(index: NDArray[np.int64] | slice) -> float:
+        labels = block.labels[index]
+        return metric.loss(labels, block.champion[index]) - metric.loss(labels, block.challenger[index])
+
+    found = np.asarray([gain(rng.integers(0, rows, rows)) for _ in range(_RESAMPLES)])
+    low, high = np.nanquantile(found, [settings.alpha, 1 - settings.alpha])
+    figure = gain(slice(None))
+    return Check(
+        name=f"{metric.name} gain",
+        figure=figure,
+        low=float(low),
+        high=float(high),
+        bound=-margin,
+        passed=bool(low > 0 or (low > -margin and figure >= 0)),
+        note="paired bootstrap",
+    )
+
+
+def _loss_check(block: GateBlock, loss: Array, settings: GateSettings) -> Check:
+    rise = loss - bounded_loss(block.labels, block.champion, scale=block.loss_scale)
+    error = float(rise.std() / np.sqrt(len(rise)))
+    mean = float(rise.mean())
+    # one-sided normal bounds on a mean of paired differences; rows are many by the time this is asked
+    reach = 1.645 * error
+    bound = settings.margin
+    return Check(
+        name="bounded loss rise",
+        figure=mean,
+        low=mean - reach,
+        high=mean + reach,
+        bound=bound,
+        passed=bool(mean - reach <= bound),
+        note="paired mean",
+    )
+
+
+def _verdict(
+    block: GateBlock,
+    metric: Metric,
+    outcome: str,
+    checks: tuple[Check, ...],
+    *,
+    reason: str,
+    scores: tuple[float, float, float],
+) -> Verdict:
+    return Verdict(
+        outcome=outcome,  # type: ignore[arg-type]
+        rows=len(block.labels),
+        metric=metric.name,
+        challenger=scores[0],
+        champion=scores[1],
+        against=block.against,
+        checks=checks,
+        loss=scores[2],
+        reason=reason,
+    )

@@ -1,0 +1,1 @@
+"""Composes the steps: the retraining job's body, the controller and the decision journal."""

@@ -1,0 +1,100 @@
+"""The decisions and what came of each: one file a (decision, stage), written once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from raywf.core.codec import decode, encode
+from raywf.core.records import Decision, JournalEntry
+from raywf.core.store import Store
+
+FINAL = frozenset({"promoted", "rejected", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """One workflow's journal below ``journal/<workflow>``; any process may read and write it."""
+
+    root: str
+    workflow: str
+
+    def decide(self, decision: Decision) -> bool:
+        """Write a decision before it is carried out; return whether it is new."""
+        return self._store.create(self._path(decision.id, "decision"), _dump(decision))
+
+    def record(
+        self,
+        decision: Decision,
+        stage: str,
+        *,
+        reasons: tuple[str, ...] = (),
+        figures: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Write that a decision reached a stage; return whether this is new."""
+        entry = JournalEntry(
+            decision_id=decision.id,
+            stage=stage,
+            time=decision.time,
+            wall_time=datetime.now(UTC),
+            reasons=reasons,
+            figures=dict(figures or {}),
+        )
+        return self._store.create(self._path(decision.id, f"stage-{stage}"), _dump(entry))
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """Return all decisions, oldest event time first."""
+        names = [n for n in self._store.list(self._folder) if n.endswith(".decision.json")]
+        made = [decode(Decision, json.loads(self._store.read(f"{self._folder}/{n}"))) for n in names]
+        return tuple(sorted(made, key=lambda d: (d.time, d.id)))
+
+    def decision(self, decision_id: str) -> Decision | None:
+        """Return one decision, or None."""
+        try:
+            return decode(Decision, json.loads(self._store.read(self._path(decision_id, "decision"))))
+        except FileNotFoundError:
+            return None
+
+    def entries(self, decision_id: str | None = None) -> tuple[JournalEntry, ...]:
+        """Return the stages that were reached, in the order of the wall's time."""
+        names = [n for n in self._store.list(self._folder) if ".stage-" in n]
+        if decision_id is not None:
+            names = [n for n in names if n.startswith(f"{decision_id}.")]
+        made = [decode(JournalEntry, json.loads(self._store.read(f"{self._folder}/{n}"))) for n in names]
+        return tuple(sorted(made, key=lambda e: e.wall_time))
+
+    def stages(self, decision_id: str) -> dict[str, JournalEntry]:
+        """Return one decision's stages by name."""
+        return {e.stage: e for e in self.entries(decision_id)}
+
+    def request(self, text: str) -> str:
+        """Ask for a retraining; return the request's id. The controller turns it into a decision."""
+        request_id = datetime.now(UTC).strftime("request-%Y%m%dT%H%M%S%f")
+        self._store.create(f"{self._folder}/{request_id}.request.json", json.dumps({"reason": text}).encode())
+        return request_id
+
+    def requests(self) -> dict[str, str]:
+        """Return the reasons of all requests by id."""
+        names = [n for n in self._store.list(self._folder) if n.endswith(".request.json")]
+        return {
+            n.removesuffix(".request.json"): json.loads(self._store.read(f"{self._folder}/{n}"))["reason"]
+            for n in names
+        }
+
+    @property
+    def _store(self) -> Store:
+        return Store(self.root)
+
+    @property
+    def _folder(self) -> str:
+        return f"journal/{self.workflow}"
+
+    def _path(self, decision_id: str, part: str) -> str:
+        return f"{self._folder}/{decision_id}.{part}.json"
+
+
+def _dump(record: Any) -> bytes:
+    return json.dumps(encode(record), indent=1).encode()

@@ -1,0 +1,229 @@
+"""The body of a retraining: snapshot, search, gate, register, promote; each stage in the journal."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from raywf.core.codec import encode
+from raywf.core.errors import ServingError
+from raywf.core.ids import stable_id
+from raywf.core.metrics import METRICS
+from raywf.core.records import Decision, ModelVersion, Snapshot, Sweep, Trial, Verdict
+from raywf.core.settings import Workflow
+from raywf.core.store import Store
+from raywf.cost.price import cpu_cost_usd
+from raywf.gate.verdict import GateBlock, judge
+from raywf.loop.journal import Journal
+from raywf.loop.promote import promote
+from raywf.models.bundle import Predictor, load_bundle
+from raywf.registry.registry import Lineage, Registry, code_version, open_registry
+from raywf.registry.runs import log_sweep
+from raywf.search.ledger import Ledger
+from raywf.search.run import SearchPlan, SearchResult, run_search
+from raywf.snapshots.build import build_snapshot
+from raywf.snapshots.catalog import load_snapshot, read_snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """What hears of progress: a line of text a stage, a record a trial."""
+
+    stage: Callable[[str], None] = field(default=lambda _text: None)
+    trial: Callable[[Trial], None] = field(default=lambda _trial: None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retraining:
+    """What a retraining came to; `status` is promoted or rejected."""
+
+    status: str
+    snapshot: Snapshot
+    sweep: Sweep
+    verdict: Verdict
+    version: ModelVersion
+    nodes: dict[str, str]
+
+
+def retrain(workflow: Workflow, decision: Decision, *, listener: Listener | None = None) -> Retraining:
+    """Carry a decision to retrain out; Ray must be initialised. Doing it again gives the same version.
+
+    Raises:
+        RaywfError: if a step refuses; the journal says which and why.
+    """
+    listener = listener or Listener()
+    journal = Journal(workflow.stores.root, workflow.name)
+    journal.decide(decision)
+    registry = open_registry(workflow)
+    timed = workflow.spine.event_time is not None
+    snapshot = build_snapshot(workflow, as_of=decision.time if timed else None)
+    listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
+    journal.record(decision, "snapshot", figures={"snapshot": snapshot.id, "rows": snapshot.rows})
+    table = read_snapshot(snapshot)
+    champion = registry.find("champion")
+    with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
+        found = search(workflow, snapshot, table, champion=champion, folder=Path(folder), listener=listener)
+        sweep = found.sweep
+        journal.record(decision, "searched", figures=_sweep_figures(sweep))
+        verdict = gate(workflow, registry, table, champion=champion, found=found)
+        listener.stage(f"gate: {verdict.outcome}; {verdict.reason}")
+        journal.record(decision, "gated", reasons=(verdict.reason,), figures=encode(verdict))
+        version = _register(workflow, registry, decision, found=found, verdict=verdict, champion=champion)
+    journal.record(decision, "registered", figures={"version": version.version})
+    status = _deliver(workflow, registry, decision, version=version, verdict=verdict)
+    listener.stage(f"version {version.version}: {status}")
+    return Retraining(
+        status=status,
+        snapshot=snapshot,
+        sweep=sweep,
+        verdict=verdict,
+        version=registry.version(version.version),
+        nodes=found.nodes,
+    )
+
+
+def search(
+    workflow: Workflow,
+    snapshot: Snapshot,
+    table: pa.Table,
+    *,
+    champion: ModelVersion | None,
+    folder: Path,
+    listener: Listener,
+) -> SearchResult:
+    """Search, warm-started from the champion's sweep; the same data and settings resume the same sweep."""
+    root = workflow.stores.root
+    warm = Ledger(root, champion.sweep_id).read_sweep() if champion is not None else None
+    sweep_id = stable_id(snapshot.id, encode(workflow.search), workflow.metric, warm.id if warm else None)
+    start = time.time()
+    plan = SearchPlan(sweep_id=sweep_id, folder=folder / "bundles", warm=warm, progress=listener.trial)
+    found = run_search(workflow, snapshot, table, plan=plan)
+    done = sum(t.status == "done" for t in found.sweep.trials)
+    listener.stage(
+        f"search {sweep_id}: {workflow.metric} {found.sweep.score:.4f} out of fold, {done} of "
+        f"{len(found.sweep.trials)} trials, {len(found.sweep.members)} members, {time.time() - start:.0f} s"
+    )
+    return found
+
+
+def gate(
+    workflow: Workflow,
+    registry: Registry,
+    table: pa.Table,
+    *,
+    champion: ModelVersion | None,
+    found: SearchResult,
+) -> Verdict:
+    """Score challenger and champion (or, without one, the training prior) on rows neither was fitted on."""
+    rows = found.gate_rows
+    if champion is not None and champion.fitted_until is not None and "__time" in table.column_names:
+        times = table.column("__time").to_numpy()
+        fresh = times > np.datetime64(champion.fitted_until.replace(tzinfo=None))
+        rows = rows[fresh[rows]]
+    block = table.take(pa.array(rows))
+    labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
+    challenger = load_bundle(found.proof.uri)
+    scores = challenger.predict_table(block)
+    against, other = "baseline", _prior(table, found.gate_rows, scores.shape)
+    if champion is not None:
+        theirs = _champion_scores(registry, champion, challenger, block)
+        if theirs is not None:
+            against, other = f"version {champion.version}", theirs
+    compared = GateBlock(
+        labels=labels,
+        challenger=scores,
+        champion=other,
+        against=against,
+        loss_scale=challenger.bundle.loss_scale,
+    )
+    return judge(compared, METRICS[workflow.metric], workflow.gate)
+
+
+def _champion_scores(
+    registry: Registry, champion: ModelVersion, challenger: Predictor, block: pa.Table
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
+    """Return the champion's scores, or None where its columns or classes are not the challenger's."""
+    with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
+        predictor = load_bundle(registry.fetch(champion, Path(folder)), digest=champion.digest)
+        known = {c.name for c in predictor.bundle.columns} <= set(block.column_names)
+        if not known or predictor.bundle.classes != challenger.bundle.classes:
+            return None
+        return predictor.predict_table(block)
+
+
+def _prior(
+    table: pa.Table, gate_rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]], shape: tuple[int, ...]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
+    seen = np.delete(labels, gate_rows)
+    if shape[1] == 1:
+        return np.full(shape, seen.mean())
+    return np.tile(np.bincount(seen.astype(int), minlength=shape[1]) / len(seen), (shape[0], 1))
+
+
+def _register(
+    workflow: Workflow,
+    registry: Registry,
+    decision: Decision,
+    *,
+    found: SearchResult,
+    verdict: Verdict,
+    champion: ModelVersion | None,
+) -> ModelVersion:
+    cost = cpu_cost_usd(found.sweep.cpu_s)
+    snapshot = load_snapshot(Store(workflow.stores.root), workflow.name, found.sweep.snapshot_id)
+    run_id = log_sweep(workflow, snapshot, found.sweep, cost_usd=cost)
+    lineage = Lineage(
+        run_id=run_id,
+        sweep_id=found.sweep.id,
+        decision_id=decision.id,
+        code_version=code_version(Path(workflow.stores.root).parent),
+        parent=champion.version if champion else None,
+        cost_usd=cost,
+        metrics={workflow.metric: verdict.challenger, f"oof_{workflow.metric}": found.sweep.score},
+    )
+    return registry.register(found.final, lineage, verdict)
+
+
+def _deliver(
+    workflow: Workflow, registry: Registry, decision: Decision, *, version: ModelVersion, verdict: Verdict
+) -> str:
+    journal = Journal(workflow.stores.root, workflow.name)
+    figures: dict[str, object] = {"version": version.version}
+    if verdict.outcome != "accept":
+        registry.mark(version.version, "rejected")
+        journal.record(decision, "rejected", reasons=(verdict.reason,), figures=figures)
+        return "rejected"
+    registry.point("challenger", version.version)
+    registry.mark(version.version, "challenger")
+    try:
+        report = promote(workflow, registry, version)
+    except ServingError as err:
+        registry.mark(version.version, "rejected")
+        journal.record(decision, "rejected", reasons=(str(err),), figures=figures)
+        return "rejected"
+    if report is not None:
+        figures |= {
+            "prepare_s": report.prepare_s,
+            "commit_s": report.commit_s,
+            "replicas": len(report.replicas),
+        }
+    journal.record(decision, "promoted", reasons=(verdict.reason,), figures=figures)
+    return "promoted"
+
+
+def _sweep_figures(sweep: Sweep) -> dict[str, object]:
+    return {
+        "sweep": sweep.id,
+        sweep.metric: sweep.score,
+        "trials": len(sweep.trials),
+        "members": [f"{m.trial_id}={m.weight:.2f}" for m in sweep.members],
+        "spent_s": sweep.spent_s,
+        "cpu_s": sweep.cpu_s,
+    }

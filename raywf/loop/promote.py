@@ -1,0 +1,54 @@
+"""Moves the champion alias, and the traffic with it."""
+
+from __future__ import annotations
+
+import ray
+
+from raywf.core.errors import RegistryError, ServingError
+from raywf.core.records import ModelVersion
+from raywf.core.settings import Workflow
+from raywf.registry.registry import PREVIOUS, Registry
+from raywf.serving.deploy import app_name, status
+from raywf.serving.swap import SwapReport, swap
+
+
+def promote(workflow: Workflow, registry: Registry, version: ModelVersion) -> SwapReport | None:
+    """Make a version the champion; where the endpoint is up, by a two-phase swap, whose report is returned.
+
+    Raises:
+        ServingError: if a replica refuses the version; the alias has not moved then.
+    """
+    if not is_serving(workflow):
+        registry.promote(version.version)
+        return None
+    return swap(app_name(workflow), version, record=lambda: _record(registry, version))
+
+
+def rollback(workflow: Workflow, registry: Registry) -> ModelVersion:
+    """Make the former champion the champion again; return it.
+
+    Raises:
+        RegistryError: if there is no former champion.
+        ServingError: if a replica refuses it.
+    """
+    former = registry.find(PREVIOUS)
+    if former is None:
+        raise RegistryError(f"{workflow.name!r} has no previous champion to roll back to")
+    failed = registry.resolve("champion")
+    promote(workflow, registry, former)
+    registry.mark(failed.version, "rolled_back")
+    return registry.resolve("champion")
+
+
+def is_serving(workflow: Workflow) -> bool:
+    """Return whether the endpoint runs on the Ray cluster that this process is connected to."""
+    if not ray.is_initialized():
+        return False
+    try:
+        return bool(status(workflow)["status"] == "RUNNING")
+    except ServingError:
+        return False
+
+
+def _record(registry: Registry, version: ModelVersion) -> None:
+    registry.promote(version.version)

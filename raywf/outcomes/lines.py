@@ -1,0 +1,70 @@
+"""The log's line format, and the folder that its segments lie in.
+
+A segment is a file of newline-terminated JSON objects below ``<root>/log/<workflow>/``. A prediction is
+``{"id","t","v","f","s"}`` (time, version, features by name, scores), an outcome ``{"id","t","l"}`` with
+``"u"`` for its value where it has one. Times are ISO 8601, UTC. JSON escapes control characters, so a newline
+byte ends a line and nothing else.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from raywf.core.errors import SettingsError
+from raywf.core.records import Outcome, Prediction
+from raywf.core.store import Store
+
+_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+
+
+def log_folder(root: str, workflow: str) -> Path:
+    """Return the folder of a workflow's segments.
+
+    Raises:
+        SettingsError: if the root is an object store; those have no append, so an acknowledged line could
+            not be durable before its answer without one object a request.
+
+    """
+    store = Store(root)
+    if not store.is_local:
+        raise SettingsError(
+            f"the outcome log needs a folder that can be appended to, got {root!r}; "
+            "set stores.root to a local or mounted (NFS, EFS, Filestore) folder"
+        )
+    return Path(store.filesystem()[1]) / "log" / workflow
+
+
+def to_line(record: Prediction | Outcome) -> bytes:
+    """Return the record as one line, with its newline.
+
+    Raises:
+        TypeError: if a feature's value is not a JSON value.
+
+    """
+    data: dict[str, Any] = {"id": record.id, "t": record.time.astimezone(UTC)}
+    if isinstance(record, Prediction):
+        data |= {"v": record.version, "f": record.features, "s": record.scores}
+    else:
+        data["l"] = record.label
+        if record.value is not None:
+            data["u"] = record.value
+    return orjson.dumps(data, option=_OPTIONS)
+
+
+def from_line(line: bytes) -> Prediction | Outcome:
+    """Read one line, with or without its newline.
+
+    Raises:
+        ValueError, KeyError, TypeError: if the line is not one that `to_line` wrote.
+
+    """
+    data = orjson.loads(line)
+    time = datetime.fromisoformat(data["t"])
+    if "s" in data:
+        scores = tuple(map(float, data["s"]))
+        return Prediction(id=data["id"], time=time, version=data["v"], features=data["f"], scores=scores)
+    return Outcome(id=data["id"], time=time, label=data["l"], value=data.get("u"))

@@ -1,0 +1,73 @@
+"""Reads the log in order from a cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from raywf.core.records import Outcome, Prediction
+from raywf.outcomes.lines import from_line, log_folder
+
+Entry = Prediction | Outcome
+
+
+class LogReader:
+    """Reads a workflow's log; keeps no position of its own, the cursor is the caller's.
+
+    `corrupt_lines` counts the lines that this reader has skipped because they could not be read.
+
+    Raises:
+        SettingsError: if the root is an object store.
+
+    """
+
+    def __init__(self, root: str, workflow: str) -> None:
+        self.folder = log_folder(root, workflow)
+        self.corrupt_lines = 0
+
+    def read(
+        self, cursor: Mapping[str, int] | None = None, *, max_bytes: int | None = None
+    ) -> tuple[tuple[Entry, ...], dict[str, int]]:
+        """Return the entries after the cursor and the cursor after them.
+
+        A cursor maps a segment's name to the bytes of it that were read. Segments come in the order of their
+        names (their start times), lines in the order written. A last line without its newline is left for a
+        later call. `max_bytes` bounds what one call takes in, of one segment; at least one whole line is
+        read where there is one.
+        """
+        after = dict(cursor or {})
+        entries: list[Entry] = []
+        for path in self._segments():
+            data = _read_lines(path, after.get(path.name, 0), max_bytes)
+            if not data:
+                continue
+            entries.extend(self._parse(data))
+            after[path.name] = after.get(path.name, 0) + len(data)
+            if max_bytes is not None:
+                break
+        return tuple(entries), after
+
+    def _segments(self) -> list[Path]:
+        return sorted(self.folder.glob("*.jsonl"))
+
+    def _parse(self, data: bytes) -> list[Entry]:
+        entries = []
+        for line in data.split(b"\n")[:-1]:
+            try:
+                entries.append(from_line(line))
+            except (ValueError, KeyError, TypeError):
+                self.corrupt_lines += 1
+        return entries
+
+
+def _read_lines(path: Path, start: int, max_bytes: int | None) -> bytes:
+    """Return whole lines from `start`: at most `max_bytes`, but one line however long."""
+    with open(path, "rb") as file:
+        file.seek(start)
+        if max_bytes is None:
+            data = file.read()
+        else:
+            data = file.read(max_bytes)
+            if b"\n" not in data:
+                data += file.readline()
+    return data[: data.rfind(b"\n") + 1]

@@ -1,0 +1,1 @@
+"""`Evidence` to a `Decision` with its reasons: no clock, no files, no cluster."""

@@ -1,0 +1,1 @@
+"""Bundles with their lineage as MLflow model versions; runs of searches and trials."""

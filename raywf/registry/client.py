@@ -1,0 +1,52 @@
+"""MLflow's client for one store, quiet, and its experiment."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from raywf.core.errors import RegistryError
+from raywf.core.settings import Workflow
+
+
+def tracking_uri(workflow: Workflow) -> str:
+    """Return `stores.mlflow`, or SQLite below the root."""
+    return workflow.stores.mlflow or f"sqlite:///{workflow.stores.root}/mlflow.db"
+
+
+def connect(uri: str) -> Any:
+    """Return a client; a new SQLite store gets its folder.
+
+    Raises:
+        RegistryError: if the store cannot be opened.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow.utils"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    except Exception as err:
+        raise RegistryError(f"MLflow store {uri} cannot be reached: {err}") from err
+    return client
+
+
+def experiment_id(client: Any, name: str, artifacts: str) -> str:
+    """Return the experiment's id, made if absent; two processes at once agree."""
+    found: Experiment | None = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+    if found is None:
+        raise RegistryError(f"MLflow experiment {name!r} cannot be made")
+    return str(found.experiment_id)

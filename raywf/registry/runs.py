@@ -1,0 +1,74 @@
+"""A search in MLflow: a parent run, a child run a trial, written in batches from one place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlflow.entities import Metric, Param, RunTag
+
+from raywf.core.records import Snapshot, Sweep, Trial
+from raywf.core.settings import Workflow
+from raywf.registry.client import connect, experiment_id, tracking_uri
+
+
+def log_sweep(workflow: Workflow, snapshot: Snapshot, sweep: Sweep, *, cost_usd: float) -> str:
+    """Write a sweep and its trials; return the parent run's id. Runs that are there are not made again."""
+    client = connect(tracking_uri(workflow))
+    experiment = experiment_id(client, workflow.name, f"{workflow.stores.root}/artifacts/{workflow.name}")
+    parent = _run(client, experiment, {"raywf.sweep": sweep.id, "raywf.kind": "sweep"}, f"sweep {sweep.id}")
+    stamp = int(snapshot.as_of.timestamp() * 1000) if snapshot.as_of else 0
+    figures = {sweep.metric: sweep.score, "spent_s": sweep.spent_s, "cpu_s": sweep.cpu_s}
+    client.log_batch(
+        parent,
+        metrics=_metrics({**figures, "cost_usd": cost_usd}, stamp),
+        tags=[
+            RunTag("raywf.snapshot", snapshot.id),
+            RunTag("raywf.members", ", ".join(f"{m.trial_id}={m.weight:.2f}" for m in sweep.members)),
+            RunTag("raywf.warm_from", sweep.warm_from or ""),
+        ],
+    )
+    known = _children(client, experiment, sweep.id)
+    for trial in sweep.trials:
+        if trial.id not in known:
+            _log_trial(client, experiment, parent, (sweep, trial), stamp)
+    client.set_terminated(parent)
+    return parent
+
+
+def _log_trial(client: Any, experiment: str, parent: str, what: tuple[Sweep, Trial], stamp: int) -> None:
+    sweep, trial = what
+    tags = {
+        "raywf.kind": "trial",
+        "raywf.trial": trial.id,
+        "raywf.trial_of": sweep.id,
+        "raywf.status": trial.status,
+        "mlflow.parentRunId": parent,
+    }
+    run = client.create_run(experiment, tags=tags, run_name=trial.id).info.run_id
+    metrics = {"seconds": trial.seconds, "rounds": float(trial.rounds)}
+    if trial.score is not None:
+        metrics[sweep.metric] = trial.score
+    folds = [
+        Metric("fold_loss", loss, stamp, i) for i, loss in enumerate(trial.fold_losses) if math.isfinite(loss)
+    ]
+    params = [Param("family", trial.family), *(Param(k, str(v)) for k, v in trial.params.items())]
+    client.log_batch(run, metrics=[*_metrics(metrics, stamp), *folds], params=params)
+    client.set_terminated(run, "FAILED" if trial.status == "failed" else "FINISHED")
+
+
+def _run(client: Any, experiment: str, tags: dict[str, str], name: str) -> str:
+    query = " and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items())
+    found = client.search_runs([experiment], query, max_results=1)
+    return str(
+        found[0].info.run_id if found else client.create_run(experiment, tags=tags, run_name=name).info.run_id
+    )
+
+
+def _children(client: Any, experiment: str, sweep_id: str) -> set[str]:
+    found = client.search_runs([experiment], f"tags.`raywf.trial_of` = '{sweep_id}'", max_results=5000)
+    return {run.data.tags["raywf.trial"] for run in found}
+
+
+def _metrics(figures: dict[str, float], stamp: int) -> list[Metric]:
+    return [Metric(k, v, stamp, 0) for k, v in figures.items() if math.isfinite(v)]

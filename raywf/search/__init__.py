@@ -1,0 +1,1 @@
+"""A snapshot and a budget to a sweep: trials on Ray Tune, an ensemble, its bundles."""

@@ -1,0 +1,125 @@
+"""Runs planned trials on Ray Tune within a deadline; the only file that drives the Tuner."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray import tune
+
+from raywf.core.codec import encode
+from raywf.core.records import Trial
+from raywf.core.settings import SearchSettings
+from raywf.core.store import Store
+from raywf.search.race import FoldRace
+from raywf.search.trial import FoldTrial, TrialPlan
+
+Progress = Callable[[Trial], None]
+_QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_WARN_THRESHOLD_S": "10",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the ledger is what a search resumes from
+}
+
+
+def run_trials(
+    data: Any, trials: Sequence[Trial], plan: TrialPlan, *, settings: SearchSettings, progress: Progress
+) -> tuple[list[Trial], dict[str, str]]:
+    """Run the trials; return their last records and the node that each ran on, by trial id.
+
+    `data` is the object reference of the `SearchData`. Trials that the deadline cut come back as "stopped".
+    """
+    os.environ.update(_QUIET)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    race = FoldRace()
+    watch = _Watch(progress, race)
+    trainable = tune.with_resources(
+        tune.with_parameters(FoldTrial, data=data, plan=plan), {"cpu": settings.trial_cpus}
+    )
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"job": tune.grid_search([encode(t) for t in trials])},
+        tune_config=tune.TuneConfig(
+            metric="loss",
+            mode="min",
+            scheduler=race,
+            reuse_actors=True,
+            max_concurrent_trials=settings.max_concurrent or _slots(settings.trial_cpus),
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=Store(plan.ledger.root).uri(f"sweeps/{plan.ledger.sweep_id}"),
+            verbose=0,
+            stop=_Deadline(plan.deadline),
+            callbacks=[watch],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
+            failure_config=tune.FailureConfig(max_failures=settings.max_failures),
+        ),
+    )
+    tuner.fit()
+    found = [watch.last.get(t.id, _stopped(t)) for t in trials]
+    return [t if t.status in {"done", "failed"} else _stopped(t) for t in found], watch.nodes
+
+
+def _name(trial: Any) -> str:
+    return str(trial.config["job"]["id"])
+
+
+def _slots(trial_cpus: int) -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1)) // trial_cpus)
+
+
+def _stopped(trial: Trial) -> Trial:
+    return Trial(
+        id=trial.id,
+        family=trial.family,
+        params=trial.params,
+        status="stopped",
+        fold_losses=trial.fold_losses,
+        score=trial.score,
+        rounds=trial.rounds,
+        seconds=trial.seconds,
+    )
+
+
+class _Deadline(tune.Stopper):  # type: ignore[misc]
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return time.time() > self._deadline
+
+
+class _Watch(tune.Callback):  # type: ignore[misc]
+    """Keeps each trial's last record and tells `progress` when one has ended."""
+
+    def __init__(self, progress: Progress, race: FoldRace) -> None:
+        self._progress, self._race = progress, race
+        self.last: dict[str, Trial] = {}
+        self.nodes: dict[str, str] = {}
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: Any,
+        trial: Any,
+        result: dict[str, Any],
+        **info: Any,
+    ) -> None:
+        record: Trial = result["trial"]
+        self.last[record.id] = record
+        self.nodes[record.id] = result["node"]
+        if result["done"] or record.id in self._race.stopped:
+            self._progress(record if record.status != "running" else _stopped(record))

@@ -1,0 +1,229 @@
+"""The HTTP endpoint: one replica of the Ray Serve deployment.
+
+The hot path (one row) is: parse, check, predict, append to the log, answer, all in the event loop. An
+append costs some microseconds, since only the operating system has to take it. Bodies over 16 KB go to a
+worker thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from raywf.core.clock import WallClock
+from raywf.core.codec import encode
+from raywf.core.errors import RowError, ServingError
+from raywf.core.records import ModelVersion, Prediction
+from raywf.core.settings import Workflow
+from raywf.core.source import ModelSource
+from raywf.outcomes.writer import LogWriter
+from raywf.serving.cache import BundleCache, LoadedModel
+from raywf.serving.openapi import openapi
+from raywf.serving.requests import RequestError, answers, read_outcomes, read_rows, refused_scores
+from raywf.serving.slots import ModelSlots, ReplicaStatus, follow
+
+INLINE_BYTES = 16_384
+DRAIN_LIMIT = (
+    16  # times max_body_bytes: how much of a body that is too long is still read, so that 413 arrives
+)
+SWITCH_S = 0.0005  # a model that loads in a thread gives the interpreter back this often
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Endpoint:
+    """Answers requests with the champion of `workflow`; see `raywf.serving.openapi` for the routes.
+
+    Raises:
+        ServingError: if neither the registry nor the cache gives a model.
+        SettingsError: if the stores' root cannot hold the outcome log.
+
+    """
+
+    def __init__(self, workflow: Workflow, source: ModelSource) -> None:
+        sys.setswitchinterval(SWITCH_S)
+        self._workflow, self._settings, self._clock = workflow, workflow.serving, WallClock()
+        self._slots = ModelSlots(source, BundleCache(workflow.stores.root, workflow.name, source))
+        self._log = LogWriter(workflow.stores.root, workflow.name)
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/v1/predict": {"POST": self._predict},
+            "/v1/outcomes": {"POST": self._outcomes},
+            "/v1/model": {"GET": self._model},
+            "/healthz": {"GET": self._healthz},
+            "/openapi.json": {"GET": self._openapi},
+        }
+        self._stop = threading.Event()
+        self._follower = threading.Thread(
+            target=follow,
+            args=(self._slots, self._stop),
+            kwargs={"every_s": self._settings.alias_poll_s},
+            name="raywf-alias",
+            daemon=True,
+        )
+        self._follower.start()
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one HTTP request; every refusal is JSON with an ``error``."""
+        try:
+            return await self._handler(request.scope["path"], request.method)(request)
+        except RequestError as err:
+            return Response(err.body(), err.status, media_type="application/json")
+        except RowError as err:
+            return Response(RequestError(422, str(err)).body(), 422, media_type="application/json")
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except OSError as err:
+            reason = f"the outcome log cannot be written, nothing was taken: {err}"
+            return Response(RequestError(503, reason).body(), 503, media_type="application/json")
+
+    async def prepare(self, version: ModelVersion) -> ReplicaStatus:
+        """Load a version in a worker thread, beside the one that serves."""
+        return await asyncio.to_thread(self._slots.prepare, version)
+
+    async def commit(self, version: str) -> ReplicaStatus:
+        """Serve a prepared version from the next request on."""
+        status = self._slots.commit(version)
+        await asyncio.to_thread(self._slots.remember)
+        return status
+
+    async def abort(self, version: str) -> ReplicaStatus:
+        """Drop a prepared version."""
+        return self._slots.abort(version)
+
+    async def served(self) -> ReplicaStatus:
+        """Say which version serves."""
+        return self._slots.served()
+
+    async def check_health(self) -> None:
+        """Tell Ray Serve that the replica is well.
+
+        Raises:
+            ServingError: if the thread that follows the alias is gone.
+
+        """
+        if not self._follower.is_alive():
+            raise ServingError("the thread that follows the alias is gone")
+
+    def __del__(self) -> None:
+        """Stop the follower and sync the log when Ray Serve lets the replica go."""
+        if hasattr(self, "_stop"):
+            self._stop.set()
+            self._log.close()
+
+    def _handler(self, path: str, method: str) -> Handler:
+        methods = self._routes.get(path)
+        if methods is None:
+            raise RequestError(404, f"no such path: {path[:100]!r}", {"paths": sorted(self._routes)})
+        handler = methods.get("GET" if method == "HEAD" else method)
+        if handler is None:
+            allowed = sorted(methods)
+            raise RequestError(405, f"{method[:20]} is not allowed on {path}", {"allowed": allowed})
+        return handler
+
+    async def _predict(self, request: Request) -> Response:
+        body = await _body(request, self._settings.max_body_bytes)
+        model = self._slots.active
+        if len(body) > INLINE_BYTES:
+            data = await asyncio.to_thread(self._answer, model, body)
+        else:
+            data = self._answer(model, body)
+        return Response(data, headers=model.headers, media_type="application/json")
+
+    def _answer(self, model: LoadedModel, body: bytes) -> bytes:
+        rows = read_rows(body, model.schema, max_rows=self._settings.max_rows, clock=self._clock)
+        if len(rows) == 1:
+            scores = [model.predictor.predict_row(rows[0].features)]
+        else:
+            table = model.predictor.predict_rows([row.features for row in rows]).tolist()
+            scores = [tuple(values) for values in table]
+        refusal = refused_scores(rows, scores)
+        if refusal is not None:
+            raise refusal
+        version = model.version.version
+        self._log.append(
+            [
+                Prediction(id=row.id, time=row.time, version=version, features=row.features, scores=values)
+                for row, values in zip(rows, scores, strict=True)
+            ]
+        )
+        found = answers(rows, scores, model.predictor.bundle)
+        return orjson.dumps({"model_version": version, "predictions": found})
+
+    async def _outcomes(self, request: Request) -> Response:
+        body = await _body(request, self._settings.max_body_bytes)
+        if len(body) > INLINE_BYTES:
+            count = await asyncio.to_thread(self._take, body)
+        else:
+            count = self._take(body)
+        return Response(orjson.dumps({"accepted": count}), 202, media_type="application/json")
+
+    def _take(self, body: bytes) -> int:
+        bundle = self._slots.active.predictor.bundle
+        outcomes = read_outcomes(body, bundle, max_rows=self._settings.max_rows, clock=self._clock)
+        self._log.append(outcomes)
+        return len(outcomes)
+
+    async def _model(self, _: Request) -> Response:
+        slots = self._slots
+        facts = describe(slots.active)
+        refused = None if slots.last_refused is None else encode(slots.last_refused)
+        previous = None if slots.previous is None else slots.previous.version.version
+        facts |= {"origin": slots.origin, "previous": previous, "last_refused": refused}
+        facts |= {"workflow": self._workflow.name, "replica": slots.replica}
+        return _json(facts)
+
+    async def _healthz(self, _: Request) -> Response:
+        return _json({"status": "ok", "model_version": self._slots.active.version.version})
+
+    async def _openapi(self, _: Request) -> Response:
+        model = self._slots.active
+        document = openapi(
+            self._workflow.name,
+            model.version.version,
+            model.predictor.bundle,
+            max_rows=self._settings.max_rows,
+        )
+        return _json(document)
+
+
+def describe(model: LoadedModel) -> dict[str, Any]:
+    """Return what ``/v1/model`` says of a model."""
+    version, bundle = model.version, model.predictor.bundle
+    loaded: datetime = model.loaded
+    return {
+        "version": version.version,
+        "digest": version.digest,
+        "task": bundle.task,
+        "snapshot_id": version.snapshot_id,
+        "sweep_id": version.sweep_id,
+        "columns": encode(bundle.columns),
+        "classes": list(bundle.classes),
+        "metrics": {k: v for k, v in version.metrics.items() if v == v},
+        "loaded": encode(loaded),
+    }
+
+
+def _json(data: Any) -> Response:
+    return Response(orjson.dumps(data), media_type="application/json")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            parts.append(chunk)
+        elif size > DRAIN_LIMIT * limit:
+            break
+    if size > limit:
+        raise RequestError(413, f"the body is longer than {limit} bytes")
+    return parts[0] if len(parts) == 1 else b"".join(parts)

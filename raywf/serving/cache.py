@@ -1,0 +1,138 @@
+"""Models from the registry by way of a folder on this machine, so that a replica can start without it.
+
+Below ``<root>/cache/<workflow>/`` each bundle has a folder named for its version and digest;
+``last-good.json`` names the newest that passed its checks.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import orjson
+
+from raywf.core.codec import DecodeError, decode, encode
+from raywf.core.errors import BundleError, ServingError
+from raywf.core.records import ModelVersion
+from raywf.core.source import ModelSource
+from raywf.core.store import Store
+from raywf.models.bundle import Predictor, load_bundle
+from raywf.serving.schema import RowSchema
+
+KEPT_BUNDLES = 8
+DRAFT_AGE_S = 3600.0
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A registered model in memory that passed its checks; a request uses one from start to end."""
+
+    version: ModelVersion
+    predictor: Predictor
+    schema: RowSchema
+    loaded: datetime
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """The header of every answer."""
+        return {"x-raywf-model-version": self.version.version}
+
+
+class BundleCache:
+    """Fetches, checks and keeps bundles for the replicas of this machine; safe among processes.
+
+    Raises:
+        ServingError: if the root is not a local or mounted folder.
+
+    """
+
+    def __init__(self, root: str, workflow: str, source: ModelSource) -> None:
+        store = Store(root)
+        if not store.is_local:
+            raise ServingError(f"serving needs a local or mounted stores.root for its cache, got {root!r}")
+        self.folder = Path(store.filesystem()[1]) / "cache" / workflow
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._store, self._source = Store(str(self.folder)), source
+
+    def load(self, version: ModelVersion) -> LoadedModel:
+        """Return the version in memory after its digest and reference answers are checked.
+
+        A cached copy that fails its check is fetched again once.
+
+        Raises:
+            BundleError: if the files are not those of the registered digest, or answer otherwise.
+            RegistryError: if the files cannot be fetched.
+
+        """
+        folder = self._bundle_folder(version)
+        if folder.exists():
+            try:
+                return _check(version, folder)
+            except BundleError:
+                shutil.rmtree(folder, ignore_errors=True)
+        self._fetch(version, folder)
+        try:
+            return _check(version, folder)
+        except BundleError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def remember(self, model: LoadedModel) -> None:
+        """Name the model as the last good one, and remove the oldest bundles beyond eight."""
+        self._store.write("last-good.json", orjson.dumps(encode(model.version)))
+        self._prune(self._bundle_folder(model.version))
+
+    def last_good(self) -> ModelVersion | None:
+        """Return the version remembered last, or None."""
+        try:
+            return decode(ModelVersion, json.loads(self._store.read("last-good.json")))
+        except (OSError, ValueError, DecodeError):
+            return None
+
+    def _bundle_folder(self, version: ModelVersion) -> Path:
+        return self.folder / f"{version.version}-{version.digest.removeprefix('sha256:')[:16]}"
+
+    def _fetch(self, version: ModelVersion, folder: Path) -> None:
+        draft = self.folder / f"draft-{uuid.uuid4().hex}"
+        draft.mkdir()
+        try:
+            self._source.fetch(version, draft).rename(folder)
+        except OSError:
+            if not folder.exists():  # else another replica was first
+                raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _prune(self, keep: Path) -> None:
+        folders = [path for path in self.folder.iterdir() if path.is_dir() and path != keep]
+        drafts = {p for p in folders if p.name.startswith("draft-")}
+        ages = {path: _modified(path) for path in folders}
+        bundles = sorted((p for p in folders if p not in drafts), key=ages.__getitem__, reverse=True)
+        stale = [p for p in drafts if time.time() - ages[p] > DRAFT_AGE_S]
+        for path in (*bundles[KEPT_BUNDLES - 1 :], *stale):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _check(version: ModelVersion, folder: Path) -> LoadedModel:
+    try:
+        predictor = load_bundle(folder, digest=version.digest)
+        predictor.check_reference()
+    except BundleError:
+        raise
+    except Exception as err:  # each model library raises errors of its own for a file that it cannot read
+        raise BundleError(f"bundle {folder} cannot be loaded: {err}") from err
+    schema = RowSchema(predictor.bundle.columns)
+    return LoadedModel(version=version, predictor=predictor, schema=schema, loaded=datetime.now(UTC))
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

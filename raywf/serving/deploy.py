@@ -1,0 +1,148 @@
+"""Brings the endpoint up on the Ray cluster that this process is connected to, and down again.
+
+See `raywf.serving.environment` for what has to be set before Ray starts and for what listens where.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import urllib.error
+import urllib.request
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.config import HTTPOptions
+from ray.serve.exceptions import RayServeException
+from ray.serve.schema import LoggingConfig
+
+from raywf.core.errors import ServingError
+from raywf.core.settings import ServingSettings, Workflow
+from raywf.core.source import ModelSource
+from raywf.serving.app import Endpoint
+from raywf.serving.environment import LOOPBACK
+from raywf.serving.swap import broadcast
+
+MAX_ONGOING = 100
+MAX_QUEUED = 1000
+MAX_CONSTRUCTOR_TRIES = 3
+HEALTHY_S = 60.0
+
+
+def app_name(workflow: Workflow) -> str:
+    """Return the Serve application's name."""
+    return f"raywf-{workflow.name}"
+
+
+def url(settings: ServingSettings) -> str:
+    """Return the address that a client on this machine uses."""
+    host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 compared, not bound
+    return f"http://{host}:{settings.port}"
+
+
+def deploy(workflow: Workflow, source: ModelSource) -> str:
+    """Start the endpoint, wait until it is healthy, and return its URL.
+
+    Deploying again replaces the replicas one by one, new before old. To change the model use
+    `raywf.serving.swap`.
+
+    Raises:
+        ServingError: if the endpoint does not come up, or the host does not fit the cluster's addresses.
+
+    """
+    settings = workflow.serving
+    _check_addresses(settings)
+    options = HTTPOptions(
+        host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout_s
+    )
+    logging_config = LoggingConfig(enable_access_log=False, log_level="WARNING")
+    deployment = serve.deployment(
+        Endpoint,
+        name="endpoint",
+        num_replicas=settings.replicas,
+        ray_actor_options={"num_cpus": settings.replica_cpus},
+        max_ongoing_requests=MAX_ONGOING,
+        max_queued_requests=MAX_QUEUED,
+        max_surge_percent=100,
+        health_check_period_s=2.0,
+        health_check_timeout_s=30.0,
+        max_constructor_retry_count=MAX_CONSTRUCTOR_TRIES,
+    )
+    try:
+        serve.start(http_options=options, logging_config=logging_config)
+        serve.run(
+            deployment.bind(workflow, source),
+            name=app_name(workflow),
+            route_prefix="/",
+            logging_config=logging_config,
+        )
+    except (RuntimeError, ValueError, RayError, RayServeException) as err:
+        raise ServingError(f"{app_name(workflow)} did not come up: {err}") from err
+    _wait_until_healthy(url(settings), time.monotonic() + HEALTHY_S)
+    return url(settings)
+
+
+def undeploy(workflow: Workflow) -> None:
+    """Take the endpoint down; no error where it is not up.
+
+    Raises:
+        ServingError: if the cluster does not answer.
+
+    """
+    try:
+        if app_name(workflow) in serve.status().applications:
+            serve.delete(app_name(workflow))
+    except (RuntimeError, RayError, RayServeException) as err:
+        raise ServingError(f"{app_name(workflow)} was not taken down: {err}") from err
+
+
+def status(workflow: Workflow) -> dict[str, Any]:
+    """Return the app's state, its URL and each replica's version as plain values.
+
+    Raises:
+        ServingError: if the cluster does not answer.
+
+    """
+    try:
+        app = serve.status().applications.get(app_name(workflow))
+    except (RuntimeError, RayError, RayServeException) as err:
+        raise ServingError(f"Ray Serve does not answer: {err}") from err
+    if app is None:
+        return {"app": app_name(workflow), "status": "DOWN", "url": None, "replicas": []}
+    running = str(app.status.value) == "RUNNING"
+    replicas = broadcast(app_name(workflow), "served", deadline=time.monotonic() + 10) if running else []
+    return {
+        "app": app_name(workflow),
+        "status": str(app.status.value),
+        "message": app.message,
+        "url": url(workflow.serving),
+        "replicas": [asdict(replica) for replica in replicas],
+    }
+
+
+def _check_addresses(settings: ServingSettings) -> None:
+    if settings.host not in LOOPBACK or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
+        return
+    nodes = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+    outside = [address for address in nodes if address not in LOOPBACK]
+    if outside:
+        raise ServingError(
+            f"serving.host is {settings.host!r}, but HAProxy dials replicas at {outside[0]}: start Ray with "
+            "the variables of raywf.serving.environment.serve_env, or set serving.host to '0.0.0.0'"
+        )
+
+
+def _wait_until_healthy(base: str, deadline: float) -> None:
+    reason = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{base}/healthz", timeout=5) as response:  # noqa: S310 our own http URL
+                if response.status == 200:
+                    return
+        except (urllib.error.URLError, OSError) as err:
+            reason = str(err)
+        time.sleep(0.1)
+    raise ServingError(f"{base}/healthz is not healthy after {HEALTHY_S:.0f} s: {reason}")

@@ -1,0 +1,165 @@
+"""The OpenAPI 3.1 document of the endpoint, built from the served model's input columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raywf.core.records import Bundle, Column
+from raywf.serving.requests import MAX_ID
+
+Schema = dict[str, Any]
+
+_COLUMN: dict[str, Schema] = {
+    "number": {"type": ["number", "null"]},
+    "category": {"type": ["string", "boolean", "integer", "null"]},
+    "time": {"type": ["string", "null"], "format": "date-time"},
+}
+_EXAMPLE: dict[str, Any] = {"number": 1.5, "category": "a", "time": "2013-01-01T05:00:00Z"}
+_TIME: Schema = {"type": "string", "format": "date-time"}
+_ID: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
+_REFUSALS = {
+    "400": "The body is not JSON",
+    "413": "The body or the number of rows is over the limit",
+    "422": "A row does not fit the schema; nothing was taken",
+    "503": "The log cannot be written, or too many requests wait",
+}
+
+
+def openapi(workflow: str, version: str, bundle: Bundle, *, max_rows: int) -> dict[str, Any]:
+    """Return the document; `version` is the model's."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"raywf: {workflow}",
+            "version": version,
+            "description": "Predictions of the workflow's champion model, and what became of them.",
+        },
+        "paths": _paths(bundle),
+        "components": {"schemas": _schemas(bundle, max_rows)},
+    }
+
+
+def _paths(bundle: Bundle) -> dict[str, Any]:
+    predict = _post(
+        "predict",
+        "Predict one row or many",
+        request="PredictRequest",
+        answer=("200", "PredictAnswer"),
+        example={"features": {c.name: _EXAMPLE[c.kind] for c in bundle.columns}, "id": "row-1"},
+    )
+    predict["responses"]["200"]["headers"] = {
+        "x-raywf-model-version": {"schema": {"type": "string"}, "description": "The version that answered"}
+    }
+    outcomes = _post(
+        "outcomes",
+        "Report what became of predictions; late, repeated and out of order is fine",
+        request="OutcomesRequest",
+        answer=("202", "Accepted"),
+        example={"id": "row-1", "label": bundle.classes[-1] if bundle.classes else 12.5},
+    )
+    return {
+        "/v1/predict": {"post": predict},
+        "/v1/outcomes": {"post": outcomes},
+        "/v1/model": {"get": _get("model", "The model that serves", "Model")},
+        "/healthz": {"get": _get("healthz", "Whether the endpoint answers", "Health")},
+        "/openapi.json": {"get": _get("openapi", "This document", "Document")},
+    }
+
+
+def _post(name: str, summary: str, *, request: str, answer: tuple[str, str], example: Any) -> dict[str, Any]:
+    body = _json(request)
+    body["application/json"]["example"] = example
+    responses: dict[str, Any] = {answer[0]: {"description": "Taken", "content": _json(answer[1])}}
+    for status, text in _REFUSALS.items():
+        responses[status] = {"description": text, "content": _json("Error")}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "requestBody": {"required": True, "content": body},
+        "responses": responses,
+    }
+
+
+def _get(name: str, summary: str, answer: str) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": {"description": summary, "content": _json(answer)}},
+    }
+
+
+def _json(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+
+
+def _object(properties: dict[str, Schema], *required: str, closed: bool = False) -> Schema:
+    schema: Schema = {"type": "object", "properties": properties, "required": list(required)}
+    return schema | {"additionalProperties": False} if closed else schema
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _many(key: str, item: str, max_rows: int) -> Schema:
+    rows = {"type": "array", "items": _ref(item), "minItems": 1, "maxItems": max_rows}
+    return {"oneOf": [_ref(item), _object({key: rows}, key, closed=True)]}
+
+
+def _features(columns: tuple[Column, ...]) -> Schema:
+    return _object({c.name: _COLUMN[c.kind] for c in columns}, *(c.name for c in columns), closed=True)
+
+
+def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
+    number: Schema = {"type": "number"}
+    text: Schema = {"type": "string"}
+    label = number if bundle.task == "regression" else {"enum": _label_values(bundle.classes)}
+    row = {"features": _ref("Features"), "id": _ID, "time": _TIME}
+    outcome = {"id": _ID, "label": label, "time": _TIME, "value": {"type": ["number", "null"]}}
+    return {
+        "Features": _features(bundle.columns),
+        "Row": _object(row, "features", closed=True),
+        "PredictRequest": _many("rows", "Row", max_rows),
+        "Prediction": _prediction(bundle),
+        "PredictAnswer": _object(
+            {"model_version": text, "predictions": {"type": "array", "items": _ref("Prediction")}},
+            "model_version",
+            "predictions",
+        ),
+        "Outcome": _object(outcome, "id", "label", closed=True),
+        "OutcomesRequest": _many("outcomes", "Outcome", max_rows),
+        "Accepted": _object({"accepted": {"type": "integer", "minimum": 1}}, "accepted"),
+        "Model": _object({"version": text, "digest": text, "task": text}, "version", "digest", "task"),
+        "Health": _object({"status": {"const": "ok"}, "model_version": text}, "status", "model_version"),
+        "Document": {"type": "object"},
+        "Error": _object({"error": text, "problems": {"type": "array", "items": _ref("Problem")}}, "error"),
+        "Problem": _object(
+            {"row": {"type": "integer"}, "field": text, "reason": text}, "row", "field", "reason"
+        ),
+    }
+
+
+def _prediction(bundle: Bundle) -> Schema:
+    if bundle.task == "regression":
+        return _object({"id": _ID, "value": {"type": "number"}}, "id", "value")
+    share = {"type": "number", "minimum": 0, "maximum": 1}
+    shares = _object(dict.fromkeys(bundle.classes, share), *bundle.classes, closed=True)
+    return _object(
+        {"id": _ID, "prediction": {"enum": list(bundle.classes)}, "probabilities": shares},
+        "id",
+        "prediction",
+        "probabilities",
+    )
+
+
+def _label_values(classes: tuple[str, ...]) -> list[Any]:
+    """Return the classes with the JSON values that are read as them."""
+    values: list[Any] = list(classes)
+    values += [text == "true" for text in classes if text in {"true", "false"}]
+    values += [int(text) for text in classes if text.removeprefix("-").isascii() and _is_whole(text)]
+    return values
+
+
+def _is_whole(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isdecimal() and str(int(text)) == text

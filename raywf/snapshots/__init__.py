@@ -1,0 +1,1 @@
+"""Tables and an `as_of` to an immutable, validated, point-in-time correct `Snapshot`."""
