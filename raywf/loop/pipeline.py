@@ -88,6 +88,24 @@ def retrain(workflow: Workflow, decision: Decision, *, listener: Listener | None
     )
 
 
+def search_only(workflow: Workflow, *, listener: Listener | None = None) -> SearchResult:
+    """Build a snapshot as of now and search it, without gate or registration; Ray must be initialised.
+
+    The proof and final bundles are kept below ``bundles/<snapshot id>`` of a local store's root.
+
+    Raises:
+        RaywfError: if a step refuses.
+    """
+    listener = listener or Listener()
+    snapshot = build_snapshot(workflow)
+    listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
+    folder = Path(workflow.stores.root if Store(workflow.stores.root).is_local else tempfile.mkdtemp())
+    table = read_snapshot(snapshot)
+    return search(
+        workflow, snapshot, table, champion=None, folder=folder / "bundles" / snapshot.id, listener=listener
+    )
+
+
 def search(
     workflow: Workflow,
     snapshot: Snapshot,

@@ -27,6 +27,7 @@ from raywf.search.trial import TrialPlan
 from raywf.search.tuning import Progress, run_trials
 
 _TRIAL_SHARE = 0.6
+_LAST_SHARE = 0.85
 _REFIT_GROWTH = 2.2
 
 
@@ -71,6 +72,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         metric=workflow.metric,
         threads=settings.trial_cpus,
         deadline=start + _TRIAL_SHARE * settings.budget_s,
+        last_moment=start + _LAST_SHARE * settings.budget_s,
         seed=settings.seed,
         ledger=ledger,
     )

@@ -20,11 +20,15 @@ from raywf.search.ledger import Ledger
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrialPlan:
-    """What every trial of a sweep is told."""
+    """What every trial of a sweep is told; instants are of `time.time()`.
+
+    Fits end early from `deadline` on; a sweep that has no finished trial by then waits until `last_moment`.
+    """
 
     metric: str
     threads: int
     deadline: float
+    last_moment: float
     seed: int
     ledger: Ledger
 

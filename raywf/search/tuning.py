@@ -59,7 +59,7 @@ def run_trials(
             name="tune",
             storage_path=Store(plan.ledger.root).uri(f"sweeps/{plan.ledger.sweep_id}"),
             verbose=0,
-            stop=_Deadline(plan.deadline),
+            stop=_Deadline(plan, watch),
             callbacks=[watch],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             failure_config=tune.FailureConfig(max_failures=settings.max_failures),
@@ -92,14 +92,17 @@ def _stopped(trial: Trial) -> Trial:
 
 
 class _Deadline(tune.Stopper):  # type: ignore[misc]
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
+    """Stops all trials at the deadline; until one is done, it waits for the last moment."""
+
+    def __init__(self, plan: TrialPlan, watch: _Watch) -> None:
+        self._plan, self._watch = plan, watch
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return time.time() > self._deadline
+        some_done = any(t.status == "done" for t in self._watch.last.values())
+        return time.time() > (self._plan.deadline if some_done else self._plan.last_moment)
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]

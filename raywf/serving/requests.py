@@ -82,7 +82,7 @@ def read_rows(body: bytes, schema: RowSchema, *, max_rows: int, clock: Clock) ->
     except BadRowsError as err:
         known = {problem.row for problem in problems}
         problems.extend(p for p in err.problems if p.row not in known)
-        raise _refusal(problems, max(err.refused, len(bad)), len(items)) from err
+        raise _refusal(problems, len(err.refused | bad), len(items)) from err
     if problems:
         raise _refusal(problems, len(bad), len(items))
     return [Row(*head, values) for head, values in zip(heads, features, strict=True)]

@@ -24,9 +24,9 @@ class Problem:
 
 
 class BadRowsError(RowError):
-    """Rows of a request do not fit: `problems` (the first ten) and the number of rows refused."""
+    """Rows of a request do not fit: `problems` (the first ten) and all refused rows, counted from 0."""
 
-    def __init__(self, problems: tuple[Problem, ...], refused: int) -> None:
+    def __init__(self, problems: tuple[Problem, ...], refused: frozenset[int]) -> None:
         super().__init__(problems, refused)
         self.problems, self.refused = problems, refused
 
@@ -60,17 +60,17 @@ class RowSchema:
         """
         good: list[dict[str, Any]] = []
         problems: list[Problem] = []
-        refused = 0
+        refused: set[int] = set()
         for i, row in enumerate(rows):
             values = self._read(row)
             if values is not None:
                 good.append(values)
                 continue
-            refused += 1
+            refused.add(i)
             if len(problems) < MAX_PROBLEMS:
                 problems.extend(self._problems(row, i))
         if refused:
-            raise BadRowsError(tuple(problems[:MAX_PROBLEMS]), refused)
+            raise BadRowsError(tuple(problems[:MAX_PROBLEMS]), frozenset(refused))
         return good
 
     def _read(self, row: Any) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ import ray.data
 from raywf.core.records import Column, Source
 from raywf.core.settings import Workflow
 from raywf.snapshots.failures import task_errors
-from raywf.snapshots.join import BroadcastJoins, ViewJoin, join_partitioned
+from raywf.snapshots.join import BroadcastJoins, ViewJoin, check_unique_keys, join_partitioned
 from raywf.snapshots.plan import Scan, TablePlan, decide_kinds, plan_tables, scan_blocks
 from raywf.snapshots.prepare import ORDER, add_row_key, prepare_block, schema_of
 from raywf.snapshots.sources import TASK_CPUS, Table, data_context, open_table, read_blocks
@@ -88,7 +88,7 @@ def assemble(
         }
         small = [name for name in joins if parts[name].scan.bytes < limits.broadcast_bytes]
         if small:
-            held = tuple(ray.put(pa.concat_tables(ray.get(_prepared(parts[name])))) for name in small)
+            held = tuple(_hold(parts[name]) for name in small)
             dataset = _map(dataset, BroadcastJoins(tuple(joins[name] for name in small), held))
         for name in [*small, *(name for name in joins if name not in small)]:
             added = schema_of(parts[name].plan)
@@ -115,6 +115,13 @@ def _prepared(part: _Part) -> list[ray.ObjectRef]:
     task = ray.remote(_prepare_view).options(num_cpus=TASK_CPUS)
     starts = [sum(part.scan.rows[:i]) for i in range(len(part.refs))]
     return [task.remote(ref, part.plan, start) for ref, start in zip(part.refs, starts, strict=True)]
+
+
+def _hold(part: _Part) -> ray.ObjectRef:
+    """Put a view whole into the object store."""
+    view = pa.concat_tables(ray.get(_prepared(part)))
+    check_unique_keys(view, part.plan)
+    return ray.put(view)
 
 
 def _prepare_view(block: pa.Table, plan: TablePlan, start: int) -> pa.Table:

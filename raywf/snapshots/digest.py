@@ -39,6 +39,8 @@ def format_digest(sums: tuple[int, ...], *, rows: int) -> str:
 
 
 def _column_hashes(values: pa.ChunkedArray) -> Hash:
+    if len(values) == 0:
+        return np.array([], dtype=np.uint64)
     if is_text(values.type):
         coded = pa.chunked_array([values.combine_chunks()], values.type).dictionary_encode().chunk(0)
         names = np.asarray(coded.dictionary.to_numpy(zero_copy_only=False), dtype=object)

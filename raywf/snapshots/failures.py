@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +31,9 @@ def task_errors(table: str) -> Iterator[None]:
         for cause in causes:
             if isinstance(cause, (pa.ArrowException, OSError)) and not isinstance(cause, RayTaskError):
                 raise SourceError(f"{table} table cannot be read: {str(cause).splitlines()[0]}") from err
+        line = re.search(r"CSV parse error[^\n]*|Failed to read CSV file[^\n]*", str(err))
+        if line:  # Ray hands on a ValueError with the reason in the trace's text only
+            raise SourceError(f"{table} table cannot be read: {line[0]}") from err
         raise
 
 

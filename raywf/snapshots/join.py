@@ -58,6 +58,18 @@ def join_view(rows: pa.Table, view: pa.Table, join: ViewJoin) -> pa.Table:
     return rows
 
 
+def check_unique_keys(view: pa.Table, plan: TablePlan) -> None:
+    """Check that a view without times holds each key once.
+
+    Raises:
+        ValidationError: if it does not.
+
+    """
+    if "__event" not in plan.times:
+        codes, _ = group_codes(view, view.slice(0, 0), plan.keys)
+        match_key(codes[:0], codes[codes >= 0], view=plan.table)
+
+
 def group_codes(rows: pa.Table, view: pa.Table, keys: tuple[str, ...]) -> tuple[Int, Int]:
     """Code the rows' and the view's keys alike, exactly; -1 where a key is missing."""
     codes = np.zeros(rows.num_rows + view.num_rows, dtype=np.int64)

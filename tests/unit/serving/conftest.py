@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +74,9 @@ class Client:
 
 
 @pytest.fixture
-def client(tmp_path: Path, source: FolderSource) -> Iterator[Client]:
+def client(tmp_path: Path, source: FolderSource) -> Client:
     """An endpoint that serves version 1 of a binary model."""
-    yield Client(Endpoint(make_workflow(tmp_path / "root", max_rows=100, max_body_bytes=50_000), source))
+    return Client(Endpoint(make_workflow(tmp_path / "root", max_rows=100, max_body_bytes=50_000), source))
 
 
 @pytest.fixture

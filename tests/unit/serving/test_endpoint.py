@@ -210,8 +210,8 @@ def test_openapi_describes_what_is_served(clients: dict[str, Any], task: str) ->
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
         ["rows", "features", "id", "time", "outcomes", "label", "value", "distance", "carrier", "x"]
     ), inner, max_size=4),

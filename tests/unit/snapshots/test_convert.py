@@ -12,8 +12,9 @@ from raywf.snapshots.convert import scan_text, to_category, to_number, to_text, 
 
 def column(values, kind=None):
     """A chunked column of two chunks."""
+    whole = pa.array(values, kind)
     half = len(values) // 2
-    return pa.chunked_array([pa.array(values[:half], kind), pa.array(values[half:], kind)], kind)
+    return pa.chunked_array([whole[:half], whole[half:]])
 
 
 def test_text_becomes_numbers_and_the_rest_missing():

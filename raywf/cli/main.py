@@ -1,0 +1,74 @@
+"""The `raywf` command: finds its subcommands lazily, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from raywf import __version__
+from raywf.core.errors import RaywfError
+
+_COMMANDS = {
+    "init": ("raywf.cli.init", "init", "Write a commented workflow.yaml."),
+    "snapshot": ("raywf.cli.snapshot", "snapshot", "Build, list and show feature snapshots."),
+    "search": ("raywf.cli.run", "search", "Search for the best model, without promoting it."),
+    "run": ("raywf.cli.run", "run", "Snapshot, search, gate, register and promote."),
+    "serve": ("raywf.cli.serve", "serve", "Bring the endpoint and its monitor up and down."),
+    "models": ("raywf.cli.models", "models", "List, show, promote and roll back model versions."),
+    "retrain": ("raywf.cli.retrain", "retrain", "Ask the running system for a retraining."),
+    "decisions": (
+        "raywf.cli.retrain",
+        "decisions",
+        "Show the journal: what was decided, why, what came of it.",
+    ),
+    "job": ("raywf.cli.job", "job", "Submit jobs to the cluster, read their logs, stop them."),
+    "doctor": ("raywf.cli.doctor", "doctor", "Say what is wrong on this machine and how to mend it."),
+    "demo": ("raywf.cli.demo", "demo", "Run the whole loop on a year of real flights."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name, _help = _COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_m, _n, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="raywf")
+@click.option("--debug", is_flag=True, help="Show the whole trace of an error.")
+@click.pass_context
+def cli(ctx: click.Context, *, debug: bool) -> None:
+    """Raywf keeps a model good: one workflow.yaml from tables to a served model that retrains itself."""
+    ctx.obj = debug
+
+
+def main() -> None:
+    """Run the command line; a `RaywfError` becomes one line and exit 1, Ctrl-C exit 130."""
+    arguments: list[Any] = sys.argv[1:]
+    try:
+        code = cli.main(arguments, prog_name="raywf", standalone_mode=False)
+    except click.ClickException as err:
+        err.show()
+        sys.exit(err.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; what was finished is kept, the same command goes on from there", err=True)
+        sys.exit(130)
+    except RaywfError as err:
+        if "--debug" in arguments:
+            raise
+        click.echo(f"raywf: {type(err).__name__}: {err}", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

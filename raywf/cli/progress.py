@@ -1,0 +1,49 @@
+"""Progress on standard error: a bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from raywf.core.records import Trial
+
+if TYPE_CHECKING:
+    from raywf.loop.pipeline import Listener
+
+
+@contextmanager
+def progress(budget_s: float, trials: int) -> Iterator[Listener]:
+    """Yield a listener that shows the stages and the search's trials."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from raywf.loop.pipeline import Listener
+
+    if not sys.stderr.isatty():
+        start = time.monotonic()
+
+        def line(text: str) -> None:
+            click.echo(f"[{time.monotonic() - start:6.1f} s] {text}", err=True)
+
+        yield Listener(stage=line, trial=lambda t: line(f"  {_trial_line(t)}"))
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"trials (at most {budget_s:.0f} s)", total=trials)
+
+        def advance(trial: Trial) -> None:
+            bar.console.print(f"  {_trial_line(trial)}", highlight=False)
+            bar.advance(task)
+
+        yield Listener(stage=lambda text: bar.console.print(text, highlight=False), trial=advance)
+
+
+def _trial_line(trial: Trial) -> str:
+    score = f"{trial.score:.4f}" if trial.score is not None else "-"
+    tail = f"  {trial.error}" if trial.error else ""
+    return f"{trial.id:<22} {trial.status:<8} {score}  {trial.seconds:.1f} s{tail}"

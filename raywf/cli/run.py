@@ -1,0 +1,73 @@
+"""`raywf run` and `raywf search`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from raywf.cli.options import show, table, workflow_options
+from raywf.cli.progress import progress
+from raywf.core.clock import format_time, parse_time
+from raywf.core.ids import stable_id
+from raywf.core.records import Decision, Sweep
+from raywf.core.settings import Workflow
+
+
+@click.command()
+@workflow_options
+@click.option("--as-of", type=parse_time, help="ISO 8601 instant to look from; default: now.")
+def run(workflow: Workflow, as_of: datetime | None, *, as_json: bool) -> None:
+    """Snapshot, search, gate, register and, if the gate accepts, promote."""
+    from raywf.loop.cluster import connect
+    from raywf.loop.pipeline import retrain
+
+    now = as_of or datetime.now(UTC)
+    window = format_time(datetime.now(UTC))
+    decision = Decision(
+        id=stable_id(workflow.name, "retrain", "request", window),
+        workflow=workflow.name,
+        kind="retrain",
+        cause="request",
+        window=window,
+        reasons=("raywf run",),
+        time=now,
+    )
+    with progress(workflow.search.budget_s, workflow.search.trials) as listener:
+        connect(workflow)
+        done = retrain(workflow, decision, listener=listener)
+    lines = [
+        *_leaderboard(done.sweep),
+        "",
+        *(f"warning: {text}" for text in done.snapshot.warnings),
+        f"gate: {done.verdict.outcome}: {done.verdict.reason}",
+        f"version {done.version.version} of {workflow.name}: {done.status}",
+        "next: raywf serve up" if done.status == "promoted" else "the champion stays",
+    ]
+    result = {"status": done.status, "version": done.version, "verdict": done.verdict, "sweep": done.sweep}
+    show(result, as_json=as_json, lines=lines)
+
+
+@click.command()
+@workflow_options
+def search(workflow: Workflow, *, as_json: bool) -> None:
+    """Search for the best model and show the leaderboard; nothing is registered."""
+    from raywf.loop.cluster import connect
+    from raywf.loop.pipeline import search_only
+
+    with progress(workflow.search.budget_s, workflow.search.trials) as listener:
+        connect(workflow)
+        found = search_only(workflow, listener=listener)
+    show(found.sweep, as_json=as_json, lines=[*_leaderboard(found.sweep), f"bundle: {found.final.uri}"])
+
+
+def _leaderboard(sweep: Sweep) -> list[str]:
+    weights = {m.trial_id: m.weight for m in sweep.members}
+    sign = -1 if sweep.greater_is_better else 1
+    ranked = sorted(sweep.trials, key=lambda t: (t.score is None, sign * (t.score or 0)))
+    rows = [
+        (t.id, t.status, t.score, f"{weights[t.id]:.2f}" if t.id in weights else "", f"{t.seconds:.1f}")
+        for t in ranked
+    ]
+    title = f"sweep {sweep.id}: {sweep.metric} {sweep.score:.4f} out of fold, {sweep.spent_s:.0f} s"
+    return [title, *table(["trial", "status", sweep.metric, "weight", "seconds"], rows)]

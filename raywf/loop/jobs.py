@@ -1,0 +1,136 @@
+"""Jobs on the workflow's cluster through the Ray Jobs API: submit once, look, read, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from raywf.core.errors import JobError
+from raywf.core.loader import dump_workflow
+from raywf.core.settings import Workflow
+from raywf.core.store import Store
+from raywf.loop.cluster import find_local
+
+ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "RAY_JOB_STOP_SIGNAL": "SIGINT",
+    "RAY_JOB_STOP_WAIT_TIME_S": "20",
+}
+
+
+class Jobs:
+    """The jobs of one workflow. From a process of the cluster itself no address is needed."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._workflow = workflow
+        self._client: Any = None
+
+    def submit(self, kind: str, job_id: str, *arguments: str) -> bool:
+        """Submit ``python -m jobs.<kind>``; return False if a job of that id was submitted before.
+
+        The resolved settings travel as a file in the store.
+
+        Raises:
+            JobError: if the cluster refuses.
+        """
+        path = f"jobs/{job_id}.json"
+        Store(self._workflow.stores.root).write(path, dump_workflow(self._workflow).encode())
+        python = "python" if self._workflow.cluster.address else sys.executable
+        words = [python, "-m", f"jobs.{kind}", Store(self._workflow.stores.root).uri(path), *arguments]
+        try:
+            self._connected().submit_job(
+                entrypoint=shlex.join(words),
+                submission_id=job_id,
+                runtime_env={"env_vars": _ENVIRONMENT},
+                metadata={"raywf.workflow": self._workflow.name, "raywf.kind": kind},
+            )
+        except RuntimeError as err:
+            # the server answers 500 with this text, see ray/dashboard/modules/job/job_head.py
+            if "already exists" in str(err):
+                return False
+            raise JobError(f"job {job_id} was not accepted: {err}") from err
+        return True
+
+    def status(self, job_id: str) -> str:
+        """Return PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED, or UNKNOWN where there is no such job."""
+        try:
+            return str(JobStatus(self._connected().get_job_status(job_id)).value)
+        except RuntimeError as err:
+            if "does not exist" in str(err):
+                return "UNKNOWN"
+            raise JobError(f"job {job_id}: {err}") from err
+
+    def list(self) -> tuple[tuple[str, str], ...]:
+        """Return (id, status) of this workflow's jobs."""
+        found = self._connected().list_jobs()
+        mine = [j for j in found if (j.metadata or {}).get("raywf.workflow") == self._workflow.name]
+        mine.sort(key=lambda j: j.start_time or 0)
+        return tuple((j.submission_id, str(j.status.value)) for j in mine)
+
+    def logs(self, job_id: str) -> str:
+        """Return what the job has printed.
+
+        Raises:
+            JobError: if there is no such job.
+        """
+        try:
+            return str(self._connected().get_job_logs(job_id))
+        except RuntimeError as err:
+            raise JobError(f"no logs of job {job_id!r}: {err}") from err
+
+    def follow(self, job_id: str, write: Callable[[str], None]) -> None:
+        """Hand the job's output to `write` as it comes, until it ends."""
+
+        async def tail() -> None:
+            async for text in self._connected().tail_job_logs(job_id):
+                write(text)
+
+        asyncio.run(tail())
+        while self.status(job_id) not in ENDED:
+            time.sleep(0.2)
+
+    def stop(self, job_id: str) -> bool:
+        """Ask a job to stop; return whether it was running.
+
+        Raises:
+            JobError: if there is no such job.
+        """
+        try:
+            return bool(self._connected().stop_job(job_id))
+        except RuntimeError as err:
+            raise JobError(f"job {job_id!r} cannot be stopped: {err}") from err
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            local = find_local(self._workflow)
+            address = self._workflow.cluster.address
+            if local is not None and address is None:
+                os.environ.update(local.environ)
+                address = local.dashboard
+            try:
+                self._client = JobSubmissionClient(address)
+            except (ConnectionError, RuntimeError, ValueError) as err:
+                raise JobError(
+                    f"the cluster's jobs cannot be reached: {err}; is 'raywf serve up' done?"
+                ) from err
+        return self._client
+
+
+def workflow_file(argument: str) -> Path:
+    """Return a local copy of the settings file that a job was given as path or URI."""
+    if "://" not in argument:
+        return Path(argument)
+    folder, _, name = argument.rpartition("/")
+    local = Path(tempfile.mkdtemp(prefix="raywf-")) / name
+    local.write_bytes(Store(folder).read(name))
+    return local

@@ -1,0 +1,226 @@
+"""Serving on real Ray Serve behind HAProxy: garbage, swaps under load, kills, a registry that is away."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from raywf.core.records import Prediction
+from raywf.outcomes import LogReader
+from raywf.testing import SMALL_ROW, FolderSource
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE))
+
+from garbage import garbage  # noqa: E402 the folder is not a package
+
+pytestmark = pytest.mark.timeout(280)
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+
+
+class Served:
+    """A driver process with its cluster, and a client of its endpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.source = folder, FolderSource(str(folder / "registry"))
+        command = [sys.executable, str(HERE / "serving_driver.py"), str(folder)]
+        errors = open(folder / "driver.err", "wb")  # noqa: SIM115 lives as long as the process
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=ENV
+        )
+        self.url = self._read()["url"]
+
+    def do(self, verb: str, **arguments: Any) -> Any:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"do": verb, **arguments}) + "\n")
+        self.process.stdin.flush()
+        return self._read()
+
+    def send(self, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
+        parts = urlsplit(self.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        try:
+            connection.request(method, path, body=body, headers={"content-type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read() or b"null")
+        finally:
+            connection.close()
+
+    def replicas(self) -> dict[str, str]:
+        return {r["replica"]: r["version"] for r in self.do("status")["ok"]["replicas"]}
+
+    def until(self, condition: Callable[[], bool], *, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true in time"
+            time.sleep(0.2)
+
+    def logged(self) -> set[str]:
+        entries, _ = LogReader(str(self.folder / "root"), "served").read()
+        return {entry.id for entry in entries if isinstance(entry, Prediction)}
+
+    def load(self, out: Path, *, seconds: float, connections: int) -> subprocess.Popen[str]:
+        body = json.dumps({"features": dict(SMALL_ROW)})
+        command = [sys.executable, str(ROOT / "benchmarks/load.py"), self.url, "--out", str(out)]
+        command += ["--seconds", str(seconds), "--connections", str(connections), "--body", body]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def _read(self) -> Any:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(">>> "):
+                return json.loads(line[4:])
+        raise AssertionError((self.folder / "driver.err").read_text()[-3000:])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One cluster for this module; version 1 of three is the champion at first."""
+    made = Served(tmp_path_factory.mktemp("served"))
+    yield made
+    made.close()
+
+
+def test_garbage_is_refused_with_a_reason(served: Served) -> None:
+    """A thousand bad requests: only 4xx with JSON, and the same replicas after."""
+    before = served.replicas()
+    wrong = []
+    for method, path, body in garbage(1000):
+        status, answer = served.send(method, path, body)
+        if not 400 <= status < 500 or "error" not in answer:
+            wrong.append((status, method, path, body[:200], answer))
+    assert wrong == []
+    assert served.replicas() == before
+    assert served.send("POST", "/v1/predict", json.dumps({"features": dict(SMALL_ROW)}).encode())[0] == 200
+
+
+def test_listens_on_loopback_only(served: Served) -> None:
+    """The front is bound to loopback, and so is every replica's own port."""
+    port = urlsplit(served.url).port
+    pids = {int(name.rsplit(":", 1)[1]) for name in served.replicas()}
+    text = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
+    fields = [line.split() for line in text.splitlines()]
+    assert {f[3] for f in fields if f[3].endswith(f":{port}")} == {f"127.0.0.1:{port}"}
+    replica_http = [
+        f[3] for f in fields if any(f"pid={pid}," in f[-1] for pid in pids) and 20_000 <= _port(f[3]) < 29_500
+    ]
+    assert replica_http
+    assert all(address.startswith("127.0.0.1:") for address in replica_http)
+
+
+def _port(address: str) -> int:
+    return int(address.rsplit(":", 1)[1])
+
+
+def test_swap_from_driver_and_actor(served: Served) -> None:
+    """Both reach every replica, and the endpoint answers with the new version."""
+    assert served.do("swap", version="2")["ok"]["previous"] == "1"
+    assert served.do("actor_swap", version="3")["ok"]["previous"] == "2"
+    assert set(served.replicas().values()) == {"3"}
+    assert served.send("GET", "/v1/model")[1]["version"] == "3"
+
+
+def test_broken_bundle_is_refused_in_prepare(served: Served, tmp_path: Path) -> None:
+    """A bundle with another digest changes nothing, and the alias stays."""
+    before, former = served.replicas(), served.source.resolve("champion").version
+    served.source.add(_bundle(served, "bundle-1"), version="bad")
+    (Path(served.source.version("bad").uri) / "reference.json").write_text("{}")
+    answer = served.do("swap", version="bad")
+    assert "ServingError" in answer["error"]
+    assert "changed" in answer["error"]
+    assert served.replicas() == before
+    assert served.source.resolve("champion").version == former
+    assert served.send("GET", "/v1/model")[1]["last_refused"]["version"] == "bad"
+
+
+def _bundle(served: Served, name: str) -> Any:
+    from raywf.models.bundle import load_bundle
+
+    return load_bundle(served.folder / name).bundle
+
+
+def test_missed_swap_converges(served: Served) -> None:
+    """The alias alone is enough: replicas follow it by themselves."""
+    served.source.move("champion", "1")
+    served.until(lambda: set(served.replicas().values()) == {"1"})
+
+
+def test_killed_replica_loses_nothing_acknowledged(served: Served, tmp_path: Path) -> None:
+    """Traffic goes on, what was answered is in the log, the new replica serves the alias's version."""
+    before = served.replicas()
+    out = tmp_path / "samples.jsonl"
+    process = served.load(out, seconds=12, connections=8)
+    time.sleep(3)
+    served.source.move("champion", "2")
+    served.do("swap", version="2")
+    os.kill(int(next(iter(before)).rsplit(":", 1)[1]), signal.SIGKILL)
+    killed = time.time()
+    process.communicate(timeout=60)
+    samples = [json.loads(line) for line in out.read_text().splitlines()]
+    acknowledged = {s[3] for s in samples if s[2] == 200}
+    assert acknowledged <= served.logged()
+    late = [s for s in samples if s[0] > killed + 1]
+    assert sum(s[2] == 200 for s in late) > 0.99 * len(late) > 10
+    served.until(lambda: len(served.replicas()) == 2 and not set(served.replicas()) <= set(before))
+    assert set(served.replicas().values()) == {"2"}
+
+
+def test_new_replica_starts_from_the_cache(served: Served) -> None:
+    """With the registry down, a replica that has to start serves the last good version."""
+    before = served.replicas()
+    served.source.set_down(True)
+    try:
+        for name in before:
+            os.kill(int(name.rsplit(":", 1)[1]), signal.SIGKILL)
+        served.until(lambda: served.do("status")["ok"]["status"] == "RUNNING" and _fresh(served, before))
+        assert set(served.replicas().values()) == set(before.values())
+        assert served.send("GET", "/v1/model")[1]["origin"] == "cache"
+    finally:
+        served.source.set_down(False)
+
+
+def _fresh(served: Served, before: dict[str, str]) -> bool:
+    now = served.replicas()
+    return len(now) == len(before) and not set(now) & set(before)
+
+
+def test_redeploy_and_down(served: Served) -> None:
+    """Deploying again works while up; taken down it is down, twice too."""
+    assert served.do("redeploy")["ok"] == served.url
+    assert "error" not in served.do("undeploy")
+    assert "error" not in served.do("undeploy")
+    assert served.do("status")["ok"]["status"] == "DOWN"
+
+
+def test_swaps_under_load_lose_nothing(tmp_path: Path) -> None:
+    """Three swaps beneath 32 connections: no request fails, and p99 in a swap's second stays within 1.5x."""
+    command = [sys.executable, str(ROOT / "benchmarks/swap_under_load.py"), "--plain-seconds", "0"]
+    found: dict[str, Any] = {}
+    for _ in range(3):  # the bound on p99 is about a quiet machine: other work may spoil one run
+        run = subprocess.run(command, capture_output=True, text=True, env=ENV, check=True, timeout=120)
+        found = json.loads(run.stdout.strip().splitlines()[-1])
+        assert (found["failed"], found["swaps"]) == (0, 3)
+        assert found["versions"] == ["1", "2", "3", "4"]
+        if found["swap_p99_ratio"] <= 1.5:
+            break
+    assert found["swap_p99_ratio"] <= 1.5, found
