@@ -53,7 +53,8 @@ def show_(workflow: Workflow, version: str, *, as_json: bool) -> None:
 @click.argument("version")
 def promote(workflow: Workflow, version: str, *, as_json: bool) -> None:
     """Make VERSION the champion, in live traffic too."""
-    from raywf.loop.cluster import connect, find_local
+    from raywf.loop.cluster import connect
+    from raywf.loop.local import find_local
     from raywf.loop.promote import promote as promote_version
     from raywf.registry.registry import open_registry
 
@@ -71,7 +72,8 @@ def promote(workflow: Workflow, version: str, *, as_json: bool) -> None:
 @workflow_options
 def rollback(workflow: Workflow, *, as_json: bool) -> None:
     """Make the former champion the champion again."""
-    from raywf.loop.cluster import connect, find_local
+    from raywf.loop.cluster import connect
+    from raywf.loop.local import find_local
     from raywf.loop.promote import rollback as roll_back
     from raywf.registry.registry import open_registry
 

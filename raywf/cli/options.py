@@ -12,6 +12,7 @@ import click
 from raywf.core.codec import encode
 from raywf.core.loader import load_workflow
 from raywf.core.settings import Workflow
+from raywf.loop.local import apply_environment
 
 
 def workflow_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,6 +30,7 @@ def workflow_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def wrapped(file: str, overrides: tuple[str, ...], *, as_json: bool, **given: Any) -> Any:
         workflow: Workflow = load_workflow(file, overrides=overrides)
+        apply_environment(workflow)
         return command(workflow=workflow, as_json=as_json, **given)
 
     return wrapped

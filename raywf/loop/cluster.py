@@ -1,52 +1,17 @@
-"""The Ray cluster that a workflow uses: one it names, one that raywf started here, or one in this process."""
+"""Connects this process to the Ray cluster that a workflow uses."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import secrets
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
 from ray.data import DataContext
 
-from raywf.core.errors import ServingError, SettingsError
+from raywf.core.errors import SettingsError
 from raywf.core.settings import Workflow
-from raywf.serving.environment import free_ports, serve_env
-
-_STATE = "cluster.json"
-_START_S = 90.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalCluster:
-    """A cluster that raywf started on this machine: `pid` is its ``ray start --block``."""
-
-    pid: int
-    started: float
-    address: str
-    dashboard: str
-    temp_dir: str
-    environ: dict[str, str]
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process that started it still runs."""
-        try:
-            return bool(abs(psutil.Process(self.pid).create_time() - self.started) < 1)
-        except psutil.NoSuchProcess:
-            return False
+from raywf.loop.local import find_local
 
 
 def connect(workflow: Workflow) -> None:
@@ -77,146 +42,6 @@ def connect(workflow: Workflow) -> None:
             except (ConnectionError, RuntimeError) as err:
                 raise SettingsError(f"the Ray cluster at {address!r} cannot be reached: {err}") from err
     _quiet()
-
-
-def find_local(workflow: Workflow) -> LocalCluster | None:
-    """Return the cluster that raywf started for this workflow's store, if it is alive."""
-    try:
-        found = LocalCluster(**json.loads(_state_file(workflow).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return found if found.is_alive else None
-
-
-def start_local(workflow: Workflow) -> LocalCluster:
-    """Start a cluster on this machine for `raywf serve up`, or return the one that is up.
-
-    Everything listens on loopback, and Ray's token authentication is on.
-
-    Raises:
-        ServingError: if it does not come up.
-    """
-    found = find_local(workflow)
-    if found is not None:
-        return found
-    root = Path(workflow.stores.root)
-    root.mkdir(parents=True, exist_ok=True)
-    temp_dir = tempfile.mkdtemp(prefix="rwf-", dir="/tmp")
-    environ = {
-        **serve_env(workflow.serving),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(_token(root)),
-        "OMP_NUM_THREADS": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
-    }
-    gcs, dashboard, *agents = free_ports(6, avoid={workflow.serving.port})
-    names = ("dashboard-agent-listen", "ray-client-server", "metrics-export", "runtime-env-agent")
-    command = [
-        sys.executable,
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        "--head",
-        "--block",
-        "--node-ip-address=127.0.0.1",
-        f"--port={gcs}",
-        "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard}",
-        f"--temp-dir={temp_dir}",
-        "--disable-usage-stats",
-        f"--num-cpus={workflow.cluster.cpus or os.cpu_count()}",
-        *(f"--{name}-port={port}" for name, port in zip(names, agents, strict=True)),
-    ]
-    with (root / "cluster.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env={**os.environ, **environ}, stdout=log, stderr=log, start_new_session=True
-        )
-    cluster = LocalCluster(
-        pid=process.pid,
-        started=psutil.Process(process.pid).create_time(),
-        address=f"127.0.0.1:{gcs}",
-        dashboard=f"http://127.0.0.1:{dashboard}",
-        temp_dir=temp_dir,
-        environ=environ,
-    )
-    _write_private(_state_file(workflow), json.dumps({f: getattr(cluster, f) for f in cluster.__slots__}))
-    try:
-        _await_dashboard(cluster, process)
-    except BaseException:
-        stop_local(workflow)
-        raise
-    return cluster
-
-
-def stop_local(workflow: Workflow) -> bool:
-    """End the cluster that raywf started, its own processes only; return whether there was one."""
-    try:
-        found = LocalCluster(**json.loads(_state_file(workflow).read_text()))
-    except (OSError, ValueError, TypeError):
-        return False
-    family = _processes(found)
-    for process in family[:1]:
-        process.terminate()
-    _gone, alive = psutil.wait_procs(family, timeout=8)
-    for process in {*alive, *_processes(found)}:
-        _kill(process)
-    psutil.wait_procs(alive, timeout=5)
-    shutil.rmtree(found.temp_dir, ignore_errors=True)
-    _state_file(workflow).unlink(missing_ok=True)
-    return bool(family)
-
-
-def _processes(cluster: LocalCluster) -> list[psutil.Process]:
-    """Return the starter (first) with its descendants, and strays that name its folder."""
-    found: list[psutil.Process] = []
-    if cluster.is_alive:
-        starter = psutil.Process(cluster.pid)
-        found = [starter, *starter.children(recursive=True)]
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if process not in found and any(cluster.temp_dir in word for word in words):
-            found.append(process)
-    return found
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        return
-
-
-def _await_dashboard(cluster: LocalCluster, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServingError(f"Ray did not start (exit {process.returncode}); see cluster.log in the store")
-        try:
-            with urllib.request.urlopen(f"{cluster.dashboard}/api/authentication_mode", timeout=2):  # noqa: S310
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise ServingError(
-        f"Ray's dashboard did not answer within {_START_S:.0f} s; see cluster.log in the store"
-    )
-
-
-def _token(root: Path) -> Path:
-    path = root / "ray-token"
-    if not path.exists():
-        _write_private(path, secrets.token_hex(32))
-    return path
-
-
-def _state_file(workflow: Workflow) -> Path:
-    return Path(workflow.stores.root) / _STATE
-
-
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
 
 
 def _quiet() -> None:

@@ -18,7 +18,7 @@ from raywf.core.errors import JobError
 from raywf.core.loader import dump_workflow
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
-from raywf.loop.cluster import find_local
+from raywf.loop.local import find_local
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 _ENVIRONMENT = {

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -76,12 +76,7 @@ class BundleCache:
                 return _check(version, folder)
             except BundleError:
                 shutil.rmtree(folder, ignore_errors=True)
-        self._fetch(version, folder)
-        try:
-            return _check(version, folder)
-        except BundleError:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        return self._fetch(version, folder)
 
     def remember(self, model: LoadedModel) -> None:
         """Name the model as the last good one, and remove the oldest bundles beyond eight."""
@@ -98,16 +93,21 @@ class BundleCache:
     def _bundle_folder(self, version: ModelVersion) -> Path:
         return self.folder / f"{version.version}-{version.digest.removeprefix('sha256:')[:16]}"
 
-    def _fetch(self, version: ModelVersion, folder: Path) -> None:
+    def _fetch(self, version: ModelVersion, folder: Path) -> LoadedModel:
+        """Fetch, check, and only then put the bundle in its place, where other replicas find it."""
         draft = self.folder / f"draft-{uuid.uuid4().hex}"
         draft.mkdir()
         try:
-            self._source.fetch(version, draft).rename(folder)
+            fetched = self._source.fetch(version, draft)
+            model = _check(version, fetched)
+            fetched.rename(folder)
         except OSError:
             if not folder.exists():  # else another replica was first
                 raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+        model.predictor.bundle = replace(model.predictor.bundle, uri=str(folder))
+        return model
 
     def _prune(self, keep: Path) -> None:
         folders = [path for path in self.folder.iterdir() if path.is_dir() and path != keep]

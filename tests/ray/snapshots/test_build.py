@@ -187,7 +187,9 @@ def test_a_torn_csv_is_refused_in_one_line(tmp_path):
     make_tables(tmp_path)
     with open(tmp_path / "spine.csv", "a") as file:
         file.write("1,2\n")
-    with pytest.raises(SourceError, match=r"spine table cannot be read: .*(Expected 6 columns, got 2|spine.csv)"):
+    with pytest.raises(
+        SourceError, match=r"spine table cannot be read: .*(Expected 6 columns, got 2|spine.csv)"
+    ):
         build_snapshot(make_workflow(tmp_path))
 
 

@@ -209,14 +209,16 @@ def test_openapi_describes_what_is_served(clients: dict[str, Any], task: str) ->
     validator(document, "Error").validate(client.post("/v1/predict", json={"features": {}}).json())
 
 
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+NUMBERS = st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
+KEYS = st.sampled_from(
+    ["rows", "features", "id", "time", "outcomes", "label", "value", "distance", "carrier", "x"]
+)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63)
-    | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
-        ["rows", "features", "id", "time", "outcomes", "label", "value", "distance", "carrier", "x"]
-    ), inner, max_size=4),
+    st.none() | st.booleans() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,0 +1,57 @@
+"""`raywf retrain` and `raywf decisions`."""
+
+from __future__ import annotations
+
+import click
+
+from raywf.cli.options import show, table, workflow_options
+from raywf.core.clock import format_time
+from raywf.core.errors import ServingError
+from raywf.core.settings import Workflow
+
+
+@click.command()
+@workflow_options
+@click.option("--reason", default="asked for by hand", show_default=True, help="Kept in the journal.")
+def retrain(workflow: Workflow, reason: str, *, as_json: bool) -> None:
+    """Ask the running system to retrain now, cooldown or not."""
+    from raywf.loop.journal import Journal
+    from raywf.loop.local import find_local
+
+    if find_local(workflow) is None and workflow.cluster.address is None:
+        raise ServingError(
+            "nothing is up to retrain; next: raywf serve up, or raywf run for a training by hand"
+        )
+    request_id = Journal(workflow.stores.root, workflow.name).request(reason)
+    lines = [f"asked: {request_id}", "watch: raywf decisions"]
+    show({"request": request_id}, as_json=as_json, lines=lines)
+
+
+@click.command()
+@workflow_options
+@click.argument("decision_id", required=False)
+def decisions(workflow: Workflow, decision_id: str | None, *, as_json: bool) -> None:
+    """Show what was decided, why, and what came of it; with an id, every stage of one decision."""
+    from raywf.loop.journal import Journal
+
+    journal = Journal(workflow.stores.root, workflow.name)
+    made = [d for d in journal.decisions() if decision_id in {None, d.id}]
+    entries = {d.id: journal.entries(d.id) for d in made}
+    value = [{"decision": d, "stages": entries[d.id]} for d in made]
+    rows = [
+        (
+            d.id,
+            format_time(d.time),
+            d.kind,
+            d.cause,
+            entries[d.id][-1].stage if entries[d.id] else "decided",
+            d.reasons[0],
+        )
+        for d in made
+    ]
+    lines = table(["decision", "event time", "kind", "cause", "stage", "reason"], rows)
+    if decision_id:
+        for entry in entries.get(decision_id, ()):
+            lines += ["", f"{format_time(entry.wall_time)} {entry.stage}: {'; '.join(entry.reasons)}"]
+            lines += [f"  {key}: {figure}" for key, figure in entry.figures.items()]
+    show(value, as_json=as_json, lines=lines)

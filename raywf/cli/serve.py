@@ -1,0 +1,61 @@
+"""`raywf serve`: up, status, down."""
+
+from __future__ import annotations
+
+import click
+
+from raywf.cli.options import show, table, workflow_options
+from raywf.core.settings import Workflow
+
+
+@click.group()
+def serve() -> None:
+    """Bring the endpoint and its monitor up and down."""
+
+
+@serve.command()
+@workflow_options
+def up(workflow: Workflow, *, as_json: bool) -> None:
+    """Serve the champion, watch it and retrain it, in the background until `raywf serve down`."""
+    from raywf.loop.local import start_local
+
+    click.echo(f"starting {workflow.name} ...", err=True)
+    if workflow.cluster.address is None:
+        start_local(workflow)  # before Ray Serve is imported, which reads its environment then
+    from raywf.loop.system import up as bring_up
+
+    url = bring_up(workflow)
+    lines = [
+        f"{workflow.name} serves at {url}",
+        f"try: curl {url}/v1/model",
+        "stop: raywf serve down",
+    ]
+    show({"url": url}, as_json=as_json, lines=lines)
+
+
+@serve.command()
+@workflow_options
+def status(workflow: Workflow, *, as_json: bool) -> None:
+    """Show whether it is up, each replica's version and what the monitor has seen."""
+    from raywf.loop.system import state
+
+    found = state(workflow)
+    replicas = [(r["replica"], r["version"], r["reason"]) for r in found["replicas"]]
+    lines = [f"{workflow.name}: {found['status']} {found['url'] or ''}".rstrip()]
+    if replicas:
+        lines += table(["replica", "version", "note"], replicas)
+    if "monitor" in found:
+        lines.append("monitor: " + ", ".join(f"{k} {v}" for k, v in dict(found["monitor"]).items()))
+    show(found, as_json=as_json, lines=lines)
+
+
+@serve.command()
+@workflow_options
+def down(workflow: Workflow, *, as_json: bool) -> None:
+    """Stop the endpoint, the monitor and, if raywf started it, the cluster."""
+    from raywf.loop.system import down as take_down
+
+    was_up = take_down(workflow)
+    show(
+        {"was_up": was_up}, as_json=as_json, lines=[f"{workflow.name}: {'down' if was_up else 'was not up'}"]
+    )

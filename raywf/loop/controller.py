@@ -1,0 +1,145 @@
+"""The controller: asks the policy, writes its decision down, has it carried out, and sees the job to its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from raywf.core.errors import RaywfError
+from raywf.core.records import Decision, ModelVersion
+from raywf.core.settings import Workflow
+from raywf.loop.jobs import ENDED, Jobs
+from raywf.loop.journal import FINAL, Journal
+from raywf.policy.history import History, PastDecision
+from raywf.policy.policy import decide
+from raywf.registry.registry import Registry
+
+_log = logging.getLogger(__name__)
+_ANSWER_S = 30.0
+
+
+class Controller:
+    """Ticks in a thread of its own; made a detached Ray actor by its caller.
+
+    It keeps nothing: journal, registry and the jobs' table say where things stand, so one that is started
+    again goes on from there. A decision is in the journal before its job is submitted, and the job's id is
+    the decision's with the attempt, so that a crash between the two submits it once.
+    """
+
+    def __init__(self, workflow: Workflow, registry: Registry, monitor: Any) -> None:
+        self._workflow, self._registry, self._monitor = workflow, registry, monitor
+        self._journal = Journal(workflow.stores.root, workflow.name)
+        self._jobs = Jobs(workflow)
+        self._last_skip: Decision | None = None
+        self._error = ""
+        self._stopped = threading.Event()
+        threading.Thread(target=self._run, name="raywf-controller", daemon=True).start()
+
+    def ping(self) -> int:
+        """Return the actor's process id."""
+        return os.getpid()
+
+    def last_skip(self) -> Decision | None:
+        """Return why nothing is done at present."""
+        return self._last_skip
+
+    def error(self) -> str:
+        """Return what the last tick failed with; empty if it did not."""
+        return self._error
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._workflow.monitor.poll_s):
+            try:
+                self.tick()
+                self._error = ""
+            except (RaywfError, RayError, OSError, TimeoutError) as err:
+                # the monitor restarts, a store may be away: the next tick looks again
+                self._error = f"{type(err).__name__}: {err}"
+                _log.warning("the controller could not look: %s", self._error)
+
+    def tick(self) -> None:
+        """Look once: carry a running decision on, or ask the policy for a new one."""
+        past = self._past()
+        running = next(
+            (p.decision for p in past if p.decision.kind == "retrain" and p.stage not in FINAL), None
+        )
+        if running is not None:
+            self._carry(running)
+            return
+        now = self._now()
+        champion = self._registry.find("champion")
+        if now is None or champion is None:
+            return
+        evidence = ray.get(self._monitor.evidence.remote(champion.version), timeout=_ANSWER_S)
+        decision = decide(
+            evidence,
+            self._history(past, champion),
+            self._workflow.retrain,
+            workflow=self._workflow.name,
+            now=now,
+            min_labelled=self._workflow.monitor.min_labelled,
+        )
+        if decision.kind == "retrain":
+            self._journal.decide(decision)
+            self._carry(decision)
+        else:
+            self._last_skip = decision
+
+    def _carry(self, decision: Decision) -> None:
+        """Submit the decision's job, or look after it: a job that failed is tried again."""
+        stages = self._journal.stages(decision.id)
+        attempts = self._workflow.retrain.max_attempts
+        attempt = max(
+            (int(s.removeprefix("submitted-")) for s in stages if s.startswith("submitted-")), default=0
+        )
+        if attempt:
+            status = self._jobs.status(self._job_id(decision, attempt))
+            if status not in ENDED | {"UNKNOWN"} or FINAL & self._journal.stages(decision.id).keys():
+                return
+            reason = f"job {self._job_id(decision, attempt)} ended as {status} without a result"
+            self._journal.record(decision, f"lost-{attempt}", reasons=(reason,))
+            if attempt >= attempts:
+                self._journal.record(
+                    decision, "failed", reasons=(reason, f"given up after {attempts} attempts")
+                )
+                return
+        job_id = self._job_id(decision, attempt + 1)
+        new = self._jobs.submit("retrain", job_id, "--decision", decision.id)
+        reason = "submitted" if new else "was submitted before"
+        self._journal.record(
+            decision, f"submitted-{attempt + 1}", reasons=(*decision.reasons, reason), figures={"job": job_id}
+        )
+
+    def _job_id(self, decision: Decision, attempt: int) -> str:
+        return f"{self._workflow.name}-{decision.id}" + (f"-{attempt}" if attempt > 1 else "")
+
+    def _now(self) -> datetime | None:
+        if self._workflow.monitor.clock == "wall":
+            return datetime.now(UTC)
+        watermark: datetime | None = ray.get(self._monitor.watermark.remote(), timeout=_ANSWER_S)
+        return watermark
+
+    def _past(self) -> tuple[PastDecision, ...]:
+        last = {entry.decision_id: entry.stage for entry in self._journal.entries()}
+        return tuple(
+            PastDecision(decision=d, stage=last.get(d.id, "decided")) for d in self._journal.decisions()
+        )
+
+    def _history(self, past: tuple[PastDecision, ...], champion: ModelVersion) -> History:
+        retrainings = [p.decision for p in past if p.decision.kind == "retrain"]
+        answered = {d.window for d in retrainings}
+        made_by = next((d for d in retrainings if d.id == champion.decision_id), None)
+        return History(
+            champion=champion,
+            since=made_by.time if made_by else champion.fitted_until,
+            decisions=past,
+            running=False,
+            last_retrain=max((d.time for d in retrainings), default=None),
+            requests=tuple(sorted(r for r in self._journal.requests() if r not in answered)),
+        )

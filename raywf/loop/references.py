@@ -1,0 +1,40 @@
+"""What the monitor compares a version's answers with, from the registry and the snapshot's profile."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from raywf.core.settings import Workflow
+from raywf.core.store import Store
+from raywf.monitor.reference import Reference
+from raywf.registry.registry import Registry
+from raywf.snapshots.catalog import load_snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryReferences:
+    """Finds references by version; picklable."""
+
+    workflow: Workflow
+    registry: Registry
+
+    def reference(self, version: str) -> Reference | None:
+        """Return the version's reference.
+
+        Raises:
+            RegistryError: if there is no such version, or the registry cannot be reached.
+        """
+        store = Store(self.workflow.stores.root)
+        found = self.registry.version(version)
+        snapshot = load_snapshot(store, self.workflow.name, found.snapshot_id)
+        cache = Path(self.workflow.stores.root if store.is_local else "/tmp/raywf")  # noqa: S108 a cache of bundles
+        bundle = self.registry.fetch(found, cache / "cache" / self.workflow.name)
+        return Reference(
+            version=version,
+            task=snapshot.task,
+            classes=snapshot.classes,
+            loss_scale=json.loads((bundle / "bundle.json").read_text())["loss_scale"],
+            profile=snapshot.profile,
+        )

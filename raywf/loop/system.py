@@ -1,0 +1,104 @@
+"""The running system: endpoint, monitor and controller on the workflow's cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+from raywf.core.settings import Workflow
+from raywf.loop.cluster import connect
+from raywf.loop.controller import Controller
+from raywf.loop.local import find_local, start_local, stop_local
+from raywf.loop.references import RegistryReferences
+from raywf.monitor.actor import MonitorActor
+from raywf.registry.registry import open_registry
+from raywf.serving.deploy import deploy, status, undeploy
+
+NAMESPACE = "raywf"
+
+
+def up(workflow: Workflow) -> str:
+    """Bring endpoint, monitor and controller up and return the endpoint's URL; again is a no-op.
+
+    Without `cluster.address` and RAY_ADDRESS a cluster is started on this machine and outlives this process.
+
+    Raises:
+        RegistryError: if there is no champion to serve.
+        ServingError: if the endpoint does not come up.
+    """
+    registry = open_registry(workflow)
+    registry.resolve("champion")
+    if workflow.cluster.address is None:
+        start_local(workflow)
+    connect(workflow)
+    url = deploy(workflow, registry)
+    references = RegistryReferences(workflow, registry)
+    watching = _actor(MonitorActor, monitor_name(workflow), workflow, references)
+    controller = _actor(Controller, controller_name(workflow), workflow, registry, watching)
+    ray.get(controller.ping.remote(), timeout=60)
+    return url
+
+
+def down(workflow: Workflow) -> bool:
+    """Take everything down that `up` brought up; return whether anything was up."""
+    if workflow.cluster.address is None:
+        return stop_local(workflow)
+    connect(workflow)
+    found = [a for a in (controller(workflow), monitor(workflow)) if a is not None]
+    for actor in found:
+        ray.kill(actor)
+    undeploy(workflow)
+    return bool(found)
+
+
+def state(workflow: Workflow) -> dict[str, Any]:
+    """Return what is up, as plain values; connects to the cluster where there is one."""
+    if workflow.cluster.address is None and find_local(workflow) is None:
+        return {"status": "DOWN", "url": None, "replicas": []}
+    connect(workflow)
+    found = status(workflow)
+    watching = monitor(workflow)
+    if watching is not None:
+        found["monitor"] = ray.get(watching.counts.remote(), timeout=20)
+    return found
+
+
+def monitor(workflow: Workflow) -> Any:
+    """Return the monitor actor's handle, or None."""
+    return _find(monitor_name(workflow))
+
+
+def controller(workflow: Workflow) -> Any:
+    """Return the controller actor's handle, or None."""
+    return _find(controller_name(workflow))
+
+
+def monitor_name(workflow: Workflow) -> str:
+    """Return the name of the workflow's monitor actor."""
+    return f"{workflow.name}-monitor"
+
+
+def controller_name(workflow: Workflow) -> str:
+    """Return the name of the workflow's controller actor."""
+    return f"{workflow.name}-controller"
+
+
+def _actor(kind: type, name: str, *arguments: Any) -> Any:
+    options = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "max_task_retries": -1,
+        "num_cpus": 0,
+    }
+    return ray.remote(kind).options(**options).remote(*arguments)
+
+
+def _find(name: str) -> Any:
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None

@@ -1,0 +1,112 @@
+"""The actor that keeps the fold up to the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from datetime import datetime
+
+from raywf.core.errors import RaywfError
+from raywf.core.records import Evidence
+from raywf.core.settings import Workflow
+from raywf.monitor.fold import Fold
+from raywf.monitor.reference import Reference, ReferenceSource
+from raywf.outcomes.reader import LogReader
+
+_BATCH_BYTES = 32_000_000
+_log = logging.getLogger(__name__)
+
+
+class PatientReferences:
+    """Asks a source that may be away: a version that cannot be looked up now is not known yet."""
+
+    def __init__(self, source: ReferenceSource) -> None:
+        self._source = source
+        self._told: set[str] = set()
+
+    def reference(self, version: str) -> Reference | None:
+        """Return the version's reference, or None while the registry does not tell."""
+        try:
+            return self._source.reference(version)
+        except (RaywfError, OSError) as err:
+            if version not in self._told:
+                self._told.add(version)
+                _log.warning("no reference of version %s yet: %s", version, err)
+            return None
+
+
+class MonitorActor:
+    """Polls the log in a thread of its own and answers for the fold; made a Ray actor by its caller.
+
+    It keeps nothing: started again, it folds the log from its beginning and comes to the same state. An
+    answer waits at most for the first reading of the log, later for one batch of it; give the Ray actor a
+    `max_concurrency` above 1, so that `pid` need not wait.
+    """
+
+    def __init__(self, workflow: Workflow, references: ReferenceSource) -> None:
+        self._reader = LogReader(workflow.stores.root, workflow.name)
+        self._fold = Fold(workflow.monitor, PatientReferences(references), metric=workflow.metric)
+        self._poll_s = workflow.monitor.poll_s
+        self._cursor: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._caught_up = threading.Event()
+        self._stopped = threading.Event()
+        self._error = ""
+        threading.Thread(target=self._run, name="raywf-monitor", daemon=True).start()
+
+    def evidence(self, version: str) -> tuple[Evidence, ...]:
+        """Return the version's windows in time order, once the log was read to its end a first time."""
+        self._caught_up.wait()
+        with self._lock:
+            return self._fold.evidence(version)
+
+    def versions(self) -> tuple[str, ...]:
+        """Return the versions that have evidence."""
+        with self._lock:
+            return self._fold.versions
+
+    def watermark(self) -> datetime | None:
+        """Return the greatest event time in the log, once it was read to its end a first time."""
+        self._caught_up.wait()
+        with self._lock:
+            return self._fold.watermark
+
+    def counts(self) -> dict[str, int]:
+        """Return the fold's totals and the log's lines that could not be read."""
+        self._caught_up.wait()
+        with self._lock:
+            return self._fold.counts() | {"corrupt_lines": self._reader.corrupt_lines}
+
+    def error(self) -> str:
+        """Return what the last poll failed with; empty if it did not."""
+        return self._error
+
+    def pid(self) -> int:
+        """Return the actor's process id."""
+        return os.getpid()
+
+    def stop(self) -> None:
+        """End the polling thread after its present batch."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            more = False
+            try:
+                more = self._poll()
+                self._error = ""
+            except Exception as err:  # noqa: BLE001  # nothing above this thread would see it; it must poll on
+                self._error = f"{type(err).__name__}: {err}"
+                _log.exception("the monitor could not fold the log")
+            if not more:
+                self._caught_up.set()
+                self._stopped.wait(self._poll_s)
+
+    def _poll(self) -> bool:
+        """Fold one batch of the log; return whether there was one."""
+        entries, cursor = self._reader.read(self._cursor, max_bytes=_BATCH_BYTES)
+        with self._lock:
+            self._fold.update(entries)
+        self._cursor = cursor
+        return len(entries) > 0

@@ -1,0 +1,86 @@
+"""A metric over one window with a 95 % interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.stats import rankdata
+
+from raywf.core.metrics import METRICS, Array, bounded_loss, class_probabilities
+
+_Z = 1.959963984540054
+_RESAMPLES = 200
+
+
+def metric_interval(name: str, labels: Array, scores: Array) -> tuple[float, float, float] | None:
+    """Return the metric and its interval; None where it is not defined (a class is absent).
+
+    ROC AUC: DeLong's variance by ranks (Sun and Xu, 2014, doi:10.1109/LSP.2014.2337313). Means of rows:
+    normal; the root of one by the delta method. Others: percentiles of 200 bootstrap resamples from a fixed
+    seed.
+    """
+    value = METRICS[name].score(labels, scores)
+    if not np.isfinite(value):
+        return None
+    if name == "roc_auc":
+        low, high = _around(value, _delong_error(labels, scores[:, -1]))
+        return value, max(0.0, low), min(1.0, high)
+    if name == "rmse":
+        error = _error((labels - scores[:, 0]) ** 2) / (2 * value) if value > 0 else 0.0
+        return value, *_around(value, error)
+    if name in _ROWS:
+        return value, *_around(value, _error(_ROWS[name](labels, scores)))
+    return value, *_bootstrap(name, labels, scores)
+
+
+def _log_losses(labels: Array, scores: Array) -> Array:
+    p = np.clip(class_probabilities(scores), 1e-7, 1)
+    p = p / p.sum(axis=1, keepdims=True)
+    return np.asarray(-np.log(p[np.arange(len(labels)), labels.astype(int)]))
+
+
+def _hits(labels: Array, scores: Array) -> Array:
+    return (class_probabilities(scores).argmax(axis=1) == labels.astype(int)).astype(np.float64)
+
+
+def _briers(labels: Array, scores: Array) -> Array:
+    return bounded_loss(labels, scores, scale=None)
+
+
+def _distances(labels: Array, scores: Array) -> Array:
+    return np.asarray(np.abs(labels - scores[:, 0]))
+
+
+_ROWS: dict[str, Callable[[Array, Array], Array]] = {
+    "log_loss": _log_losses,
+    "accuracy": _hits,
+    "brier": _briers,
+    "mae": _distances,
+}
+
+
+def _around(value: float, error: float) -> tuple[float, float]:
+    return value - _Z * error, value + _Z * error
+
+
+def _error(rows: Array) -> float:
+    return float(rows.std() / np.sqrt(len(rows)))
+
+
+def _delong_error(labels: Array, scores: Array) -> float:
+    positive, negative = scores[labels > 0.5], scores[labels <= 0.5]
+    m, n = len(positive), len(negative)
+    ranks = rankdata(np.concatenate([positive, negative]))
+    above = (ranks[:m] - rankdata(positive)) / n
+    below = 1 - (ranks[m:] - rankdata(negative)) / m
+    variance = above.var(ddof=1) / m if m > 1 else 0.25
+    return float(np.sqrt(variance + (below.var(ddof=1) / n if n > 1 else 0.25)))
+
+
+def _bootstrap(name: str, labels: Array, scores: Array) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, len(labels), (_RESAMPLES, len(labels)))
+    values = np.array([METRICS[name].score(labels[rows], scores[rows]) for rows in drawn])
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)

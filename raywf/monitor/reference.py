@@ -1,0 +1,70 @@
+"""What a model version's answers are compared with: its classes, its loss scale, its training columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from raywf.core.records import ColumnProfile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """The facts of one model version that evidence rests on."""
+
+    version: str
+    task: str
+    classes: tuple[str, ...] = ()
+    loss_scale: float | None = None
+    profile: tuple[ColumnProfile, ...] = ()
+
+    def label_value(self, label: str | float) -> float | None:
+        """Return a label's class index or value; None if the version knows no such label."""
+        if not self.classes:
+            return _number(label)
+        text = as_text(label)
+        for name in (text, text.lower()):
+            if name in self.classes:
+                return float(self.classes.index(name))
+        return None
+
+
+class ReferenceSource(Protocol):
+    """Says what a version is compared with; picklable."""
+
+    def reference(self, version: str) -> Reference | None:
+        """Return the version's reference, or None while it is not known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KnownReferences:
+    """References held in memory."""
+
+    by_version: Mapping[str, Reference]
+
+    def reference(self, version: str) -> Reference | None:
+        """Return the version's reference, or None."""
+        return self.by_version.get(version)
+
+
+def as_text(value: object) -> str:
+    """Write a class or category as snapshots do: flags as true/false, whole numbers without a point.
+
+    >>> [as_text(v) for v in (True, 1, 1.0, 1.5, " a ")]
+    ['true', '1', '1', '1.5', 'a']
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _number(label: str | float) -> float | None:
+    try:
+        value = float(label)
+    except ValueError:
+        return None
+    return value if abs(value) < float("inf") else None

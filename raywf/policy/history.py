@@ -1,0 +1,42 @@
+"""What a policy knows besides the evidence: who serves, what was decided, what is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from raywf.core.records import Decision, ModelVersion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastDecision:
+    """A decision and the last stage that it reached."""
+
+    decision: Decision
+    stage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """The loop's past, in event time.
+
+    `since` is when the champion was promoted, `last_retrain` when the last retraining was decided, `requests`
+    are the ids of a user's requests that wait, oldest first.
+    """
+
+    champion: ModelVersion | None
+    since: datetime | None = None
+    decisions: tuple[PastDecision, ...] = ()
+    running: bool = False
+    last_retrain: datetime | None = None
+    requests: tuple[str, ...] = ()
+
+    def has(self, decision_id: str) -> bool:
+        """Return whether a decision of that id was made."""
+        return any(past.decision.id == decision_id for past in self.decisions)
+
+    @property
+    def last_change(self) -> datetime | None:
+        """The later of the last retraining and the champion's promotion."""
+        known = [time for time in (self.since, self.last_retrain) if time is not None]
+        return max(known, default=None)

@@ -1,0 +1,136 @@
+"""Evidence and history to one decision: retrain, or skip with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from raywf.core.clock import format_time
+from raywf.core.ids import stable_id
+from raywf.core.records import Decision, Evidence
+from raywf.core.settings import RetrainSettings
+from raywf.policy.history import History
+from raywf.policy.loss import LossFinding, judge_loss
+from raywf.policy.schedule import due_slot, next_slot
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A decision before it has its id."""
+
+    kind: Literal["retrain", "skip"]
+    cause: str
+    window: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """For which workflow and when it is decided, and from how many labels."""
+
+    workflow: str
+    now: datetime
+    min_labelled: int
+
+
+def decide(
+    evidence: Sequence[Evidence],
+    history: History,
+    settings: RetrainSettings,
+    *,
+    workflow: str,
+    now: datetime,
+    min_labelled: int,
+) -> Decision:
+    """Return what to do at `now` (event time); the same arguments give the same decision.
+
+    The order: one retraining at a time; a user's request is served at once; the cooldown holds the rest
+    back; then the champion's loss; then the schedule. The id is a function of (workflow, kind, cause,
+    window), where the window is the request's id, the last judged window's end or the schedule's slot. A
+    retraining that was decided before is not decided again.
+    """
+    choice = _choose(evidence, history, settings, _Frame(workflow, now, min_labelled))
+    return _decision(choice, workflow, now)
+
+
+def _choose(
+    evidence: Sequence[Evidence], history: History, settings: RetrainSettings, frame: _Frame
+) -> _Choice:
+    workflow, now, min_labelled = frame.workflow, frame.now, frame.min_labelled
+    moment = format_time(now)
+    if history.running:
+        return _skip("running", moment, "a retraining is running; one at a time")
+    asked = [_Choice("retrain", "request", r, (f"asked for by request {r}",)) for r in history.requests]
+    wanted = _new(asked, history, workflow)
+    if wanted is not None:
+        return wanted
+    if history.champion is None:
+        return _skip("champion", moment, "no champion serves yet")
+    last = history.last_change
+    if last is not None and now < last + settings.cooldown:
+        until = format_time(last + settings.cooldown)
+        return _skip("cooldown", until, f"cooling down until {until}")
+    finding = judge_loss(evidence, history.champion, settings, since=history.since, min_labelled=min_labelled)
+    offers = [_offer_loss(finding, settings), _offer_schedule(settings, last, now)]
+    wanted = _new([offer for offer in offers if offer is not None], history, workflow)
+    return wanted or _quiet(finding, next_slot(settings, last=last, now=now), moment, min_labelled)
+
+
+def _new(choices: list[_Choice], history: History, workflow: str) -> _Choice | None:
+    return next((c for c in choices if not history.has(_identity(c, workflow))), None)
+
+
+def _offer_loss(finding: LossFinding, settings: RetrainSettings) -> _Choice | None:
+    if not finding.risen or finding.until is None:
+        return None
+    reason = (
+        f"the champion's loss is at least {finding.lower:.4f} (alpha {settings.alpha:g}, {finding.rows} "
+        f"labelled rows), above {finding.limit:.4f}: {finding.level:.4f} at promotion, its margin "
+        f"and tolerance {settings.tolerance:g}"
+    )
+    return _Choice("retrain", "loss", format_time(finding.until), (reason,))
+
+
+def _offer_schedule(settings: RetrainSettings, last: datetime | None, now: datetime) -> _Choice | None:
+    slot = due_slot(settings, last=last, now=now)
+    if slot is None:
+        return None
+    return _Choice(
+        "retrain", "schedule", format_time(slot), (f"the schedule's slot {format_time(slot)} is due",)
+    )
+
+
+def _quiet(finding: LossFinding, slot: datetime | None, moment: str, min_labelled: int) -> _Choice:
+    waits = f"the schedule's next slot is {format_time(slot)}" if slot else ""
+    if finding.level is None or finding.until is None:
+        text = f"too few labels: {finding.rows} of {min_labelled} rows in windows that are half labelled"
+        return _skip("labels", moment, text, waits)
+    text = (
+        f"nothing wrong: the champion's loss is at least {finding.lower:.4f}, not above {finding.limit:.4f} "
+        f"({finding.rows} labelled rows)"
+    )
+    if finding.risen:
+        text = f"the loss is up ({finding.lower:.4f}), and a retraining for it was decided before"
+    return _skip("quiet", format_time(finding.until), text, waits)
+
+
+def _skip(cause: str, window: str, *reasons: str) -> _Choice:
+    return _Choice("skip", cause, window, tuple(reason for reason in reasons if reason))
+
+
+def _identity(choice: _Choice, workflow: str) -> str:
+    return stable_id(workflow, choice.kind, choice.cause, choice.window)
+
+
+def _decision(choice: _Choice, workflow: str, now: datetime) -> Decision:
+    return Decision(
+        id=_identity(choice, workflow),
+        workflow=workflow,
+        kind=choice.kind,
+        cause=choice.cause,
+        window=choice.window,
+        reasons=choice.reasons,
+        time=now,
+    )

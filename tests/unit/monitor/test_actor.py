@@ -1,0 +1,71 @@
+"""The actor's class over a real log."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from raywf.core.errors import RegistryError
+from raywf.core.records import Outcome, Prediction
+from raywf.core.settings import MonitorSettings, SpineSettings, StoreSettings, Workflow
+from raywf.monitor.actor import MonitorActor
+from raywf.monitor.reference import KnownReferences, Reference
+from raywf.outcomes.lines import log_folder, to_line
+
+START = datetime(2020, 1, 1, tzinfo=UTC)
+REFERENCES = KnownReferences({"1": Reference(version="1", task="binary", classes=("no", "yes"))})
+
+
+class AwayOnce:
+    """A registry that cannot be reached the first time."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def reference(self, version: str) -> Reference | None:
+        """Fail once, then tell."""
+        self.asked += 1
+        if self.asked == 1:
+            raise RegistryError("away")
+        return REFERENCES.reference(version)
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    """A workflow that polls often, with a log of ten labelled predictions."""
+    folder = log_folder(str(tmp_path), "w")
+    folder.mkdir(parents=True)
+    with open(folder / "0001-a.jsonl", "wb") as file:
+        for i in range(10):
+            at = START + timedelta(hours=i)
+            file.write(to_line(Prediction(id=f"{i}", time=at, version="1", features={}, scores=(0.3,))))
+            file.write(to_line(Outcome(id=f"{i}", time=at, label="yes")))
+    return Workflow(
+        name="w",
+        task="binary",
+        spine=SpineSettings(path="s.csv", label="y"),
+        monitor=MonitorSettings(poll_s=0.02),
+        stores=StoreSettings(root=str(tmp_path)),
+    )
+
+
+def test_two_actors_come_to_the_same_state(workflow):
+    """What one knew the next folds again."""
+    first, second = (MonitorActor(workflow, REFERENCES) for _ in range(2))
+    assert first.evidence("1") == second.evidence("1")
+    assert (first.counts()["labelled"], first.watermark()) == (10, START + timedelta(hours=9))
+    first.stop()
+    second.stop()
+
+
+def test_an_unreachable_registry_is_asked_again(workflow):
+    """The rows wait for it."""
+    actor = MonitorActor(workflow, AwayOnce())
+    deadline = time.monotonic() + 10
+    while not actor.evidence("1") and time.monotonic() < deadline:
+        actor.watermark()
+    actor.stop()
+    assert actor.evidence("1")[0].rows == 10
+    assert actor.error() == ""

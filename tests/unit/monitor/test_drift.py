@@ -1,0 +1,28 @@
+"""Bins of live values."""
+
+from __future__ import annotations
+
+import pytest
+
+from raywf.core.records import ColumnProfile
+from raywf.monitor.drift import MISSING, bin_values
+
+NUMBER = ColumnProfile(name="x", kind="number", edges=(0.0, 1.0), counts=(1, 1, 1))
+LISTED = ColumnProfile(name="s", kind="category", values=("a", "true", "7"), counts=(1, 1, 1, 0))
+OPEN = ColumnProfile(name="s", kind="category", values=("a",), counts=(1, 5))
+DAYS = ColumnProfile(name="t", kind="time", edges=(1.0,), counts=(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("profile", "values", "codes"),
+    [
+        (NUMBER, [0.0, 0.1, 9, None, float("nan"), True], [0, 1, 2, MISSING, MISSING, 1]),
+        (NUMBER, ["0.5", "word", [1]], [1, MISSING, MISSING]),
+        (LISTED, ["a", True, 7.0, "new", None, ""], [0, 1, 2, MISSING, MISSING, MISSING]),
+        (OPEN, ["a", "new"], [0, 1]),
+        (DAYS, ["1970-01-02T00:00:00Z", "1970-01-09", "soon", None, 5], [0, 1, MISSING, MISSING, MISSING]),
+    ],
+)
+def test_values_find_their_bin(profile, values, codes):
+    """Upper edges belong to the bin; what training cannot know is missing."""
+    assert bin_values(values, profile).tolist() == codes

@@ -1,0 +1,191 @@
+"""The fold: a function of the set of records."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raywf.core.metrics import METRICS, bounded_loss
+from raywf.core.records import ColumnProfile, Outcome, Prediction
+from raywf.core.settings import MonitorSettings
+from raywf.monitor.fold import HORIZON, Fold
+from raywf.monitor.reference import KnownReferences, Reference
+
+START = datetime(2020, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+PROFILE = (
+    ColumnProfile(name="x", kind="number", edges=(0.0, 1.0), counts=(10, 10, 10)),
+    ColumnProfile(name="s", kind="category", values=("a", "b"), counts=(20, 10, 0)),
+)
+REFERENCES = KnownReferences(
+    {v: Reference(version=v, task="binary", classes=("no", "yes"), profile=PROFILE) for v in ("1", "2")}
+)
+SETTINGS = MonitorSettings(window=timedelta(days=1), min_labelled=4)
+
+
+def fold(*batches, references=REFERENCES, settings=SETTINGS):
+    """Fold the batches one after the other."""
+    state = Fold(settings, references, metric="roc_auc")
+    for batch in batches:
+        state.update(batch)
+    return state
+
+
+def prediction(identity="p", hour=0.0, *, version="1", score=0.3, **features):
+    """An answered row."""
+    return Prediction(
+        id=identity, time=START + hour * HOUR, version=version, features=features, scores=(score,)
+    )
+
+
+def outcome(identity="p", hour=1.0, label="yes", value=None):
+    """A label."""
+    return Outcome(id=identity, time=START + hour * HOUR, label=label, value=value)
+
+
+def state_of(folded):
+    """All that can be asked of a fold."""
+    return [folded.evidence(v) for v in ("1", "2", "3")], folded.watermark, folded.counts()
+
+
+_ids = st.sampled_from("abcdef")
+_hours = st.integers(0, 72).map(float)
+_predictions = st.builds(
+    prediction,
+    _ids,
+    _hours,
+    version=st.sampled_from("123"),
+    score=st.sampled_from([0.1, 0.5, 0.9]),
+    x=st.none() | st.floats(-1, 2),
+    s=st.sampled_from(["a", "c", None]),
+)
+_outcomes = st.builds(
+    outcome, _ids, _hours, st.sampled_from(["no", "yes", "maybe", True]), st.none() | st.floats(0, 9)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(_predictions | _outcomes, max_size=25),
+    st.randoms(use_true_random=False),
+    st.lists(st.integers(0, 40), max_size=4),
+)
+def test_pieces_in_any_order_with_repeats_give_the_same_state(records, random, cuts):
+    """Shuffled, cut anywhere, some sent twice: nothing differs, to the last bit."""
+    mixed = random.sample(records, len(records)) + random.sample(records, len(records) // 2)
+    ends = [0, *sorted(min(c, len(mixed)) for c in cuts), len(mixed)]
+    pieces = [mixed[a:b] for a, b in itertools.pairwise(ends)]
+    assert state_of(fold(*pieces)) == state_of(fold(records))
+
+
+def test_windows_lie_on_multiples_of_their_length():
+    """One for each version and day."""
+    folded = fold(
+        [prediction("a", 1), prediction("b", 23), prediction("c", 24), prediction("d", 1, version="2")]
+    )
+    assert [(e.start, e.rows) for e in folded.evidence("1")] == [(START, 2), (START + 24 * HOUR, 1)]
+    assert [e.rows for e in folded.evidence("2")] == [1]
+
+
+def test_a_label_may_come_first():
+    """And counts when its prediction comes."""
+    folded = fold([outcome("a")], [prediction("a")])
+    assert folded.evidence("1")[0].labelled == 1
+
+
+def test_the_first_prediction_of_an_id_counts():
+    """A repeat at a later time changes nothing."""
+    folded = fold([prediction("a", 2, score=0.9)], [prediction("a", 1, score=0.1), outcome("a")])
+    (evidence,) = folded.evidence("1")
+    assert (evidence.rows, evidence.loss_sum) == (1, pytest.approx(0.81))
+
+
+def test_the_latest_label_of_an_id_counts():
+    """A correction replaces the first label."""
+    folded = fold([prediction("a", score=0.9), outcome("a", 5, "yes")], [outcome("a", 3, "no")])
+    assert folded.evidence("1")[0].loss_sum == pytest.approx(0.01)
+
+
+def test_sums_and_metric_are_those_of_the_rows():
+    """Against the metric and loss computed at once."""
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random(300), rng.integers(0, 2, 300)
+    records = [prediction(f"{i:03}", 1, score=float(s)) for i, s in enumerate(scores)]
+    records += [outcome(f"{i:03}", 2, ("no", "yes")[y], float(i)) for i, y in enumerate(labels)]
+    (evidence,) = fold(records).evidence("1")
+    losses = bounded_loss(labels.astype(float), scores[:, None], scale=None)
+    auc = METRICS["roc_auc"].score(labels.astype(float), scores[:, None])
+    assert (evidence.loss_sum, evidence.loss_squares) == pytest.approx((losses.sum(), (losses**2).sum()))
+    assert evidence.metric == pytest.approx(auc)
+    assert evidence.metric_low < auc < evidence.metric_high
+    assert evidence.value_mean == pytest.approx(149.5)
+
+
+def test_too_few_labels_give_no_metric():
+    """But the sums are there."""
+    (evidence,) = fold([prediction("a"), outcome("a")]).evidence("1")
+    assert (evidence.metric, evidence.labelled, evidence.pending) == (None, 1, 0)
+
+
+def test_a_version_not_known_yet_waits():
+    """Its rows count once the reference can be looked up."""
+    by_version: dict[str, Reference] = {}
+    folded = fold([prediction("a"), outcome("a")], references=KnownReferences(by_version))
+    assert folded.counts()["predictions_of_unknown_version"] == 1
+    by_version["1"] = REFERENCES.by_version["1"]
+    folded.update([])
+    assert folded.evidence("1")[0].labelled == 1
+
+
+def test_a_label_of_no_class_is_counted_apart():
+    """It does not become a class."""
+    folded = fold([prediction("a"), outcome("a", label="maybe")])
+    assert folded.evidence("1")[0].labelled == 0
+    assert folded.counts()["labels_of_unknown_class"] == 1
+
+
+def test_drift_by_column():
+    """Shares like in training give nearly none; all in one bin gives much; unknown counts as missing."""
+    same = [prediction(f"a{i}", x=float(i % 3) - 0.5, s="aab"[i % 3]) for i in range(300)]
+    moved = [prediction(f"b{i}", 24, x=5.0, s="new") for i in range(300)]
+    first, second = (evidence.drift for evidence in fold(same, moved).evidence("1"))
+    assert [round(d.psi, 2) for d in first] == [0.0, 0.0]
+    assert second[0].psi > 1
+    assert (second[1].column, second[1].missing) == ("s", 1.0)
+
+
+def test_old_windows_keep_their_sums_only():
+    """Past the horizon the rows are forgotten and the evidence stays."""
+    folded = fold([prediction("a"), outcome("a")])
+    before = folded.evidence("1")
+    folded.update([prediction("z", 24 * (HORIZON + 3))])
+    assert folded.evidence("1")[:1] == before
+    folded.update([outcome("a", 2, "no")])
+    assert folded.evidence("1")[:1] == before
+    assert folded.counts()["predictions"] == 2
+
+
+def test_a_hundred_thousand_predictions_fold_in_seconds():
+    """Twenty features, in batches of a thousand, with labels."""
+    profile = tuple(
+        ColumnProfile(name=f"x{i}", kind="number", edges=(0.2, 0.5, 0.8), counts=(1, 1, 1, 1))
+        for i in range(20)
+    )
+    reference = Reference(version="1", task="binary", classes=("no", "yes"), profile=profile)
+    features = {f"x{i}": 0.1 * i for i in range(20)}
+    records = []
+    for i in range(100_000):
+        records += [prediction(f"{i}", i / 100, score=0.4, **features), outcome(f"{i}", i / 100 + 3)]
+    state = Fold(SETTINGS, KnownReferences({"1": reference}), metric="roc_auc")
+    began = time.perf_counter()
+    for i in range(0, len(records), 2000):
+        state.update(records[i : i + 2000])
+    evidence = state.evidence("1")
+    assert sum(e.labelled for e in evidence) == 100_000
+    assert time.perf_counter() - began < 20

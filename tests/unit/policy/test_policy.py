@@ -1,0 +1,187 @@
+"""The retraining policy: a table of cases, and what holds in all."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raywf.core.records import Decision, Evidence, ModelVersion
+from raywf.core.settings import RetrainSettings
+from raywf.policy.history import History, PastDecision
+from raywf.policy.policy import decide
+
+DAY = timedelta(days=1)
+START = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def champion(loss=0.1, rows=5000, version="1"):
+    """A model version with its level."""
+    return ModelVersion(
+        workflow="w",
+        version=version,
+        uri="",
+        digest="",
+        run_id="",
+        status="champion",
+        snapshot_id="",
+        sweep_id="",
+        code_version="",
+        parent=None,
+        decision_id="",
+        metrics={},
+        loss=loss,
+        loss_rows=rows,
+        cost_usd=0.0,
+        created=START,
+    )
+
+
+def window(day, loss, *, rows=400, labelled=None, version="1"):
+    """One day's evidence; losses lie around their mean."""
+    n = rows if labelled is None else labelled
+    return Evidence(
+        version=version,
+        start=START + day * DAY,
+        end=START + (day + 1) * DAY,
+        rows=rows,
+        labelled=n,
+        loss_sum=n * loss,
+        loss_squares=n * (loss * loss + 0.02),
+    )
+
+
+GOOD = [window(d, 0.1) for d in range(20)]
+BAD = [window(d, 0.1 if d < 5 else 0.3) for d in range(20)]
+
+
+def run(evidence=GOOD, *, at=20.0, every=None, cron=None, **history):
+    """Decide at a day."""
+    past = {"champion": champion(), "since": START} | history
+    return decide(
+        evidence,
+        History(**past),
+        RetrainSettings(every=every, cron=cron),
+        workflow="w",
+        now=START + at * DAY,
+        min_labelled=200,
+    )
+
+
+CASES = [
+    ({}, "skip", "quiet"),
+    ({"evidence": BAD}, "retrain", "loss"),
+    ({"evidence": BAD, "running": True}, "skip", "running"),
+    ({"evidence": BAD, "at": 6.9}, "skip", "cooldown"),
+    ({"evidence": BAD, "last_retrain": START + 15 * DAY}, "skip", "cooldown"),
+    ({"evidence": []}, "skip", "labels"),
+    ({"evidence": [window(0, 0.9, labelled=150)]}, "skip", "labels"),
+    ({"evidence": [window(d, 0.9, labelled=100) for d in range(20)]}, "skip", "labels"),
+    ({"evidence": [window(d, 0.9, version="0") for d in range(20)]}, "skip", "labels"),
+    ({"champion": champion(loss=None)}, "skip", "quiet"),
+    ({"evidence": BAD, "champion": champion(loss=None)}, "retrain", "loss"),
+    ({"evidence": BAD, "champion": champion(loss=0.3)}, "skip", "quiet"),
+    ({"evidence": BAD, "champion": champion(loss=0.25, rows=3)}, "skip", "quiet"),
+    ({"champion": None}, "skip", "champion"),
+    ({"champion": None, "requests": ("r1",)}, "retrain", "request"),
+    ({"requests": ("r1",), "at": 1.0}, "retrain", "request"),
+    ({"requests": ("r1",), "running": True}, "skip", "running"),
+    ({"every": 14 * DAY, "evidence": []}, "retrain", "schedule"),
+    ({"every": 30 * DAY}, "skip", "quiet"),
+    ({"every": 2 * DAY, "at": 3.0}, "skip", "cooldown"),
+    ({"cron": "0 3 * * 1"}, "retrain", "schedule"),
+    ({"cron": "0 3 1 6 *"}, "skip", "quiet"),
+    ({"evidence": BAD, "every": 14 * DAY}, "retrain", "loss"),
+]
+
+
+@pytest.mark.parametrize(("case", "kind", "cause"), CASES)
+def test_cases(case, kind, cause):
+    """What is decided in each situation, and that a reason is given."""
+    decision = run(**case)
+    assert (decision.kind, decision.cause) == (kind, cause)
+    assert decision.reasons
+
+
+def test_the_same_evidence_gives_the_same_id_at_another_time():
+    """An hour later nothing new is known: the decision is the same one."""
+    assert run(BAD).id == run(BAD, at=20.04).id
+
+
+def test_what_was_decided_is_not_decided_again():
+    """Even where the cooldown is over and no retraining came of it."""
+    first = run(BAD)
+    again = run(BAD, decisions=(PastDecision(decision=first, stage="failed"),))
+    assert (again.kind, again.cause) == ("skip", "quiet")
+    assert "decided before" in again.reasons[0]
+
+
+def test_a_request_is_served_once():
+    """The next one waits its turn."""
+    first = run(requests=("r1", "r2"))
+    then = run(requests=("r1", "r2"), decisions=(PastDecision(decision=first, stage="done"),))
+    assert (first.window, then.window) == ("r1", "r2")
+
+
+def test_a_slot_of_the_schedule_is_one_decision():
+    """The id does not move while the slot waits."""
+    ids = {run([], cron="0 3 * * 1", at=20 + h / 24).id for h in range(20)}
+    assert len(ids) == 1
+
+
+def test_the_reason_tells_the_figures():
+    """The bound, the level and the rows."""
+    (reason,) = run(BAD).reasons
+    assert "0.1000 at promotion" in reason
+    assert "8000 labelled rows" in reason
+
+
+def test_evidence_from_before_the_promotion_does_not_count():
+    """Rows that were answered before are another matter."""
+    assert run(BAD[:18], since=START + 18 * DAY, at=30).cause == "labels"
+
+
+_evidence = st.lists(
+    st.builds(
+        window,
+        st.integers(0, 40),
+        st.floats(0, 1).map(lambda x: round(x, 2)),
+        rows=st.integers(100, 500),
+        labelled=st.integers(0, 100),
+    ),
+    max_size=15,
+    unique_by=lambda e: e.start,
+)
+_history = st.fixed_dictionaries(
+    {
+        "champion": st.none() | st.builds(champion, st.none() | st.floats(0, 1)),
+        "since": st.integers(0, 30).map(lambda d: START + d * DAY),
+        "running": st.booleans(),
+        "last_retrain": st.none() | st.integers(0, 40).map(lambda d: START + d * DAY),
+        "requests": st.lists(st.text("ab", min_size=1, max_size=2), max_size=2).map(tuple),
+    }
+)
+_schedule = st.fixed_dictionaries(
+    {"every": st.none() | st.just(3 * DAY), "cron": st.none() | st.just("0 3 * * *"), "at": st.floats(0, 60)}
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_evidence, _history, _schedule)
+def test_what_always_holds(evidence, history, schedule):
+    """Never while one runs; within the cooldown only by request; the same question has the same answer."""
+    decision = run(evidence, **history, **schedule)
+    assert decision == run(evidence[::-1], **history, **schedule)
+    if decision.kind == "retrain":
+        assert not history["running"]
+        last = max(t for t in (history["since"], history["last_retrain"]) if t)
+        assert decision.cause == "request" or decision.time >= last + RetrainSettings().cooldown
+
+
+def test_a_decision_is_a_record():
+    """It carries the workflow and the time it was asked at."""
+    decision = run()
+    assert isinstance(decision, Decision)
+    assert (decision.workflow, decision.time) == ("w", START + 20 * DAY)
