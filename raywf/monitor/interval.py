@@ -41,7 +41,7 @@ def _log_losses(labels: Array, scores: Array) -> Array:
 
 
 def _hits(labels: Array, scores: Array) -> Array:
-    return (class_probabilities(scores).argmax(axis=1) == labels.astype(int)).astype(np.float64)
+    return np.asarray(class_probabilities(scores).argmax(axis=1) == labels.astype(int), dtype=np.float64)
 
 
 def _briers(labels: Array, scores: Array) -> Array:

@@ -34,7 +34,7 @@ INLINE_BYTES = 16_384
 DRAIN_LIMIT = (
     16  # times max_body_bytes: how much of a body that is too long is still read, so that 413 arrives
 )
-SWITCH_S = 0.005  # a model that loads in a thread gives the interpreter back this often
+SWITCH_S = 0.0005  # a model that loads in a thread gives the interpreter back this often
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -46,16 +46,17 @@ def build_snapshot(
 ) -> Snapshot:
     """Build the workflow's snapshot as of an instant of event time; Ray must be initialised.
 
-    `as_of` defaults to now and is ignored where the spine has no event time. Rows hold what was known at
-    their event time; labels are those known at `as_of`. Where the joined rows are larger than
-    ``limits.gather_bytes``, column checks and profiles rest on a sample of about 500,000 rows.
+    `as_of` (UTC where naive) defaults to now and is ignored where the spine has no event
+    time. Rows hold what was known at their event time; labels are those known at `as_of`.
+    Where the joined rows are larger than ``limits.gather_bytes``, column checks and profiles
+    rest on a sample of about 500,000 rows.
 
     Raises:
         SourceError: if a table cannot be read or lacks a column.
         ValidationError: if a check refused the data; nothing is written then.
 
     """
-    as_of = (as_of or datetime.now(UTC)) if workflow.spine.event_time else None
+    as_of = _aware(as_of or datetime.now(UTC)) if workflow.spine.event_time else None
     window = workflow.validate.window
     after = as_of - window if as_of and window else None
     limits = limits or Limits()
@@ -180,6 +181,10 @@ def _sums_and_window(table: pa.Table) -> tuple[tuple[int, ...], tuple[datetime, 
     times = time_us(table.column("__time"), missing=0)
     span = (_instant(int(times.min())), _instant(int(times.max())))
     return sums, span, table.num_rows
+
+
+def _aware(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _instant(us: int) -> datetime:

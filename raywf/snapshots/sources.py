@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import fnmatch
 import io
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -128,8 +129,9 @@ def open_filesystem(path: str) -> tuple[fs.FileSystem, str]:
     if "://" not in path:
         return fs.LocalFileSystem(), str(Path(path).expanduser().absolute())
     scheme, _, rest = path.partition("://")
+    rest, sign, query = rest.rpartition("?") if re.search(r"\?\w+=", rest) else (rest, "", "")
     fixed = _fixed_part(rest)
-    filesystem, base = fs.FileSystem.from_uri(f"{scheme}://{fixed}")
+    filesystem, base = fs.FileSystem.from_uri(f"{scheme}://{fixed}{sign}{query}")
     return filesystem, base + rest[len(fixed) :]
 
 

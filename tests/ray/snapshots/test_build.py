@@ -270,6 +270,18 @@ def test_columns_of_one_name_are_told_apart_by_the_view(tmp_path):
     assert [c.name for c in snapshot.columns] == ["shop", "x", "view_x"]
 
 
+def test_uris_work_like_folders(tmp_path):
+    """Tables and store by URI give the same snapshot."""
+    make_tables(tmp_path)
+    workflow = make_workflow(tmp_path)
+    plain = build_snapshot(workflow, as_of=AS_OF)
+    spine = dataclasses.replace(workflow.spine, path=f"file://{tmp_path}/spi*.csv")
+    store = StoreSettings(root=f"file://{tmp_path}/other")
+    by_uri = build_snapshot(dataclasses.replace(workflow, spine=spine, stores=store), as_of=AS_OF)
+    assert by_uri.id == plain.id
+    assert read_snapshot(by_uri).equals(read_snapshot(plain))
+
+
 def test_an_unknown_id_lists_the_known(tmp_path):
     """Or says that there is none."""
     make_tables(tmp_path)
