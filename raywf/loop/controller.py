@@ -22,6 +22,7 @@ from raywf.registry.registry import Registry
 
 _log = logging.getLogger(__name__)
 _ANSWER_S = 30.0
+_TAIL_CHARS = 3000
 
 
 class Controller:
@@ -103,7 +104,8 @@ class Controller:
             if status not in ENDED | {"UNKNOWN"} or FINAL & self._journal.stages(decision.id).keys():
                 return
             reason = f"job {self._job_id(decision, attempt)} ended as {status} without a result"
-            self._journal.record(decision, f"lost-{attempt}", reasons=(reason,))
+            figures = {"log": self._log_tail(decision, attempt)}
+            self._journal.record(decision, f"lost-{attempt}", reasons=(reason,), figures=figures)
             if attempt >= attempts:
                 self._journal.record(
                     decision, "failed", reasons=(reason, f"given up after {attempts} attempts")
@@ -115,6 +117,12 @@ class Controller:
         self._journal.record(
             decision, f"submitted-{attempt + 1}", reasons=(*decision.reasons, reason), figures={"job": job_id}
         )
+
+    def _log_tail(self, decision: Decision, attempt: int) -> str:
+        try:
+            return self._jobs.logs(self._job_id(decision, attempt))[-_TAIL_CHARS:]
+        except RaywfError as err:
+            return str(err)
 
     def _job_id(self, decision: Decision, attempt: int) -> str:
         return f"{self._workflow.name}-{decision.id}" + (f"-{attempt}" if attempt > 1 else "")

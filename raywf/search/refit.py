@@ -19,6 +19,7 @@ from raywf.models.encoding import Encoder
 from raywf.models.families import family
 from raywf.models.family import Model, Problem
 from raywf.search.data import SearchData
+from raywf.search.niceness import yield_cpu
 
 _REFERENCE_ROWS = 24
 
@@ -49,11 +50,15 @@ def start_fits(recipe: Recipe, data: Any, index: NDArray[np.int64] | None) -> li
     ]
 
 
+def is_whole(recipe: Recipe, models: list[Model]) -> bool:
+    """Return whether no fit was cut short by the deadline."""
+    return all(m.rounds >= member.rounds for m, member in zip(models, recipe.members, strict=True))
+
+
 def finish_bundle(
-    recipe: Recipe, fits: list[Any], table: pa.Table, *, folder: Path, fitted_until: datetime | None
+    recipe: Recipe, models: list[Model], table: pa.Table, *, folder: Path, fitted_until: datetime | None
 ) -> Bundle:
-    """Wait for the fits and write their bundle into `folder`."""
-    models: list[Model] = ray.get(fits)
+    """Write the bundle of the fitted members into `folder`."""
     snapshot = recipe.snapshot
     step = max(1, table.num_rows // _REFERENCE_ROWS)
     reference = table.select([c.name for c in snapshot.columns]).take(
@@ -94,6 +99,7 @@ def _fit(
     deadline: float,
     seed: int,
 ) -> Model:
+    yield_cpu()
     rows = data.rows if index is None else data.rows.take(index)
     problem = Problem(
         task=data.task,

@@ -22,7 +22,7 @@ from raywf.search.data import SearchData, newest_instant, prepare_data
 from raywf.search.ensemble import keep_largest, select_ensemble
 from raywf.search.ledger import Ledger
 from raywf.search.portfolio import plan_trials
-from raywf.search.refit import Recipe, finish_bundle, start_fits
+from raywf.search.refit import Recipe, finish_bundle, is_whole, start_fits
 from raywf.search.trial import TrialPlan
 from raywf.search.tuning import Progress, run_trials
 
@@ -46,7 +46,8 @@ class SearchResult:
     """The sweep and its two bundles.
 
     `proof` was fitted without the gate's rows and is what the gate scores; `final` is the same recipe on all
-    rows (on the same rows as `proof` where there is no time, so that the gate's rows stay unseen for good).
+    rows. It is `proof` itself where there is no time, so that the gate's rows stay unseen for good, and where the
+    budget ended before all rows were fitted.
     `gate_rows` are indices into the snapshot's table.
     """
 
@@ -173,11 +174,12 @@ def _refit(
     final_fits = start_fits(recipe, shared, None) if ordered else []
     seen = table.take(pa.array(data.rest))
     proof = finish_bundle(
-        recipe, proof_fits, seen, folder=folder / "proof", fitted_until=newest_instant(seen)
+        recipe, ray.get(proof_fits), seen, folder=folder / "proof", fitted_until=newest_instant(seen)
     )
-    if not ordered:
-        return proof, proof
+    final_models = ray.get(final_fits)
+    if not ordered or not is_whole(recipe, final_models):
+        return proof, proof  # a final fit that the deadline cut short is not the model that the gate saw
     final = finish_bundle(
-        recipe, final_fits, table, folder=folder / "final", fitted_until=newest_instant(table)
+        recipe, final_models, table, folder=folder / "final", fitted_until=newest_instant(table)
     )
     return proof, final

@@ -16,6 +16,7 @@ from raywf.models.families import family
 from raywf.models.family import Problem
 from raywf.search.data import SearchData
 from raywf.search.ledger import Ledger
+from raywf.search.niceness import yield_cpu
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
     """
 
     def setup(self, config: dict[str, Any], data: SearchData, plan: TrialPlan) -> None:
+        yield_cpu()
         self._data, self._plan = data, plan
         self._begin(config["job"])
 
