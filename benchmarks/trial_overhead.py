@@ -1,9 +1,9 @@
 """What a trial costs beside its model: trivial trials of raywf's search next to a plain Tune function.
 
 ``python benchmarks/trial_overhead.py [--trials 100] [--tune-trials 100]`` starts Ray with 2 CPUs in this
-process. raywf's trials fit the training prior on 2 folds of 200 rows, through `raywf.search.tuning.run_trials`
-as a search does, ledger included. Tune's are a function that reports one number, with Tune's defaults except
-that it prints nothing. Both parts are timed after Ray is up. Exits 0 only if every trial of both has ended well.
+process. raywf's trials fit the training prior on 2 folds of 200 rows, as a search does, through
+`raywf.search.tuning.run_trials`, ledger included. Tune's are a function that reports one number, with Tune's
+defaults except that it prints nothing. Both are timed once Ray is up. Exits 0 only if all trials ended well.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # a cluster of this process alone, on 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-import numpy as np  # noqa: E402 the environment comes first
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
+import numpy as np
+import ray
+from ray import tune
 
-from raywf.core.ids import stable_id  # noqa: E402
-from raywf.core.records import Trial  # noqa: E402
-from raywf.core.settings import SearchSettings  # noqa: E402
-from raywf.models.family import Rows  # noqa: E402
-from raywf.search.data import Fold, SearchData  # noqa: E402
-from raywf.search.ledger import Ledger  # noqa: E402
-from raywf.search.trial import TrialPlan  # noqa: E402
-from raywf.search.tuning import run_trials  # noqa: E402
+from raywf.core.ids import stable_id
+from raywf.core.records import Trial
+from raywf.core.settings import SearchSettings
+from raywf.models.family import Rows
+from raywf.search.data import Fold, SearchData
+from raywf.search.ledger import Ledger
+from raywf.search.trial import TrialPlan
+from raywf.search.tuning import run_trials
 
 ROWS = 200
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 import ray
 
 from raywf.core.clock import format_time
-from raywf.core.errors import JobError
 from raywf.core.ids import stable_id
 from raywf.core.metrics import roc_auc
 from raywf.core.records import Decision, Evidence, JournalEntry, ModelVersion
@@ -25,9 +24,9 @@ from raywf.core.settings import Workflow
 from raywf.demo.live import Follower
 from raywf.demo.traffic import STEP, Flight, Replay, make_flights
 from raywf.loop.cluster import connect
-from raywf.loop.jobs import ENDED, Jobs
 from raywf.loop.journal import Journal
 from raywf.loop.local import find_local
+from raywf.loop.pipeline import Listener, retrain
 from raywf.loop.system import monitor, up
 from raywf.models.bundle import load_bundle
 from raywf.registry.registry import open_registry
@@ -36,9 +35,9 @@ from raywf.report.story import Month, Story
 from raywf.snapshots.rows import joined_rows
 
 FIRST_DAY = datetime(2013, 2, 15, tzinfo=UTC)
-DAYS_PER_S = 5.0
-JOB_DAYS_PER_S = 0.3
-HURRY_AFTER_S = 250.0
+DAYS_PER_S = 6.0
+JOB_DAYS_PER_S = 0.35
+HURRY_AFTER_S = 225.0
 Say = Callable[[str], None]
 
 
@@ -101,18 +100,7 @@ def _train_first(workflow: Workflow, say: Say) -> None:
         reasons=("the first model",),
         time=FIRST_DAY,
     )
-    journal, jobs = Journal(workflow.stores.root, workflow.name), Jobs(workflow)
-    journal.decide(decision)
-    job_id = f"{workflow.name}-{decision.id}"
-    jobs.submit("retrain", job_id, "--decision", decision.id)
-    journal.record(decision, "submitted-1", reasons=decision.reasons, figures={"job": job_id})
-    follower = Follower(journal, say)
-    while jobs.status(job_id) not in ENDED:
-        follower.look(FIRST_DAY)
-        time.sleep(0.3)
-    follower.look(FIRST_DAY)
-    if jobs.status(job_id) != "SUCCEEDED":
-        raise JobError(f"the first model's job failed:\n{jobs.logs(job_id)}")
+    retrain(workflow, decision, listener=Listener(stage=say))
 
 
 async def _replay(workflow: Workflow, url: str, traffic: _Traffic, say: Say, *, started: float) -> _Replayed:

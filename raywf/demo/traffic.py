@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
+import aiohttp
 import numpy as np
 import orjson
 import pyarrow as pa
@@ -67,8 +67,12 @@ class Replay:
         self._flights = flights
         self._next = 0
         self._landing: list[Flight] = []
-        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-        self._client = httpx.AsyncClient(base_url=url, limits=limits, timeout=30)
+        self._client = aiohttp.ClientSession(
+            url,
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            timeout=aiohttp.ClientTimeout(total=30),
+            headers={"content-type": "application/json"},
+        )
 
     @property
     def spans(self) -> Iterator[datetime]:
@@ -104,7 +108,7 @@ class Replay:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._client.close()
 
     async def _ask_all(self, due: Sequence[Flight]) -> None:
         queue = iter(due)
@@ -133,14 +137,13 @@ class Replay:
     async def _post(self, path: str, body: bytes) -> Any:
         self.tally.requests += 1
         try:
-            response = await self._client.post(
-                path, content=body, headers={"content-type": "application/json"}
-            )
-        except httpx.HTTPError as err:
+            async with self._client.post(path, data=body) as response:
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as err:
             return self._fail(f"{path}: {type(err).__name__}: {err}")
-        if response.status_code >= 300:
-            return self._fail(f"{path}: {response.status_code} {response.text[:200]}")
-        return orjson.loads(response.content)
+        if response.status >= 300:
+            return self._fail(f"{path}: {response.status} {content[:200].decode(errors='replace')}")
+        return orjson.loads(content)
 
     def _fail(self, reason: str) -> None:
         self.tally.failed += 1

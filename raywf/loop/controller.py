@@ -22,6 +22,7 @@ from raywf.registry.registry import Registry
 
 _log = logging.getLogger(__name__)
 _ANSWER_S = 30.0
+_TICK_S = 0.5
 _TAIL_CHARS = 3000
 
 
@@ -55,7 +56,7 @@ class Controller:
         return self._error
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._workflow.monitor.poll_s):
+        while not self._stopped.wait(max(_TICK_S, self._workflow.monitor.poll_s)):
             try:
                 self.tick()
                 self._error = ""

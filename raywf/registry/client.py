@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ def tracking_uri(workflow: Workflow) -> str:
     return workflow.stores.mlflow or f"sqlite:///{workflow.stores.root}/mlflow.db"
 
 
+@lru_cache(maxsize=8)
 def connect(uri: str) -> Any:
-    """Return a client; a new SQLite store gets its folder.
+    """Return this process' client of a store; a new SQLite store gets its folder.
 
     Raises:
         RegistryError: if the store cannot be opened.
