@@ -1,0 +1,66 @@
+"""Calibration: kept where it lowers the log-loss out of sample, and only there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raywf.core.metrics import log_loss, roc_auc
+from raywf.models.calibration import Calibration, fit_calibration
+
+DRAW = np.random.default_rng(0)
+TRUE = DRAW.uniform(0.05, 0.95, (4000, 1))
+LABELS = (DRAW.uniform(size=4000) < TRUE[:, 0]).astype(float)
+
+
+def sharpened(scores: np.ndarray, power: float) -> np.ndarray:
+    """Return scores that are too sure of themselves."""
+    odds = (scores / (1 - scores)) ** power
+    return odds / (1 + odds)
+
+
+def test_true_probabilities_are_left_alone() -> None:
+    """There is nothing to gain."""
+    assert fit_calibration(LABELS, TRUE) is None
+
+
+def test_too_sure_scores_are_softened() -> None:
+    """The slope undoes the sharpening, and the log-loss falls."""
+    scores = sharpened(TRUE, 3.0)
+    found = fit_calibration(LABELS, scores)
+    assert found is not None
+    assert found.slope == pytest.approx(1 / 3, rel=0.15)
+    assert log_loss(LABELS, found.apply(scores)) < log_loss(LABELS, scores) - 0.05
+
+
+def test_few_rows_are_left_alone() -> None:
+    """Below 200 rows a fit would be noise."""
+    assert fit_calibration(LABELS[:199], sharpened(TRUE[:199], 3.0)) is None
+
+
+def test_several_classes_get_one_temperature() -> None:
+    """The shift stays 0, and rows still sum to 1."""
+    true = np.random.default_rng(1).dirichlet([1, 1, 1], 3000)
+    labels = np.array([np.random.default_rng(i).choice(3, p=p) for i, p in enumerate(true)], float)
+    sharp = true**3 / (true**3).sum(axis=1, keepdims=True)
+    found = fit_calibration(labels, sharp)
+    assert found is not None
+    assert found.shift == 0
+    np.testing.assert_allclose(found.apply(sharp).sum(axis=1), 1)
+
+
+@given(st.floats(0.1, 5), st.floats(-3, 3))
+def test_binary_order_is_kept(slope: float, shift: float) -> None:
+    """A calibration with a positive slope never changes which row scores higher."""
+    calibrated = Calibration(slope=slope, shift=shift).apply(TRUE)
+    assert roc_auc(LABELS, calibrated) == pytest.approx(roc_auc(LABELS, TRUE), abs=1e-9)
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0, 0.5]), min_size=1, max_size=5))
+def test_certain_scores_stay_finite(scores: list[float]) -> None:
+    """Scores of 0 and 1 have no logit of their own."""
+    found = Calibration(slope=1.5, shift=0.1).apply(np.array(scores).reshape(-1, 1))
+    assert np.isfinite(found).all()
+    assert ((found >= 0) & (found <= 1)).all()

@@ -1,0 +1,123 @@
+"""What every model family keeps to, over every task."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import CLASSES, START, fit, make_labels, write
+
+from raywf.core.errors import SearchError
+from raywf.core.metrics import METRICS
+from raywf.models.bundle import load_bundle
+from raywf.models.families import _PLACES, family
+from raywf.models.family import Rows
+
+FAMILIES = sorted(_PLACES)
+TASKS = sorted(CLASSES)
+EVERY = pytest.mark.parametrize(("name", "task"), [(n, t) for n in FAMILIES for t in TASKS])
+LEARNERS = [n for n in FAMILIES if n != "prior"]
+ROW = {"size": 0.5, "empty": None, "lane": "n", "asked": START}
+
+
+@EVERY
+def test_loaded_bundle_answers_alike(name: str, task: str, written: Any) -> None:
+    """What was written and loaded again predicts what the fitted model did."""
+    fitted, bundle = written(name, task)
+    found = load_bundle(bundle.uri, digest=bundle.digest).predict_table(fitted.table)
+    assert found.shape == (len(fitted.rows.y), fitted.problem.width)
+    np.testing.assert_allclose(found, fitted.model.predict(fitted.rows.X), atol=1e-5)
+
+
+@EVERY
+def test_scores_are_finite_and_probabilities(name: str, task: str, written: Any) -> None:
+    """Missing values, a wholly missing column and missing instants notwithstanding."""
+    fitted, _ = written(name, task)
+    scores = fitted.model.predict(fitted.rows.X)
+    assert np.isfinite(scores).all()
+    if task == "multiclass":
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+    if task != "regression":
+        assert ((scores >= 0) & (scores <= 1)).all()
+
+
+@EVERY
+@pytest.mark.parametrize(
+    "change", [{"lane": "never seen"}, {"lane": None}, {"size": None, "asked": None}, {"empty": 3.0}]
+)
+def test_unseen_values_get_an_answer(name: str, task: str, change: dict[str, Any], written: Any) -> None:
+    """A category without a code, a missing value, a number where training had none."""
+    predictor = load_bundle(written(name, task)[1].uri)
+    assert np.isfinite(predictor.predict_row(ROW | change)).all()
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_learns_what_the_features_tell(name: str, task: str, written: Any) -> None:
+    """It is closer to the labels than the prior."""
+    fitted, prior = written(name, task)[0], written("prior", task)[0]
+    metric = METRICS["rmse" if task == "regression" else "log_loss"]
+    ours, theirs = (metric.loss(f.rows.y, f.model.predict(f.rows.X)) for f in (fitted, prior))
+    assert ours < theirs
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_class_absent_from_the_fold(name: str, tmp_path: Path) -> None:
+    """A class that the rows lack keeps its column, with next to no probability, in the bundle too."""
+    fitted = fit(name, "multiclass", keep=(0, 2))
+    scores = load_bundle(write(fitted, name, tmp_path / "b").uri).predict_table(fitted.table)
+    assert scores.shape[1] == 3
+    assert scores[:, 1].max() < 0.34
+    assert scores[:, 1].mean() < scores[:, [0, 2]].mean()
+
+
+@pytest.mark.parametrize("keep", [(0,), (1,)])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_fold_of_one_class(name: str, keep: tuple[int, ...]) -> None:
+    """A binary fold may hold one class only: its probability is the greater one."""
+    fitted = fit(name, "binary", keep=keep)
+    scores = fitted.model.predict(fitted.rows.X)
+    assert scores.shape == (len(fitted.rows.y), 1)
+    assert ((scores > 0.5) == bool(keep[0])).all()
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost", "extratrees", "torch"])
+def test_deadline_stops_a_fit(name: str) -> None:
+    """Past its deadline a fit ends at once with what it has, which answers."""
+    full = fit(name, "binary")
+    start = time.monotonic()
+    late = family(name).fit(
+        type(full.problem)(task="binary", n_classes=2, sizes=full.problem.sizes, deadline=0.0),
+        full.rows,
+        {"epochs": 100_000, "n_estimators": 100_000} if name in {"extratrees", "torch"} else {},
+        valid=None,
+        rounds=100_000,
+    )
+    assert time.monotonic() - start < 5
+    assert late.rounds < 100_000
+    assert np.isfinite(late.predict(full.rows.X)).all()
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost", "torch"])
+def test_stops_early_by_validation(name: str) -> None:
+    """Labels without a pattern stop a long fit long before its bound."""
+    fitted = fit(name, "binary")
+    noise = Rows(fitted.rows.X, np.random.default_rng(3).permutation(make_labels("binary")))
+    model = family(name).fit(fitted.problem, fitted.rows, {"epochs": 500}, valid=noise, rounds=0)
+    assert 1 <= model.rounds < 300
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_same_seed_same_model(name: str, written: Any) -> None:
+    """Fitting again gives the same answers."""
+    once, again = written(name, "binary")[0], fit(name, "binary")
+    np.testing.assert_array_equal(once.model.predict(once.rows.X), again.model.predict(again.rows.X))
+
+
+def test_unknown_family_names_the_nearest() -> None:
+    """A typo is answered with the family that was meant."""
+    with pytest.raises(SearchError, match="unknown model family 'lightgmb'; did you mean 'lightgbm'"):
+        family("lightgmb")
