@@ -38,7 +38,7 @@ def demo(folder: Path, port: int, *, as_json: bool) -> None:
         start_local(workflow)  # before Ray Serve is imported, which reads its environment then
         from raywf.demo.run import run_demo
 
-        result = run_demo(workflow, folder.absolute(), say=say)
+        result = run_demo(workflow, folder.absolute(), say=say, started=begun)
     finally:
         stop_local(workflow)
     if not as_json:

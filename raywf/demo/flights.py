@@ -45,8 +45,8 @@ features:
       known_time: published_at
       max_age: 3h
     planes: {path: data/planes.parquet, keys: [tailnum]}
-search: {budget_s: 14, trials: 4, folds: 2, families: [lightgbm, xgboost, linear]}
-gate: {newest: 0.08, max_rows: 5000}
+search: {budget_s: 30, trials: 4, folds: 2, families: [lightgbm, xgboost, linear]}
+gate: {newest: 0.1, max_rows: 5000}
 monitor: {window: 3d, min_labelled: 100, poll_s: 0.25, clock: log}
 retrain: {every: 45d, tolerance: 0.01, cooldown: 30d}
 serving: {replicas: 2}

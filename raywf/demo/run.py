@@ -49,13 +49,13 @@ class Result:
     months: tuple[Month, ...]
 
 
-def run_demo(workflow: Workflow, folder: Path, *, say: Say) -> Result:
-    """Run the whole loop on the workflow's local cluster, which is up; `folder` holds the tables.
+def run_demo(workflow: Workflow, folder: Path, *, say: Say, started: float) -> Result:
+    """Run the whole loop on the workflow's local cluster, which is up; `folder` holds the tables, `started` is the
+    `time.monotonic()` of the command's start.
 
     Raises:
         RaywfError: if a step refuses.
     """
-    start = time.monotonic()
     connect(workflow)
     try:
         traffic = _load_traffic(workflow, folder)
@@ -63,8 +63,8 @@ def run_demo(workflow: Workflow, folder: Path, *, say: Say) -> Result:
         _train_first(workflow, say)
         say("bringing the endpoint up")
         url = up(workflow)
-        replayed = asyncio.run(_replay(workflow, url, traffic, say, started=start))
-        return _conclude(workflow, folder, traffic, replayed, started=start)
+        replayed = asyncio.run(_replay(workflow, url, traffic, say, started=started))
+        return _conclude(workflow, folder, traffic, replayed, started=started)
     finally:
         ray.shutdown()
 

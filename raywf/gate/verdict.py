@@ -40,7 +40,7 @@ def judge(block: GateBlock, metric: Metric, settings: GateSettings) -> Verdict:
     by more than the margin. Otherwise undecided.
     """
     rows = len(block.labels)
-    ours, theirs = metric.score(block.labels, block.challenger), metric.score(block.labels, block.champion)
+    ours, theirs = _scores(block, metric)
     loss = bounded_loss(block.labels, block.challenger, scale=block.loss_scale) if rows else np.zeros(0)
     mean_loss = float(loss.mean()) if rows else float("nan")
     if rows < settings.min_rows or not np.isfinite([ours, theirs]).all():
@@ -61,6 +61,12 @@ def judge(block: GateBlock, metric: Metric, settings: GateSettings) -> Verdict:
     else:
         outcome, reason = "undecided", f"{better}: not shown, {interval}"
     return _verdict(block, metric, outcome, (gain, harm), reason=reason, scores=(ours, theirs, mean_loss))
+
+
+def _scores(block: GateBlock, metric: Metric) -> tuple[float, float]:
+    if not len(block.labels):
+        return float("nan"), float("nan")  # not every metric has a value of no rows
+    return metric.score(block.labels, block.challenger), metric.score(block.labels, block.champion)
 
 
 def _gain_check(block: GateBlock, metric: Metric, settings: GateSettings, *, margin: float) -> Check:

@@ -1,4 +1,4 @@
-"""The endpoint as a Serve application that is named in a file: ``import_path: raywf.loop.application:build``."""
+"""The endpoint as a Serve application for config files: ``import_path: raywf.loop.application:build``."""
 
 from __future__ import annotations
 

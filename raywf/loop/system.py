@@ -92,6 +92,7 @@ def _actor(kind: type, name: str, *arguments: Any) -> Any:
         "get_if_exists": True,
         "max_restarts": -1,
         "max_task_retries": -1,
+        "max_concurrency": 4,  # a monitor that still reads its log must not hold other answers
         "num_cpus": 0,
     }
     return ray.remote(kind).options(**options).remote(*arguments)

@@ -164,7 +164,9 @@ def _instants(values: pa.ChunkedArray) -> NDArray[np.float64]:
     return np.column_stack([days, *(np.asarray(p.to_numpy()) for p in parts)])
 
 
-def _instant_parts(value: str | datetime) -> tuple[float, float, float, float]:
+def _instant_parts(value: Any) -> tuple[float, float, float, float]:
+    if not isinstance(value, (str, datetime)):
+        raise TypeError(f"not an instant: {value!r}")
     when = parse_time(value) if isinstance(value, str) else value.astimezone(UTC)
     days = (when - _EPOCH).days
     return float(days), float(when.month), float(when.weekday()), float(when.hour)

@@ -15,6 +15,8 @@ from raywf.models.design import Design, activate, design_from, fit_design
 from raywf.models.encoding import Matrix
 from raywf.models.family import Model, Problem, Rows, Scores
 
+_ABSENT = -20.0  # the intercept of a class that no row has
+
 
 @dataclass(slots=True)
 class LinearModel:
@@ -54,6 +56,8 @@ class LinearFamily:
         if problem.task == "regression":
             ridge = Ridge(alpha=params.get("alpha", 1.0)).fit(dense, rows.y)
             weights, intercept = ridge.coef_.reshape(-1, 1), np.atleast_1d(ridge.intercept_)
+        elif len(seen := np.unique(rows.y).astype(int)) == 1:
+            weights, intercept = _certain(seen[0], dense.shape[1], problem)
         else:
             model = LogisticRegression(C=params.get("C", 0.3), max_iter=params.get("max_iter", 120), tol=1e-3)
             model.fit(dense, rows.y.astype(int))
@@ -65,12 +69,21 @@ class LinearFamily:
         return LinearModel(design_from(arrays), arrays["weights"], arrays["intercept"], problem.task)
 
 
+def _certain(seen: int, width: int, problem: Problem) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return coefficients for rows of one class, which a logistic regression refuses."""
+    if problem.task == "binary":
+        return np.zeros((width, 1)), np.asarray([-_ABSENT if seen else _ABSENT])
+    intercept = np.full(problem.n_classes, _ABSENT)
+    intercept[seen] = 0
+    return np.zeros((width, problem.n_classes)), intercept
+
+
 def _full(model: LogisticRegression, problem: Problem) -> tuple[NDArray[Any], NDArray[Any]]:
     """Spread the coefficients over all classes: one absent from the fold gets a very low intercept."""
     if problem.task == "binary":
         return model.coef_.T, model.intercept_
     weights = np.zeros((model.coef_.shape[1], problem.n_classes))
-    intercept = np.full(problem.n_classes, -20.0)
+    intercept = np.full(problem.n_classes, _ABSENT)
     coef, base = model.coef_, model.intercept_
     if len(model.classes_) == 2:
         coef, base = np.vstack([-coef, coef]) / 2, np.r_[-base, base] / 2

@@ -102,7 +102,7 @@ def _train(
     data: tuple[Design, Rows, Rows | None, float, float],
     epochs: int,
 ) -> int:
-    """Train in place; return the epochs of the best validation loss (all of them without validation)."""
+    """Train in place; return the epochs of the best validation loss (without validation, the whole ones)."""
     design, rows, valid, center, spread = data
     X = torch.from_numpy(design.transform(rows.X))
     y = torch.from_numpy(((rows.y - center) / spread).astype(np.float32))
@@ -117,7 +117,7 @@ def _train(
     optimizer = torch.optim.AdamW(net.parameters(), lr=params.get("lr", 2e-3), weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     order = torch.Generator().manual_seed(problem.seed)
-    best_loss, best_epoch, best_state = float("inf"), epochs, None
+    best_loss, best_epoch, best_state = float("inf"), 0, None
     for epoch in range(1, epochs + 1):
         net.train()
         for index in torch.randperm(len(X), generator=order).split(_BATCH):
@@ -127,7 +127,9 @@ def _train(
             schedule.step()
             if problem.is_over():
                 break
-        if held is not None:
+        if held is None:
+            best_epoch = epoch - problem.is_over()
+        else:
             net.eval()
             with torch.no_grad():
                 now = float(loss(net(held[0]), held[1]))

@@ -38,9 +38,9 @@ def loss(story: Story) -> str:
                 means = [e.loss_sum / e.labelled for e in mine]
                 color = f"C{i % 10}"
                 axes.plot([e.start for e in mine], means, ".-", color=color, label=f"version {version}")
-        for entry in story.entries:
-            if entry.stage == "promoted":
-                axes.axvline(entry.time, color=_MARK, linewidth=1, linestyle=":")
+        for version in versions[1:]:
+            begin = min(e.start for e in story.evidence if e.version == version)
+            axes.axvline(begin, color=_MARK, linewidth=1, linestyle=":")
         axes.set_ylabel("bounded loss")
         axes.tick_params(axis="x", rotation=30)
         if versions:
@@ -80,7 +80,7 @@ def drift(story: Story) -> str:
                 if one.column in columns:
                     grid[columns.index(one.column), windows.index(evidence.start)] = one.psi
         if columns:
-            image = axes.imshow(grid, aspect="auto", cmap="YlOrBr", vmin=0, vmax=1)
+            image = axes.imshow(grid, aspect="auto", cmap="YlOrBr", vmin=0, vmax=2)
             axes.set_yticks(range(len(columns)), columns, fontsize=8)
             places = range(0, len(windows), max(1, len(windows) // 8))
             axes.set_xticks(list(places), [f"{windows[i]:%b %d}" for i in places], fontsize=8)

@@ -20,7 +20,8 @@ import pytest
 
 from raywf.serving.environment import free_ports
 
-_START_S = 60.0
+_START_S = 120.0
+_TRIES = 3  # `ray start` gives a node up after 30 s, which a busy machine may need
 
 
 class RayCluster:
@@ -67,12 +68,14 @@ class RayCluster:
         return [node for node in found if node["state"] == "ALIVE"]
 
     def wait_for(self, count: int) -> None:
-        """Wait until that many nodes are alive."""
+        """Wait until that many nodes are alive; a worker that gave up is started again."""
         deadline = time.monotonic() + _START_S
         while len(self.nodes()) < count:
-            ended = [n for n in self._nodes if n.poll() is not None]
-            if ended or time.monotonic() > deadline:
+            gave_up = sum(node.poll() is not None for node in self._nodes)
+            if self._nodes[0].poll() is not None or gave_up >= _TRIES or time.monotonic() > deadline:
                 raise AssertionError(f"not {count} nodes: {(self.folder / 'start.log').read_text()[-3000:]}")
+            if len(self._nodes) - gave_up < count:
+                self.add_worker()
             time.sleep(0.2)
 
     def stop(self) -> None:

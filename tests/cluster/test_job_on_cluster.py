@@ -36,16 +36,16 @@ class Submitted:
         self.result = json.loads(done.stdout)
         self.followed = done.stderr
 
-    def raywf(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run the command line against the cluster's dashboard, as from a laptop."""
+    def raywf(self, *words: str, address: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line, by default against the cluster's dashboard, as from a laptop."""
         command = [
             str(Path(sys.executable).parent / "raywf"),
             *words,
             "-f",
             str(self.folder / "workflow.yaml"),
         ]
-        command += ["--set", f"cluster.address={self.cluster.dashboard}"]
-        environ = self.cluster.environ
+        command += ["--set", f"cluster.address={address or self.cluster.dashboard}"]
+        environ = {**self.cluster.environ, **environ}
         return subprocess.run(
             command, capture_output=True, text=True, env=environ, timeout=150, cwd=self.folder, check=False
         )
@@ -87,10 +87,25 @@ def test_the_trials_ran_on_both_workers(submitted: Submitted) -> None:
     assert set(re.findall(r"ran on node (\w+)", submitted.followed)) == workers
 
 
-def test_the_status_is_listed(submitted: Submitted) -> None:
-    """`raywf job status` lists the workflow's jobs of the cluster."""
-    listed = json.loads(submitted.raywf("job", "status", "--json").stdout)
-    assert listed == [submitted.result]
+@pytest.mark.parametrize("form", ["address", "dashboard"])
+def test_the_status_is_listed(submitted: Submitted, form: str) -> None:
+    """Ray's own address serves as well as the dashboard's URL."""
+    listed = submitted.raywf("job", "status", "--json", address=getattr(submitted.cluster, form))
+    assert json.loads(listed.stdout) == [submitted.result]
+
+
+def test_a_client_without_the_token_is_refused(submitted: Submitted) -> None:
+    """One line that says so, and exit 1; nothing of the cluster is shown."""
+    refused = submitted.raywf("job", "status", RAY_AUTH_MODE="disabled")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "JobError" in refused.stderr.splitlines()[-1]
+
+
+def test_a_cluster_that_is_away_is_an_error(submitted: Submitted) -> None:
+    """One line that names the cluster, and exit 1."""
+    refused = submitted.raywf("job", "status", address="http://127.0.0.1:9")
+    assert refused.returncode == 1
+    assert "JobError: the cluster's jobs cannot be reached" in refused.stderr
 
 
 def test_stopping_an_unknown_job_is_an_error(submitted: Submitted) -> None:

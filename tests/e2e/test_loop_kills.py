@@ -31,7 +31,7 @@ spine:
   keys: [order]
   event_time: asked_at
   label_time: known_at
-search: {{budget_s: 8, trials: 2, folds: 2, families: [lightgbm, linear]}}
+search: {{budget_s: 30, trials: 2, folds: 2, families: [lightgbm, linear]}}
 serving: {{port: {port}, alias_poll_s: 1}}
 monitor: {{clock: log, window: 1d, min_labelled: 50, poll_s: 0.25}}
 retrain: {{tolerance: 0.02, cooldown: 365d}}

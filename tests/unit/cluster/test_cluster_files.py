@@ -32,9 +32,7 @@ def read(name: str) -> Any:
 def schema(kind: str) -> Draft202012Validator:
     path = DATA / "kuberay-crds" / f"{kind}.schema.json"
     if not path.exists():
-        pytest.skip(
-            f"KubeRay's schemas are not at {path.parent}; RAYWF_TEST_DATA names their folder's parent"
-        )
+        pytest.skip(f"no KubeRay schemas in {path.parent}; RAYWF_TEST_DATA names its parent")
     return Draft202012Validator(json.loads(path.read_text()))
 
 

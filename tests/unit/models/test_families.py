@@ -54,7 +54,7 @@ def test_unseen_values_get_an_answer(name: str, task: str, change: dict[str, Any
     assert np.isfinite(predictor.predict_row(ROW | change)).all()
 
 
-@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", LEARNERS)
 def test_learns_what_the_features_tell(name: str, task: str, written: Any) -> None:
     """It is closer to the labels than the prior."""

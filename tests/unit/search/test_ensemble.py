@@ -1,0 +1,68 @@
+"""Greedy selection of members on out-of-fold scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raywf.core.metrics import METRICS
+from raywf.search.ensemble import keep_largest, select_ensemble
+
+CASES = [("roc_auc", 1), ("log_loss", 1), ("log_loss", 3), ("rmse", 1)]
+ROWS, BLOCKS = 60, (slice(0, 30), slice(30, 60))
+
+
+def make(seed: int, metric: str, width: int, trials: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return labels and random scores of so many trials."""
+    draw = np.random.default_rng(seed)
+    labels = draw.normal(size=ROWS) if metric == "rmse" else np.arange(ROWS) % max(2, width) * 1.0
+    made = {}
+    for i in range(trials):
+        scores = draw.uniform(0.01, 0.99, (ROWS, width))
+        made[f"t{i}"] = (scores if width == 1 else scores / scores.sum(1, keepdims=True)).astype(np.float32)
+    return labels, made
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(CASES), st.integers(1, 5))
+def test_never_worse_than_the_best_single(seed: int, case: tuple[str, int], trials: int) -> None:
+    """Out of fold, by the mean over the blocks; weights are positive and sum to 1."""
+    metric = METRICS[case[0]]
+    labels, scores = make(seed, *case, trials)
+    weights = select_ensemble(labels, scores, metric, blocks=BLOCKS, steps=8)
+
+    def loss(mix: np.ndarray) -> float:
+        return float(np.mean([metric.loss(labels[b], mix[b]) for b in BLOCKS]))
+
+    mix = sum(scores[n].astype(np.float64) * w for n, w in weights.items())
+    assert loss(np.asarray(mix)) <= min(loss(s) for s in scores.values()) + 1e-6
+    assert sum(weights.values()) == pytest.approx(1)
+    assert all(w > 0 for w in weights.values())
+
+
+def test_complementary_members_are_joined() -> None:
+    """Two that err on opposite sides are better together."""
+    labels = np.linspace(0, 1, ROWS)
+    error = np.where(np.arange(ROWS) % 2, 0.3, -0.3)
+    scores = {"high": (labels + error)[:, None], "low": (labels - error)[:, None]}
+    weights = select_ensemble(labels, scores, METRICS["rmse"], blocks=BLOCKS)
+    assert weights == {"high": 0.5, "low": 0.5}
+
+
+def test_useless_member_is_left_out() -> None:
+    """A perfect one stands alone."""
+    labels = np.arange(ROWS) % 2 * 1.0
+    scores = {"noise": np.full((ROWS, 1), 0.5), "perfect": labels[:, None] * 0.98 + 0.01}
+    assert select_ensemble(labels, scores, METRICS["log_loss"], blocks=BLOCKS) == {"perfect": 1.0}
+
+
+@given(st.dictionaries(st.text(min_size=1), st.floats(0.01, 1), min_size=1), st.integers(1, 5))
+def test_keep_largest(weights: dict[str, float], most: int) -> None:
+    """No more than asked for, none lighter than one that was dropped, and a whole again."""
+    kept = keep_largest(weights, most)
+    assert len(kept) == min(most, len(weights))
+    assert sum(kept.values()) == pytest.approx(1)
+    dropped = [w for n, w in weights.items() if n not in kept]
+    assert max(dropped, default=0) <= min(weights[n] for n in kept)

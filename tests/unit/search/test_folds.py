@@ -1,0 +1,157 @@
+"""Which rows a search fits, scores and never touches."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from raywf.core.errors import SearchError
+from raywf.core.records import Column, Snapshot
+from raywf.core.settings import GateSettings, SearchSettings
+from raywf.search.data import SearchData, hashed_share, newest_block, newest_instant, prepare_data
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+TIMES = st.lists(st.integers(0, 60), min_size=150, max_size=200)
+few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def prepare(hours: list[int] | None, rows: int = 0, *, task: str = "binary", **search: object) -> SearchData:
+    """Lay out rows at the given hours, or so many without a time."""
+    rows = len(hours) if hours is not None else rows
+    classes = {"binary": ("no", "yes"), "multiclass": ("a", "b", "c"), "regression": ()}[task]
+    labels = np.arange(rows) % (len(classes) or rows)
+    columns = {
+        "x": np.arange(rows, dtype=float),
+        "__label": labels.astype(float),
+        "__key": np.arange(rows) * 7919,
+    }
+    if hours is not None:
+        stamps = [START + hour * HOUR for hour in hours]
+        columns["__time"] = pa.array(stamps, pa.timestamp("us", "UTC"))
+    snapshot = Snapshot(
+        id="s",
+        workflow="w",
+        uri="",
+        rows=rows,
+        columns=(Column(name="x", kind="number"),),
+        task=task,
+        classes=classes,
+        label="y",
+        has_time=hours is not None,
+        window=None,
+        as_of=None,
+        digest="",
+        profile=(),
+        sources=(),
+    )
+    settings = SearchSettings(**search)  # type: ignore[arg-type]
+    return prepare_data(snapshot, pa.table(columns), search=settings, gate=GateSettings())[0]
+
+
+def ordered(hours: list[int], **search: object) -> SearchData:
+    """Lay out rows with times; without enough rows the example does not count."""
+    try:
+        return prepare(hours, **search)
+    except SearchError:
+        assume(False)
+        raise
+
+
+@few
+@given(TIMES, st.integers(2, 5))
+def test_no_fold_touches_the_gate(hours: list[int], folds: int) -> None:
+    """The gate's block and the rows of the folds share no row; the gate's are the newest."""
+    data = ordered(hours, folds=folds)
+    used = np.concatenate([np.concatenate([f.fit, f.score]) for f in data.folds])
+    assert not set(used) & set(data.gate)
+    assert data.times[data.gate].min() > data.times[data.rest].max()
+
+
+@few
+@given(TIMES, st.integers(2, 5), st.integers(0, 10))
+def test_fits_lie_before_what_they_score(hours: list[int], folds: int, purge_hours: int) -> None:
+    """Every row fitted is older than every row scored by more than the purge, ties included."""
+    data = ordered(hours, folds=folds, purge=purge_hours * HOUR)
+    gap = purge_hours * 3_600_000_000
+    for fold in data.folds:
+        assert data.times[fold.fit].max() < data.times[fold.score].min() - gap
+
+
+@few
+@given(TIMES, st.integers(2, 5))
+def test_each_row_is_scored_once_at_most(hours: list[int], folds: int) -> None:
+    """Scored blocks are disjoint and go forward in time; later folds fit no fewer rows."""
+    data = ordered(hours, folds=folds)
+    scored = np.concatenate([f.score for f in data.folds])
+    assert len(scored) == len(set(scored))
+    assert (np.diff(data.times[scored]) >= 0).all()
+    assert (np.diff([len(f.fit) for f in data.folds]) >= 0).all()
+
+
+@few
+@given(TIMES)
+def test_newest_block_is_cut_between_instants(hours: list[int]) -> None:
+    """Rows of one instant lie on one side."""
+    times = np.asarray(hours)
+    block = newest_block(times, GateSettings())
+    assert set(times[block]).isdisjoint(times[~block])
+
+
+def test_newest_block_is_bounded() -> None:
+    """At most `max_rows`, where instants differ."""
+    assert newest_block(np.arange(10_000), GateSettings(max_rows=300)).sum() == 300
+
+
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, unique=True), st.integers(0, 100))
+def test_hold_out_is_stable(keys: list[int], more: int) -> None:
+    """A row stays in or out whatever rows come beside it."""
+    alone = hashed_share(np.asarray(keys), 0.15, seed=0)
+    beside = hashed_share(np.asarray([*range(more), *keys]), 0.15, seed=0)
+    np.testing.assert_array_equal(alone, beside[more:])
+
+
+def test_hold_out_has_its_share() -> None:
+    """Of keys in sequence as many are held out as were asked for."""
+    assert hashed_share(np.arange(20_000), 0.15, seed=0).mean() == pytest.approx(0.15, abs=0.01)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_without_times_each_row_is_scored_once(task: str) -> None:
+    """Shuffled folds part the rows outside the gate's share."""
+    data = prepare(None, 400, task=task, folds=4)
+    assert sorted(np.concatenate([f.score for f in data.folds])) == sorted(data.rest)
+    for fold in data.folds:
+        assert sorted([*fold.fit, *fold.score]) == sorted(data.rest)
+    assert sorted([*data.rest, *data.gate]) == list(range(400))
+
+
+def test_without_times_classes_are_spread() -> None:
+    """Each fold scores each class in its share."""
+    data = prepare(None, 600, task="multiclass", folds=3)
+    counts = [np.bincount(data.rows.y[f.score].astype(int), minlength=3) for f in data.folds]
+    assert np.ptp(counts, axis=0).max() <= 1
+
+
+def test_too_few_rows_are_refused() -> None:
+    """The message says what to lower."""
+    with pytest.raises(SearchError, match=r"30 rows are too few for 3 folds; lower search\.folds"):
+        prepare(list(range(30)))
+
+
+def test_one_instant_is_refused() -> None:
+    """Rows that are all of one time have no order to fold by."""
+    with pytest.raises(SearchError, match="too few"):
+        prepare([5] * 200)
+
+
+def test_newest_instant() -> None:
+    """The greatest event time, or none without times."""
+    table = pa.table({"__time": pa.array([START, START + HOUR], pa.timestamp("us", "UTC"))})
+    assert newest_instant(table) == START + HOUR
+    assert newest_instant(pa.table({"x": [1]})) is None
