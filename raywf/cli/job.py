@@ -26,7 +26,7 @@ def job() -> None:
 def submit(workflow: Workflow, kind: str, *, wait: bool, as_json: bool) -> None:
     """Submit a job to `cluster.address` or to the cluster of `raywf serve up`."""
     from raywf.loop.jobs import Jobs
-    from raywf.loop.journal import Journal
+    from raywf.loop.journal import BY_HAND, Journal
 
     now = datetime.now(UTC)
     job_id = f"{workflow.name}-{kind}-{stable_id(workflow.name, kind, now.isoformat())}"
@@ -36,7 +36,7 @@ def submit(workflow: Workflow, kind: str, *, wait: bool, as_json: bool) -> None:
             id=job_id,
             workflow=workflow.name,
             kind="retrain",
-            cause="request",
+            cause=BY_HAND,
             window=now.isoformat(),
             reasons=("raywf job submit",),
             time=now,

@@ -64,7 +64,7 @@ def main() -> None:
         err.show()
         sys.exit(err.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; what was finished is kept, the same command goes on from there", err=True)
+        click.echo("interrupted; finished snapshots and trials are kept and not made again", err=True)
         sys.exit(130)
     except RaywfError as err:
         if "--debug" in arguments:

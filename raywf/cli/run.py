@@ -20,15 +20,16 @@ from raywf.core.settings import Workflow
 def run(workflow: Workflow, as_of: datetime | None, *, as_json: bool) -> None:
     """Snapshot, search, gate, register and, if the gate accepts, promote."""
     from raywf.loop.cluster import connect
+    from raywf.loop.journal import BY_HAND
     from raywf.loop.pipeline import retrain
 
     now = as_of or datetime.now(UTC)
     window = format_time(datetime.now(UTC))
     decision = Decision(
-        id=stable_id(workflow.name, "retrain", "request", window),
+        id=stable_id(workflow.name, "retrain", BY_HAND, window),
         workflow=workflow.name,
         kind="retrain",
-        cause="request",
+        cause=BY_HAND,
         window=window,
         reasons=("raywf run",),
         time=now,

@@ -51,8 +51,9 @@ class Snapshot:
     """An immutable table of features and labels as they were known at `as_of`.
 
     Rows lie in Parquet files below `uri`, sorted by event time where there is one. Reserved columns:
-    ``__label`` (class index or value), ``__time`` (event time), ``__key`` (a hash of the
-    entity keys and the event time, or of the row where there are no keys). `classes` are the labels as text in the order of their index.
+    ``__label`` (class index or value), ``__time`` (event time), ``__key`` (a hash of the entity keys and the
+    event time, or of the row where there are no keys). `classes` are the labels as text in the order of their
+    index.
     """
 
     id: str

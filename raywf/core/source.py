@@ -9,7 +9,7 @@ from raywf.core.records import ModelVersion
 
 
 class ModelSource(Protocol):
-    """Resolves an alias to a version and brings the version's bundle; picklable, safe to call from threads."""
+    """Resolves an alias to a version and brings its bundle; picklable, safe to call from threads."""
 
     def resolve(self, alias: str) -> ModelVersion:
         """Return the version that the alias names now.

@@ -50,8 +50,9 @@ class Result:
 
 
 def run_demo(workflow: Workflow, folder: Path, *, say: Say, started: float) -> Result:
-    """Run the whole loop on the workflow's local cluster, which is up; `folder` holds the tables, `started` is the
-    `time.monotonic()` of the command's start.
+    """Run the whole loop on the workflow's local cluster, which is up.
+
+    `folder` holds the tables, `started` is the `time.monotonic()` of the command's start.
 
     Raises:
         RaywfError: if a step refuses.

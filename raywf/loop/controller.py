@@ -1,4 +1,4 @@
-"""The controller: asks the policy, writes its decision down, has it carried out, and sees the job to its end."""
+"""The controller: asks the policy, writes its decision down, submits its job and sees that to its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raywf.core.errors import RaywfError
 from raywf.core.records import Decision, ModelVersion
 from raywf.core.settings import Workflow
 from raywf.loop.jobs import ENDED, Jobs
-from raywf.loop.journal import FINAL, Journal
+from raywf.loop.journal import BY_HAND, FINAL, Journal
 from raywf.policy.history import History, PastDecision
 from raywf.policy.policy import decide
 from raywf.registry.registry import Registry
@@ -68,9 +68,7 @@ class Controller:
     def tick(self) -> None:
         """Look once: carry a running decision on, or ask the policy for a new one."""
         past = self._past()
-        running = next(
-            (p.decision for p in past if p.decision.kind == "retrain" and p.stage not in FINAL), None
-        )
+        running = next((p.decision for p in past if _is_ours(p.decision) and p.stage not in FINAL), None)
         if running is not None:
             self._carry(running)
             return
@@ -152,3 +150,8 @@ class Controller:
             last_retrain=max((d.time for d in retrainings), default=None),
             requests=tuple(sorted(r for r in self._journal.requests() if r not in answered)),
         )
+
+
+def _is_ours(decision: Decision) -> bool:
+    """Return whether the controller carries a decision out, not the command that wrote it."""
+    return decision.kind == "retrain" and decision.cause != BY_HAND

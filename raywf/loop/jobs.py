@@ -119,10 +119,10 @@ class Jobs:
                 address = local.dashboard
             try:
                 self._client = JobSubmissionClient(address)
-            except (ConnectionError, RuntimeError, ValueError) as err:
-                raise JobError(
-                    f"the cluster's jobs cannot be reached: {err}; is 'raywf serve up' done?"
-                ) from err
+            except (OSError, RuntimeError, ValueError) as err:  # requests' errors are OSErrors
+                reason = str(err).strip().partition("\n")[0]
+                hint = "is 'raywf serve up' done?" if address is None else f"cluster.address is {address!r}"
+                raise JobError(f"the cluster's jobs cannot be reached: {reason}; {hint}") from err
         return self._client
 
 

@@ -46,8 +46,8 @@ class SearchResult:
     """The sweep and its two bundles.
 
     `proof` was fitted without the gate's rows and is what the gate scores; `final` is the same recipe on all
-    rows. It is `proof` itself where there is no time, so that the gate's rows stay unseen for good, and where the
-    budget ended before all rows were fitted.
+    rows. It is `proof` itself where there is no time, so that the gate's rows stay unseen for good, and where
+    the budget ended before all rows were fitted.
     `gate_rows` are indices into the snapshot's table.
     """
 
