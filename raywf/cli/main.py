@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -57,6 +58,7 @@ def cli(ctx: click.Context, *, debug: bool) -> None:
 
 def main() -> None:
     """Run the command line; a `RaywfError` becomes one line and exit 1, Ctrl-C exit 130."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # Ray's gRPC tells of each fork otherwise
     arguments: list[Any] = sys.argv[1:]
     try:
         code = cli.main(arguments, prog_name="raywf", standalone_mode=False)

@@ -24,7 +24,7 @@ from raywf.core.settings import Workflow
 from raywf.demo.live import Follower
 from raywf.demo.traffic import STEP, Flight, Replay, make_flights
 from raywf.loop.cluster import connect
-from raywf.loop.journal import Journal
+from raywf.loop.journal import BY_HAND, Journal
 from raywf.loop.local import find_local
 from raywf.loop.pipeline import Listener, retrain
 from raywf.loop.system import monitor, up
@@ -96,7 +96,7 @@ def _train_first(workflow: Workflow, say: Say) -> None:
         id=stable_id(workflow.name, "retrain", "first", format_time(FIRST_DAY)),
         workflow=workflow.name,
         kind="retrain",
-        cause="request",
+        cause=BY_HAND,
         window=format_time(FIRST_DAY),
         reasons=("the first model",),
         time=FIRST_DAY,

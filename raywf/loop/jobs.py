@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from raywf.core.errors import JobError
@@ -119,7 +120,7 @@ class Jobs:
                 address = local.dashboard
             try:
                 self._client = JobSubmissionClient(address)
-            except (OSError, RuntimeError, ValueError) as err:  # requests' errors are OSErrors
+            except (OSError, RuntimeError, ValueError, RayError) as err:  # requests' errors are OSErrors
                 reason = str(err).strip().partition("\n")[0]
                 hint = "is 'raywf serve up' done?" if address is None else f"cluster.address is {address!r}"
                 raise JobError(f"the cluster's jobs cannot be reached: {reason}; {hint}") from err

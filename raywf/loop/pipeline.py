@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raywf.core.codec import encode
-from raywf.core.errors import ServingError
+from raywf.core.errors import RaywfError, ServingError
 from raywf.core.ids import stable_id
 from raywf.core.metrics import METRICS
 from raywf.core.records import Decision, ModelVersion, Snapshot, Sweep, Trial, Verdict
@@ -55,11 +55,18 @@ def retrain(workflow: Workflow, decision: Decision, *, listener: Listener | None
     """Carry a decision to retrain out; Ray must be initialised. Doing it again gives the same version.
 
     Raises:
-        RaywfError: if a step refuses; the journal says which and why.
+        RaywfError: if a step refuses; the journal then has the decision as failed, with the reason.
     """
-    listener = listener or Listener()
     journal = Journal(workflow.stores.root, workflow.name)
     journal.decide(decision)
+    try:
+        return _carry_out(workflow, decision, journal, listener=listener or Listener())
+    except RaywfError as err:
+        journal.record(decision, "failed", reasons=(f"{type(err).__name__}: {err}",))
+        raise
+
+
+def _carry_out(workflow: Workflow, decision: Decision, journal: Journal, *, listener: Listener) -> Retraining:
     registry = open_registry(workflow)
     timed = workflow.spine.event_time is not None
     snapshot = build_snapshot(workflow, as_of=decision.time if timed else None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import ray
 
 from raywf.core.settings import Workflow
+from raywf.core.store import Store
 from raywf.loop.cluster import connect
 from raywf.loop.controller import Controller
 from raywf.loop.local import find_local, start_local, stop_local
@@ -16,6 +18,7 @@ from raywf.registry.registry import open_registry
 from raywf.serving.deploy import deploy, status, undeploy
 
 NAMESPACE = "raywf"
+_ENDPOINT = "endpoint.json"
 
 
 def up(workflow: Workflow) -> str:
@@ -33,6 +36,7 @@ def up(workflow: Workflow) -> str:
         start_local(workflow)
     connect(workflow)
     url = deploy(workflow, registry)
+    Store(workflow.stores.root).write(_ENDPOINT, json.dumps({"url": url}).encode())
     references = RegistryReferences(workflow, registry)
     watching = _actor(MonitorActor, monitor_name(workflow), workflow, references)
     controller = _actor(Controller, controller_name(workflow), workflow, registry, watching)
@@ -58,6 +62,11 @@ def state(workflow: Workflow) -> dict[str, Any]:
         return {"status": "DOWN", "url": None, "replicas": []}
     connect(workflow)
     found = status(workflow)
+    store = Store(workflow.stores.root)
+    if found["url"] is not None and store.exists(_ENDPOINT):
+        found["url"] = json.loads(store.read(_ENDPOINT))[
+            "url"
+        ]  # the port may have been given on a command line
     watching = monitor(workflow)
     if watching is not None:
         found["monitor"] = ray.get(watching.counts.remote(), timeout=20)

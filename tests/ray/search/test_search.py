@@ -1,0 +1,215 @@
+"""A whole search on a real Ray cluster: small tables, few trials, every task."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raywf.core.errors import SearchError
+from raywf.core.metrics import METRICS
+from raywf.core.records import Column, Member, Snapshot, Sweep
+from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
+from raywf.models.bundle import load_bundle
+from raywf.search.ledger import Ledger
+from raywf.search.run import SearchPlan, SearchResult, run_search
+
+ROWS = 900
+START = datetime(2024, 1, 1, tzinfo=UTC)
+CLASSES = {"binary": ("no", "yes"), "multiclass": ("a", "b", "c"), "regression": ()}
+TASKS = sorted(CLASSES)
+BROKEN = {"num_leaves": -5}
+
+
+def make_table(task: str, *, timed: bool) -> pa.Table:
+    """Return rows whose label depends on a number and a category, with gaps in both."""
+    draw = np.random.default_rng(0)
+    x, lane = draw.normal(size=ROWS), draw.integers(0, 3, ROWS)
+    signal = x + lane
+    if task == "regression":
+        labels = signal + draw.normal(0, 0.3, ROWS)
+    else:
+        labels = np.digitize(signal + draw.normal(0, 0.5, ROWS), [0.5, 1.5][: len(CLASSES[task]) - 1]) * 1.0
+    columns = {
+        "x": pa.array([None if i % 20 == 0 else float(v) for i, v in enumerate(x)]),
+        "lane": pa.array([None if i % 33 == 0 else "abc"[v] for i, v in enumerate(lane)]),
+        "empty": pa.nulls(ROWS, pa.float64()),
+        "__label": pa.array(labels),
+        "__key": pa.array(np.arange(ROWS) * 7919),
+    }
+    if timed:
+        columns["__time"] = pa.array(
+            [START + timedelta(hours=i) for i in range(ROWS)], pa.timestamp("us", "UTC")
+        )
+    return pa.table(columns)
+
+
+def describe(task: str, *, timed: bool) -> Snapshot:
+    """Return the record of such a table."""
+    return Snapshot(
+        id="snapshot",
+        workflow="w",
+        uri="",
+        rows=ROWS,
+        columns=(
+            Column(name="x", kind="number"),
+            Column(name="lane", kind="category"),
+            Column(name="empty", kind="number"),
+        ),
+        task=task,
+        classes=CLASSES[task],
+        label="y",
+        has_time=timed,
+        window=None,
+        as_of=None,
+        digest="",
+        profile=(),
+        sources=(),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What was searched, where, and what came of it."""
+
+    root: Path
+    task: str
+    table: pa.Table
+    result: SearchResult
+
+
+def search(
+    root: Path, task: str, *, timed: bool = True, warm: Sweep | None = None, **settings: Any
+) -> Search:
+    """Search a table of a task with two quick configurations."""
+    workflow = Workflow(
+        name="w",
+        task=task,  # type: ignore[arg-type]
+        spine=SpineSettings(path="x.csv", label="y"),
+        search=SearchSettings(
+            **{"budget_s": 40, "trials": 2, "folds": 2, "families": ("lightgbm", "linear")} | settings
+        ),
+        stores=StoreSettings(root=str(root)),
+    )
+    table = make_table(task, timed=timed)
+    plan = SearchPlan(sweep_id="sweep", folder=root / "bundles", warm=warm)
+    return Search(root, task, table, run_search(workflow, describe(task, timed=timed), table, plan=plan))
+
+
+@pytest.fixture(scope="module")
+def searched(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Search]:
+    """A search by task, each made once; the multiclass one is of rows without times."""
+    made: dict[str, Search] = {}
+
+    def get(task: str) -> Search:
+        if task not in made:
+            made[task] = search(tmp_path_factory.mktemp(task), task, timed=task != "multiclass")
+        return made[task]
+
+    return get
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_beats_the_prior_on_the_gate_rows(task: str, searched: Callable[[str], Search]) -> None:
+    """The proof, which has not seen them, scores them better than shares or the mean do."""
+    found = searched(task)
+    labels = found.table.column("__label").to_numpy()
+    gate = found.result.gate_rows
+    seen, held = np.delete(labels, gate), labels[gate]
+    scores = load_bundle(found.result.proof.uri).predict_table(found.table.take(pa.array(gate)))
+    if task == "multiclass":
+        prior = np.tile(np.bincount(seen.astype(int)) / len(seen), (len(held), 1))
+    else:
+        prior = np.full((len(held), 1), seen.mean())
+    metric = METRICS["rmse" if task == "regression" else "log_loss"]
+    assert metric.loss(held, scores) < 0.9 * metric.loss(held, prior)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_sweep_tells_what_was_done(task: str, searched: Callable[[str], Search]) -> None:
+    """All trials are done, weights sum to 1, the record is in the ledger."""
+    found = searched(task)
+    sweep = found.result.sweep
+    assert [t.status for t in sweep.trials] == ["done", "done"]
+    assert [len(t.fold_losses) for t in sweep.trials] == [2, 2]
+    assert sum(m.weight for m in sweep.members) == pytest.approx(1)
+    assert {m.trial_id for m in sweep.members} <= {t.id for t in sweep.trials}
+    assert Ledger(str(found.root), "sweep").read_sweep() == sweep
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_final_bundle_is_fitted_on_all_rows(task: str, searched: Callable[[str], Search]) -> None:
+    """With times up to the newest row; without, the proof itself, so that the gate's rows stay unseen."""
+    result = searched(task).result
+    assert result.proof.members == result.final.members
+    if task == "multiclass":
+        assert result.final == result.proof
+    else:
+        assert result.proof.fitted_until < result.final.fitted_until == START + timedelta(hours=ROWS - 1)
+
+
+def test_trials_ran_on_known_nodes(searched: Callable[[str], Search]) -> None:
+    """Each trial's node is told."""
+    result = searched("binary").result
+    assert set(result.nodes) == {t.id for t in result.sweep.trials}
+    assert all(result.nodes.values())
+
+
+def test_same_sweep_trains_nothing_again(searched: Callable[[str], Search]) -> None:
+    """Called again it reads its trials from the ledger, to the same members."""
+    before = searched("binary")
+    ledger = before.root / "sweeps" / "sweep" / "trials"
+    kept = {file.name: file.read_bytes() for file in ledger.iterdir()}
+    again = search(before.root, "binary").result.sweep
+    assert {file.name: file.read_bytes() for file in ledger.iterdir()} == kept
+    assert again.trials == before.result.sweep.trials
+    assert again.members == before.result.sweep.members
+
+
+def test_failed_trial_does_not_stop_the_search(ray_session: None, tmp_path: Path) -> None:
+    """What the library refuses is told; the others make the model."""
+    bad = Member(trial_id="old", family="lightgbm", params=BROKEN, rounds=5, weight=1.0)
+    warm = dataclasses.replace(_SWEEP, members=(bad,))
+    sweep = search(tmp_path, "binary", warm=warm).result.sweep
+    assert [t.status for t in sweep.trials] == ["failed", "done"]
+    assert "num_leaves" in sweep.trials[0].error
+    assert (sweep.warm_from, len(sweep.members)) == ("old", 1)
+
+
+def test_search_of_failed_trials_says_why(ray_session: None, tmp_path: Path) -> None:
+    """No model: the error names each trial's reason."""
+    bad = Member(trial_id="old", family="lightgbm", params=BROKEN, rounds=5, weight=1.0)
+    warm = dataclasses.replace(_SWEEP, members=(bad,))
+    with pytest.raises(SearchError, match=r"no trial of 1 gave a model: lightgbm-\w+: .*num_leaves"):
+        search(tmp_path, "binary", warm=warm, trials=1)
+
+
+def test_budget_is_kept(ray_session: None, tmp_path: Path) -> None:
+    """More and slower trials than fit in it are cut, and there is a model all the same."""
+    sweep = search(
+        tmp_path, "binary", budget_s=15, trials=12, families=("lightgbm", "extratrees", "torch")
+    ).result.sweep
+    assert sweep.spent_s <= 15 * 1.5
+    assert any(t.status == "done" for t in sweep.trials)
+    assert sweep.members
+
+
+_SWEEP = Sweep(
+    id="old",
+    snapshot_id="s",
+    metric="roc_auc",
+    greater_is_better=True,
+    trials=(),
+    members=(),
+    score=0.5,
+    calibrated=False,
+    budget_s=1,
+    spent_s=1,
+    cpu_s=1,
+)

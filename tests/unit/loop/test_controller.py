@@ -1,0 +1,186 @@
+"""The controller carries a decision to its end: a real journal, jobs that are held in memory."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from raywf.core.errors import RegistryError
+from raywf.core.records import Decision, ModelVersion
+from raywf.core.settings import MonitorSettings, RetrainSettings, SpineSettings, StoreSettings, Workflow
+from raywf.loop.controller import Controller
+from raywf.loop.journal import BY_HAND, Journal
+
+
+class MemoryJobs:
+    """A cluster's table of jobs; their states are set by the test."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, str] = {}
+
+    def submit(self, kind: str, job_id: str, *arguments: str) -> bool:
+        """Take a job of a new id."""
+        if job_id in self.states:
+            return False
+        self.states[job_id] = "PENDING"
+        return True
+
+    def status(self, job_id: str) -> str:
+        """Return the state."""
+        return self.states.get(job_id, "UNKNOWN")
+
+    def logs(self, job_id: str) -> str:
+        """Return what it printed."""
+        return f"the log of {job_id}"
+
+
+class EmptyRegistry:
+    """A registry without a version; `away` until told otherwise."""
+
+    def __init__(self, *, away: bool = False) -> None:
+        self.away = away
+
+    def find(self, alias: str) -> ModelVersion | None:
+        """Return none."""
+        if self.away:
+            raise RegistryError("the store is away")
+        return None
+
+
+def decision(name: str = "d1", *, kind: str = "retrain", cause: str = "loss") -> Decision:
+    return Decision(
+        id=name,
+        workflow="w",
+        kind=kind,  # type: ignore[arg-type]
+        cause=cause,
+        window="x",
+        reasons=("it fell",),
+        time=datetime(2024, 1, 1, tzinfo=UTC),
+    )
+
+
+def make(root: Path, *, jobs: MemoryJobs, away: bool = False, poll_s: float = 3600) -> Controller:
+    """Return a controller that ticks when the test says so."""
+    workflow = Workflow(
+        name="w",
+        task="binary",
+        spine=SpineSettings(path="x.csv", label="y"),
+        monitor=MonitorSettings(poll_s=poll_s),
+        retrain=RetrainSettings(max_attempts=2),
+        stores=StoreSettings(root=str(root)),
+    )
+    made = Controller(workflow, EmptyRegistry(away=away), None)  # type: ignore[arg-type]
+    made._jobs = jobs  # type: ignore[assignment]
+    return made
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """A journal with one decision to retrain."""
+    made = Journal(str(tmp_path), "w")
+    made.decide(decision())
+    return made
+
+
+@pytest.fixture
+def jobs() -> MemoryJobs:
+    """No jobs yet."""
+    return MemoryJobs()
+
+
+def test_submits_a_decision_once(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
+    """Under the decision's id, and looks on while the job runs."""
+    controller = make(tmp_path, jobs=jobs)
+    for state in ("PENDING", "RUNNING", "RUNNING"):
+        controller.tick()
+        jobs.states["w-d1"] = state
+    assert list(jobs.states) == ["w-d1"]
+    assert journal.stages("d1")["submitted-1"].figures == {"job": "w-d1"}
+
+
+def test_crash_between_submission_and_journal(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
+    """The job that is there is taken for what it is."""
+    jobs.submit("retrain", "w-d1")
+    make(tmp_path, jobs=jobs).tick()
+    assert list(jobs.states) == ["w-d1"]
+    assert "was submitted before" in journal.stages("d1")["submitted-1"].reasons
+
+
+def test_another_controller_goes_on(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
+    """Killed and started again, it submits nothing twice."""
+    make(tmp_path, jobs=jobs).tick()
+    make(tmp_path, jobs=jobs).tick()
+    assert list(jobs.states) == ["w-d1"]
+
+
+@pytest.mark.parametrize("end", ["FAILED", "STOPPED", "SUCCEEDED", "UNKNOWN"])
+def test_job_without_a_result_is_submitted_again(
+    end: str, tmp_path: Path, journal: Journal, jobs: MemoryJobs
+) -> None:
+    """However it ended; the journal says so, with the tail of its log."""
+    controller = make(tmp_path, jobs=jobs)
+    controller.tick()
+    jobs.states["w-d1"] = end
+    controller.tick()
+    controller.tick()
+    assert list(jobs.states) == ["w-d1", "w-d1-2"]
+    assert list(journal.stages("d1")) == ["submitted-1", "lost-1", "submitted-2"]
+    assert journal.stages("d1")["lost-1"].figures == {"log": "the log of w-d1"}
+
+
+def test_gives_up_after_the_last_attempt(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
+    """The decision has failed, and no further job is submitted."""
+    controller = make(tmp_path, jobs=jobs)
+    for _ in range(5):
+        controller.tick()
+        jobs.states = dict.fromkeys(jobs.states, "FAILED")
+    assert list(jobs.states) == ["w-d1", "w-d1-2"]
+    assert list(journal.stages("d1"))[-2:] == ["lost-2", "failed"]
+
+
+@pytest.mark.parametrize("result", ["promoted", "rejected"])
+def test_result_ends_a_decision(result: str, tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
+    """A job that has failed after its result is not done again."""
+    controller = make(tmp_path, jobs=jobs)
+    controller.tick()
+    journal.record(decision(), result)
+    jobs.states["w-d1"] = "FAILED"
+    controller.tick()
+    assert list(journal.stages("d1")) == ["submitted-1", result]
+
+
+def test_one_at_a_time(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
+    """A second decision waits for the first one's end."""
+    journal.decide(decision("d2"))
+    controller = make(tmp_path, jobs=jobs)
+    controller.tick()
+    assert list(jobs.states) == ["w-d1"]
+    journal.record(decision(), "rejected")
+    controller.tick()
+    assert list(jobs.states) == ["w-d1", "w-d2"]
+
+
+def test_what_a_user_does_by_hand_is_left_alone(tmp_path: Path, jobs: MemoryJobs) -> None:
+    """The command that wrote the decision carries it out, or has been interrupted."""
+    Journal(str(tmp_path), "w").decide(decision(cause=BY_HAND))
+    make(tmp_path, jobs=jobs).tick()
+    assert jobs.states == {}
+
+
+def test_a_store_that_is_away_is_asked_again(tmp_path: Path, jobs: MemoryJobs) -> None:
+    """The error is told while it lasts, and the thread goes on."""
+    controller = make(tmp_path, jobs=jobs, away=True, poll_s=0.01)
+    _wait(lambda: controller.error() == "RegistryError: the store is away")
+    controller._registry.away = False  # type: ignore[attr-defined]
+    _wait(lambda: controller.error() == "")
+    controller._stopped.set()
+
+
+def _wait(condition) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
