@@ -101,7 +101,7 @@ def main() -> int:
         os.environ.clear()  # raywf's settings of Tune go with it: the peer runs with the defaults
         os.environ.update(before, RAY_AIR_NEW_OUTPUT="0")  # the old output prints nothing at verbose=0
         tune_s, tune_done = run_tune(Path(name), options.tune_trials)
-    ray.shutdown()
+        ray.shutdown()  # before the folder goes: workers may still write there
     print(
         json.dumps(
             {

@@ -88,23 +88,8 @@ def start_local(workflow: Workflow) -> LocalCluster:
         "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
     }
     gcs, dashboard, *agents = free_ports(6, avoid={workflow.serving.port})
-    names = ("dashboard-agent-listen", "ray-client-server", "metrics-export", "runtime-env-agent")
-    command = [
-        sys.executable,
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        "--head",
-        "--block",
-        "--node-ip-address=127.0.0.1",
-        f"--port={gcs}",
-        "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard}",
-        f"--temp-dir={temp_dir}",
-        "--disable-usage-stats",
-        f"--num-cpus={workflow.cluster.cpus or os.cpu_count()}",
-        *(f"--{name}-port={port}" for name, port in zip(names, agents, strict=True)),
-    ]
+    command = _start_command(gcs, dashboard, agents, temp_dir=temp_dir)
+    command.append(f"--num-cpus={workflow.cluster.cpus or os.cpu_count()}")
     with (root / "cluster.log").open("wb") as log:
         process = subprocess.Popen(
             command, env={**os.environ, **environ}, stdout=log, stderr=log, start_new_session=True
@@ -125,6 +110,25 @@ def start_local(workflow: Workflow) -> LocalCluster:
         raise
     os.environ.update(environ)
     return cluster
+
+
+def _start_command(gcs: int, dashboard: int, agents: list[int], *, temp_dir: str) -> list[str]:
+    names = ("dashboard-agent-listen", "ray-client-server", "metrics-export", "runtime-env-agent")
+    return [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address=127.0.0.1",
+        f"--port={gcs}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}",
+        f"--temp-dir={temp_dir}",
+        "--disable-usage-stats",
+        *(f"--{name}-port={port}" for name, port in zip(names, agents, strict=True)),
+    ]
 
 
 def stop_local(workflow: Workflow) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from raywf.core.codec import encode
+from raywf.core.codec import decode, encode
 from raywf.core.errors import RaywfError, ServingError
 from raywf.core.ids import stable_id
 from raywf.core.metrics import METRICS
@@ -41,7 +41,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retraining:
-    """What a retraining came to; `status` is promoted or rejected."""
+    """What a retraining came to; `status` is registered on the way, promoted or rejected at its end."""
 
     status: str
     snapshot: Snapshot
@@ -68,6 +68,40 @@ def retrain(workflow: Workflow, decision: Decision, *, listener: Listener | None
 
 def _carry_out(workflow: Workflow, decision: Decision, journal: Journal, *, listener: Listener) -> Retraining:
     registry = open_registry(workflow)
+    made = _registered_before(workflow, registry, decision, journal)
+    if made is None:
+        made = _train(workflow, registry, decision, journal, listener=listener)
+    status = _deliver(workflow, registry, decision, version=made.version, verdict=made.verdict)
+    listener.stage(f"version {made.version.version}: {status}")
+    return replace(made, status=status, version=registry.version(made.version.version))
+
+
+def _registered_before(
+    workflow: Workflow, registry: Registry, decision: Decision, journal: Journal
+) -> Retraining | None:
+    """Return what a killed attempt has registered for the decision, or None; it has only to be delivered.
+
+    A search would start from another champion and compare the version with itself, had the alias moved.
+    """
+    root = workflow.stores.root
+    gated = journal.stages(decision.id).get("gated")
+    version = next((v for v in registry.versions() if v.decision_id == decision.id), None)
+    sweep = Ledger(root, version.sweep_id).read_sweep() if version is not None else None
+    if gated is None or version is None or sweep is None:
+        return None
+    return Retraining(
+        status="registered",
+        snapshot=load_snapshot(Store(root), workflow.name, version.snapshot_id),
+        sweep=sweep,
+        verdict=decode(Verdict, gated.figures),
+        version=version,
+        nodes={},
+    )
+
+
+def _train(
+    workflow: Workflow, registry: Registry, decision: Decision, journal: Journal, *, listener: Listener
+) -> Retraining:
     timed = workflow.spine.event_time is not None
     snapshot = build_snapshot(workflow, as_of=decision.time if timed else None)
     listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
@@ -76,21 +110,18 @@ def _carry_out(workflow: Workflow, decision: Decision, journal: Journal, *, list
     champion = registry.find("champion")
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
         found = search(workflow, snapshot, table, champion=champion, folder=Path(folder), listener=listener)
-        sweep = found.sweep
-        journal.record(decision, "searched", figures=_sweep_figures(sweep))
+        journal.record(decision, "searched", figures=_sweep_figures(found.sweep))
         verdict = gate(workflow, registry, table, champion=champion, found=found)
         listener.stage(f"gate: {verdict.outcome}; {verdict.reason}")
         journal.record(decision, "gated", reasons=(verdict.reason,), figures=encode(verdict))
         version = _register(workflow, registry, decision, found=found, verdict=verdict, champion=champion)
     journal.record(decision, "registered", figures={"version": version.version})
-    status = _deliver(workflow, registry, decision, version=version, verdict=verdict)
-    listener.stage(f"version {version.version}: {status}")
     return Retraining(
-        status=status,
+        status="registered",
         snapshot=snapshot,
-        sweep=sweep,
+        sweep=found.sweep,
         verdict=verdict,
-        version=registry.version(version.version),
+        version=version,
         nodes=found.nodes,
     )
 
@@ -230,6 +261,9 @@ def _deliver(
     try:
         report = promote(workflow, registry, version)
     except ServingError as err:
+        if _is_champion(registry, version):  # a replica is late; it follows the alias, which has moved
+            journal.record(decision, "promoted", reasons=(verdict.reason, str(err)), figures=figures)
+            return "promoted"
         registry.mark(version.version, "rejected")
         journal.record(decision, "rejected", reasons=(str(err),), figures=figures)
         return "rejected"
@@ -241,6 +275,11 @@ def _deliver(
         }
     journal.record(decision, "promoted", reasons=(verdict.reason,), figures=figures)
     return "promoted"
+
+
+def _is_champion(registry: Registry, version: ModelVersion) -> bool:
+    champion = registry.find("champion")
+    return champion is not None and champion.version == version.version
 
 
 def _sweep_figures(sweep: Sweep) -> dict[str, object]:

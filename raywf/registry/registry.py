@@ -149,11 +149,9 @@ class Registry:
         Raises:
             RegistryError: if there is no such version.
         """
-        target = self.version(version)
+        self.version(version)
         champion = self.find(CHAMPION)
-        if champion is not None and champion.version == version:
-            return target
-        if champion is not None:
+        if champion is not None and champion.version != version:
             self.point(PREVIOUS, champion.version)
             self.mark(champion.version, "retired")
         self.point(CHAMPION, version)

@@ -129,6 +129,13 @@ def test_killed_replica_is_replaced(running: Running) -> None:
     assert set(running.replicas().values()) == set(before.values())
 
 
+def test_killed_controller_comes_back(running: Running) -> None:
+    """Another process takes its place; the next test asks it for a retraining."""
+    (before,) = running.find("ray::Controller")
+    before.kill()
+    until(lambda: [p.pid for p in running.find("ray::Controller")] not in ([], [before.pid]), "a controller")
+
+
 def test_killed_retraining_is_done_once(running: Running) -> None:
     """The job is seen as lost, submitted again, and ends with one result and one model version."""
     running.project.raywf("retrain", "--reason", "a test")

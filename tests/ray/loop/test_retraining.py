@@ -1,0 +1,130 @@
+"""A retraining on a real Ray cluster and a real MLflow, and done again as after a crash."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from raywf.core.errors import ValidationError
+from raywf.core.records import Decision
+from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
+from raywf.loop.journal import FINAL, Journal
+from raywf.loop.pipeline import Retraining, retrain
+from raywf.registry.registry import open_registry
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+STAGES = ["snapshot", "searched", "gated", "registered", "promoted"]
+
+
+def write_table(path: Path, *, leak: bool = False) -> None:
+    draw = random.Random(0)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["at", "x", "late"])
+        for i in range(1200):
+            x = draw.uniform(0, 1)
+            late = int(draw.random() < 0.1 + 0.7 * (x > 0.5))
+            writer.writerow([(START + timedelta(hours=i)).isoformat(), late if leak else x, late])
+
+
+def decide(name: str, *, day: int = 30) -> Decision:
+    return Decision(
+        id=name,
+        workflow="orders",
+        kind="retrain",
+        cause="loss",
+        window=name,
+        reasons=("a test",),
+        time=START + timedelta(days=day),
+    )
+
+
+def settings(folder: Path) -> Workflow:
+    return Workflow(
+        name="orders",
+        task="binary",
+        spine=SpineSettings(path=str(folder / "table.csv"), label="late", event_time="at"),
+        search=SearchSettings(budget_s=40, trials=1, folds=2, families=("linear",)),
+        stores=StoreSettings(root=str(folder / "root")),
+    )
+
+
+@pytest.fixture(scope="module")
+def first(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workflow, Retraining]:
+    """A workflow whose first decision has been carried out."""
+    folder = tmp_path_factory.mktemp("orders")
+    write_table(folder / "table.csv")
+    workflow = settings(folder)
+    return workflow, retrain(workflow, decide("d1"))
+
+
+@pytest.fixture
+def crash(first: tuple[Workflow, Retraining]) -> Callable[..., Journal]:
+    """Take stages of a decision out of the journal, as if it had been killed before it wrote them."""
+
+    def forget(*stages: str) -> Journal:
+        workflow = first[0]
+        for stage in stages:
+            (Path(workflow.stores.root) / "journal" / "orders" / f"d1.stage-{stage}.json").unlink()
+        return Journal(workflow.stores.root, "orders")
+
+    return forget
+
+
+def test_every_stage_is_in_the_journal(first: tuple[Workflow, Retraining]) -> None:
+    """In order, the gate's with its verdict, the last with the version."""
+    workflow, done = first
+    stages = Journal(workflow.stores.root, "orders").stages("d1")
+    assert list(stages) == STAGES
+    assert stages["gated"].figures["outcome"] == done.verdict.outcome == "accept"
+    assert stages["promoted"].figures["version"] == done.version.version == "1"
+    assert set(done.version.aliases) == {"challenger", "champion"}
+
+
+@pytest.mark.parametrize("lost", [("promoted",), ("registered", "promoted")])
+def test_killed_after_the_alias_has_moved(
+    lost: tuple[str, ...], first: tuple[Workflow, Retraining], crash: Callable[..., Journal]
+) -> None:
+    """The second attempt comes to the same end: the same version, promoted, not judged against itself."""
+    workflow, done = first
+    journal = crash(*lost)
+    again = retrain(workflow, decide("d1"))
+    assert (again.status, again.version, again.verdict) == ("promoted", done.version, done.verdict)
+    assert FINAL & journal.stages("d1").keys() == {"promoted"}
+    assert [v.version for v in open_registry(workflow).versions()] == ["1"]
+    assert open_registry(workflow).find("previous") is None
+
+
+def test_next_decision_is_judged_against_the_champion(first: tuple[Workflow, Retraining]) -> None:
+    """On rows that are newer than any that the champion was fitted on, and starts from its sweep."""
+    workflow, done = first
+    later = retrain(workflow, decide("d2", day=45))
+    assert later.verdict.against == "version 1"
+    assert 0 < later.verdict.rows <= 15 * 24
+    assert (later.version.parent, later.sweep.warm_from) == ("1", done.sweep.id)
+    assert later.status in {"promoted", "rejected"}
+
+
+def test_no_newer_rows_keep_the_champion(first: tuple[Workflow, Retraining]) -> None:
+    """Without a fresh labelled row nothing is shown, so nothing is replaced."""
+    workflow, _ = first
+    champion = open_registry(workflow).resolve("champion")
+    again = retrain(workflow, decide("d3", day=20))
+    assert (again.status, again.verdict.outcome, again.verdict.rows) == ("rejected", "undecided", 0)
+    assert open_registry(workflow).resolve("champion").version == champion.version
+
+
+def test_refused_data_end_the_decision(ray_session: None, tmp_path: Path) -> None:
+    """The journal has it as failed, with the reason."""
+    write_table(tmp_path / "table.csv", leak=True)
+    workflow = settings(tmp_path)
+    with pytest.raises(ValidationError, match="'x'"):
+        retrain(workflow, decide("d1"))
+    stages = Journal(workflow.stores.root, "orders").stages("d1")
+    assert list(stages) == ["failed"]
+    assert "'x'" in stages["failed"].reasons[0]

@@ -1,0 +1,56 @@
+"""Losers are stopped after a fold, near misses go on."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from raywf.core.records import Trial
+from raywf.search.race import FoldRace
+
+
+def report(race: FoldRace, name: str, loss: float, *, fold: int = 1, status: str = "running") -> str:
+    """Tell the race of a trial's mean loss over its folds so far."""
+    trial = Trial(id=name, family="linear", params={}, status=status)
+    result = {"done": status != "running", "trial": trial, "fold": fold, "loss": loss}
+    return race.on_trial_result(None, SimpleNamespace(trial_id=name), result)
+
+
+@pytest.fixture
+def race() -> FoldRace:
+    """A race of three trials whose first fold lies between 0.4 and 0.5."""
+    made = FoldRace()
+    for name, loss in (("a", 0.4), ("b", 0.45), ("c", 0.5)):
+        assert report(made, name, loss) == TrialScheduler.CONTINUE
+    return made
+
+
+def test_hopeless_trial_is_stopped(race: FoldRace) -> None:
+    """It lies far behind the best, and its id is kept."""
+    assert report(race, "d", 0.9) == TrialScheduler.STOP
+    assert race.stopped == {"d"}
+
+
+def test_near_miss_goes_on(race: FoldRace) -> None:
+    """An ensemble may want it."""
+    assert report(race, "d", 0.42) == TrialScheduler.CONTINUE
+    assert race.stopped == set()
+
+
+def test_the_best_goes_on(race: FoldRace) -> None:
+    """However bad the others are."""
+    assert report(race, "d", 0.1) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize("status", ["done", "failed"])
+def test_ended_trial_is_not_stopped(status: str, race: FoldRace) -> None:
+    """Its result counts."""
+    assert report(race, "d", 9.9, status=status) == TrialScheduler.CONTINUE
+    assert race.stopped == set()
+
+
+def test_folds_are_compared_with_their_like(race: FoldRace) -> None:
+    """The first trial to end a second fold has none to lose against."""
+    assert report(race, "a", 0.9, fold=2) == TrialScheduler.CONTINUE
