@@ -39,7 +39,7 @@ def connect(workflow: Workflow) -> None:
         else:
             try:
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-            except (ConnectionError, RuntimeError) as err:
+            except (ConnectionError, RuntimeError, ValueError) as err:
                 raise SettingsError(f"the Ray cluster at {address!r} cannot be reached: {err}") from err
     _quiet()
 

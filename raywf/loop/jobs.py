@@ -22,6 +22,7 @@ from raywf.core.store import Store
 from raywf.loop.local import find_local
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+_AWAY = (RuntimeError, OSError)  # what the client raises; requests' errors are OSErrors
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
@@ -55,7 +56,7 @@ class Jobs:
                 runtime_env={"env_vars": _ENVIRONMENT},
                 metadata={"raywf.workflow": self._workflow.name, "raywf.kind": kind},
             )
-        except RuntimeError as err:
+        except _AWAY as err:
             # the server answers 500 with this text, see ray/dashboard/modules/job/job_head.py
             if "already exists" in str(err):
                 return False
@@ -66,14 +67,21 @@ class Jobs:
         """Return PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED, or UNKNOWN where there is no such job."""
         try:
             return str(JobStatus(self._connected().get_job_status(job_id)).value)
-        except RuntimeError as err:
+        except _AWAY as err:
             if "does not exist" in str(err):
                 return "UNKNOWN"
             raise JobError(f"job {job_id}: {err}") from err
 
     def list(self) -> tuple[tuple[str, str], ...]:
-        """Return (id, status) of this workflow's jobs."""
-        found = self._connected().list_jobs()
+        """Return (id, status) of this workflow's jobs.
+
+        Raises:
+            JobError: if the cluster does not answer.
+        """
+        try:
+            found = self._connected().list_jobs()
+        except _AWAY as err:
+            raise JobError(f"the jobs cannot be listed: {err}") from err
         mine = [j for j in found if (j.metadata or {}).get("raywf.workflow") == self._workflow.name]
         mine.sort(key=lambda j: j.start_time or 0)
         return tuple((j.submission_id, str(j.status.value)) for j in mine)
@@ -86,7 +94,7 @@ class Jobs:
         """
         try:
             return str(self._connected().get_job_logs(job_id))
-        except RuntimeError as err:
+        except _AWAY as err:
             raise JobError(f"no logs of job {job_id!r}: {err}") from err
 
     def follow(self, job_id: str, write: Callable[[str], None]) -> None:
@@ -108,7 +116,7 @@ class Jobs:
         """
         try:
             return bool(self._connected().stop_job(job_id))
-        except RuntimeError as err:
+        except _AWAY as err:
             raise JobError(f"job {job_id!r} cannot be stopped: {err}") from err
 
     def _connected(self) -> Any:

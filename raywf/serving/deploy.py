@@ -59,22 +59,10 @@ def deploy(workflow: Workflow, source: ModelSource) -> str:
         host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout_s
     )
     logging_config = LoggingConfig(enable_access_log=False, log_level="WARNING")
-    deployment = serve.deployment(
-        Endpoint,
-        name="endpoint",
-        num_replicas=settings.replicas,
-        ray_actor_options={"num_cpus": settings.replica_cpus},
-        max_ongoing_requests=MAX_ONGOING,
-        max_queued_requests=MAX_QUEUED,
-        max_surge_percent=100,
-        health_check_period_s=2.0,
-        health_check_timeout_s=30.0,
-        max_constructor_retry_count=MAX_CONSTRUCTOR_TRIES,
-    )
     try:
         serve.start(http_options=options, logging_config=logging_config)
         serve.run(
-            deployment.bind(workflow, source),
+            application(workflow, source),
             name=app_name(workflow),
             route_prefix="/",
             logging_config=logging_config,
@@ -83,6 +71,23 @@ def deploy(workflow: Workflow, source: ModelSource) -> str:
         raise ServingError(f"{app_name(workflow)} did not come up: {err}") from err
     _wait_until_healthy(url(settings), time.monotonic() + HEALTHY_S)
     return url(settings)
+
+
+def application(workflow: Workflow, source: ModelSource) -> Any:
+    """Return the endpoint as a Serve application, not yet run."""
+    deployment = serve.deployment(
+        Endpoint,
+        name="endpoint",
+        num_replicas=workflow.serving.replicas,
+        ray_actor_options={"num_cpus": workflow.serving.replica_cpus},
+        max_ongoing_requests=MAX_ONGOING,
+        max_queued_requests=MAX_QUEUED,
+        max_surge_percent=100,
+        health_check_period_s=2.0,
+        health_check_timeout_s=30.0,
+        max_constructor_retry_count=MAX_CONSTRUCTOR_TRIES,
+    )
+    return deployment.bind(workflow, source)
 
 
 def undeploy(workflow: Workflow) -> None:

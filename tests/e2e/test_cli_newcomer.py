@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE))
 from command_line import Project, post  # noqa: E402 the folder is not a package
 
 pytestmark = pytest.mark.timeout(280)
-DATA = Path(os.environ.get("RAYWF_TEST_DATA") or HERE.parents[2] / "shared" / "data")
+DATA = Path(os.environ.get("RAYWFTEST_DATA") or HERE.parents[2] / "shared" / "data")
 QUICK = "search: {budget_s: 40, trials: 2, folds: 2, families: [lightgbm, linear]}"
 CUSTOMER = {"tenure": 3, "plan": "monthly", "charges": 88.5, "support": False}
 

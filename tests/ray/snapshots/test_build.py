@@ -298,14 +298,14 @@ def test_an_unknown_id_lists_the_known(tmp_path):
 def data_folder() -> Path:
     """Where the real data sets lie."""
     here = Path(__file__).resolve().parents[3]
-    return Path(os.environ.get("RAYWF_TEST_DATA", here.parent / "shared" / "data"))
+    return Path(os.environ.get("RAYWFTEST_DATA", here.parent / "shared" / "data"))
 
 
 def test_hotel_bookings_as_of_a_day(tmp_path):
     """Real rows: none has a label, or an event, later than as_of."""
     path = data_folder() / "hotel_bookings" / "stream_lead90.parquet"
     if not path.exists():
-        pytest.skip(f"no data set at {path}; set RAYWF_TEST_DATA")
+        pytest.skip(f"no data set at {path}; set RAYWFTEST_DATA")
     spine = SpineSettings(
         path=str(path), label="is_canceled", event_time="booking_date", label_time="label_date"
     )

@@ -19,7 +19,7 @@ from raywf.serving.environment import serve_env
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "cluster"
-DATA = Path(os.environ.get("RAYWF_TEST_DATA", ROOT.parent / "shared" / "data"))
+DATA = Path(os.environ.get("RAYWFTEST_DATA", ROOT.parent / "shared" / "data"))
 MANIFESTS = {"rayservice.yaml": "rayservices", "rayjob.yaml": "rayjobs"}
 # ports, sockets and addresses of one machine: the cluster's nodes take Ray's defaults
 OF_ONE_MACHINE = re.compile(r"_PORT$|_LOC$|_PATH$|_BASE$|_FILE$|_NBTHREAD$|WINDOWS_OR_OSX")
@@ -32,7 +32,7 @@ def read(name: str) -> Any:
 def schema(kind: str) -> Draft202012Validator:
     path = DATA / "kuberay-crds" / f"{kind}.schema.json"
     if not path.exists():
-        pytest.skip(f"no KubeRay schemas in {path.parent}; RAYWF_TEST_DATA names its parent")
+        pytest.skip(f"no KubeRay schemas in {path.parent}; RAYWFTEST_DATA names its parent")
     return Draft202012Validator(json.loads(path.read_text()))
 
 
