@@ -37,7 +37,7 @@ from raywf.snapshots.rows import joined_rows
 FIRST_DAY = datetime(2013, 2, 15, tzinfo=UTC)
 DAYS_PER_S = 6.0
 JOB_DAYS_PER_S = 0.35
-HURRY_AFTER_S = 225.0
+HURRY_AFTER_S = 200.0
 Say = Callable[[str], None]
 
 

@@ -23,6 +23,7 @@ from raywf.serving.environment import free_ports, serve_env
 
 _STATE = "cluster.json"
 _START_S = 90.0
+_STOP_S = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +141,7 @@ def stop_local(workflow: Workflow) -> bool:
     family = _processes(found)
     for process in family[:1]:
         process.terminate()
-    _gone, alive = psutil.wait_procs(family, timeout=8)
+    _gone, alive = psutil.wait_procs(family, timeout=_STOP_S)
     for process in {*alive, *_processes(found)}:
         _kill(process)
     psutil.wait_procs(alive, timeout=5)
