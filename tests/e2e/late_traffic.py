@@ -46,7 +46,7 @@ class Traffic(threading.Thread):
     """Sends orders and their outcomes in time order, and keeps what the endpoint has acknowledged.
 
     A request that finds no connection is sent again with the same id, as a careful client does; `refused`
-    holds every answer that was not the expected one.
+    holds every answer that was not the expected one, `slowest_s` the longest that one took with its retries.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,6 +56,7 @@ class Traffic(threading.Thread):
         self.labelled: dict[str, str] = {}
         self.refused: list[Any] = []
         self.retried = 0
+        self.slowest_s = 0.0
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -75,15 +76,17 @@ class Traffic(threading.Thread):
         self.join(timeout=2 * _RETRY_S)
 
     def _send(self, path: str, body: dict[str, Any], expected: int) -> bool:
-        deadline = time.monotonic() + _RETRY_S
+        start = time.monotonic()
         while True:
             try:
                 status, answer = post(f"{self.url}/v1/{path}", body)
             except OSError as err:
                 self.retried += 1
                 status, answer = 0, str(err)
+            spent_s = time.monotonic() - start
+            self.slowest_s = max(self.slowest_s, spent_s)
             if status == expected:
                 return True
-            if status or time.monotonic() > deadline:
+            if status or spent_s > _RETRY_S:
                 self.refused.append((status, answer, body))
                 return False

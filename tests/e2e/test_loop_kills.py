@@ -119,14 +119,17 @@ def test_killed_monitor_folds_the_log_again(running: Running) -> None:
 
 
 def test_killed_replica_is_replaced(running: Running) -> None:
-    """Answers go on, and there are again as many replicas of the same version."""
+    """Answers go on without a long wait, and there are again as many replicas of the same version."""
     before = running.replicas()
     killed = next(iter(before))
     psutil.Process(killed).kill()
     running.answered(100)
-    until(lambda: len(running.replicas()) == len(before), "all replicas")
-    assert killed not in running.replicas()
-    assert set(running.replicas().values()) == set(before.values())
+    until(lambda: _is_whole(running.replicas(), killed, before), "all replicas", seconds=150)
+    assert running.traffic.slowest_s < 15
+
+
+def _is_whole(now: dict[int, str], killed: int, before: dict[int, str]) -> bool:
+    return killed not in now and sorted(now.values()) == sorted(before.values())
 
 
 def test_killed_controller_comes_back(running: Running) -> None:

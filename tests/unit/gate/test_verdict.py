@@ -168,7 +168,7 @@ def test_better_ranking_with_broken_probabilities_is_rejected() -> None:
     assert "the loss rises" in verdict.reason
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.2, 2), st.floats(0.2, 2))
 def test_deterministic(seed: int, ours: float, theirs: float) -> None:
     """The same rows give the same verdict, and never both directions accepted as better."""
