@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def demo(folder: Path, port: int, *, as_json: bool) -> None:
 
     from raywf.demo.flights import prepare
 
+    os.environ.pop("RAY_ADDRESS", None)  # the demo is for this machine
     workflow = prepare(folder.absolute(), port=port or free_ports(1)[0])
     try:
         say("starting Ray on this machine")

@@ -66,7 +66,10 @@ def main() -> None:
         err.show()
         sys.exit(err.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; finished snapshots and trials are kept and not made again", err=True)
+        click.echo(
+            "interrupted; finished trials are kept: the same data and settings do not train them again",
+            err=True,
+        )
         sys.exit(130)
     except RaywfError as err:
         if "--debug" in arguments:

@@ -54,13 +54,13 @@ def show_(workflow: Workflow, version: str, *, as_json: bool) -> None:
 def promote(workflow: Workflow, version: str, *, as_json: bool) -> None:
     """Make VERSION the champion, in live traffic too."""
     from raywf.loop.cluster import connect
-    from raywf.loop.local import find_local
+    from raywf.loop.local import cluster_address, find_local
     from raywf.loop.promote import promote as promote_version
     from raywf.registry.registry import open_registry
 
     registry = open_registry(workflow)
     target = registry.version(version)
-    if find_local(workflow) is not None or workflow.cluster.address:
+    if find_local(workflow) is not None or cluster_address(workflow):
         connect(workflow)
     promote_version(workflow, registry, target)
     show(
@@ -73,11 +73,11 @@ def promote(workflow: Workflow, version: str, *, as_json: bool) -> None:
 def rollback(workflow: Workflow, *, as_json: bool) -> None:
     """Make the former champion the champion again."""
     from raywf.loop.cluster import connect
-    from raywf.loop.local import find_local
+    from raywf.loop.local import cluster_address, find_local
     from raywf.loop.promote import rollback as roll_back
     from raywf.registry.registry import open_registry
 
-    if find_local(workflow) is not None or workflow.cluster.address:
+    if find_local(workflow) is not None or cluster_address(workflow):
         connect(workflow)
     champion = roll_back(workflow, open_registry(workflow))
     show(champion, as_json=as_json, lines=[f"champion of {workflow.name}: version {champion.version}"])

@@ -16,9 +16,9 @@ from raywf.core.settings import Workflow
 def retrain(workflow: Workflow, reason: str, *, as_json: bool) -> None:
     """Ask the running system to retrain now, cooldown or not."""
     from raywf.loop.journal import Journal
-    from raywf.loop.local import find_local
+    from raywf.loop.local import cluster_address, find_local
 
-    if find_local(workflow) is None and workflow.cluster.address is None:
+    if find_local(workflow) is None and cluster_address(workflow) is None:
         raise ServingError(
             "nothing is up to retrain; next: raywf serve up, or raywf run for a training by hand"
         )

@@ -17,10 +17,10 @@ def serve() -> None:
 @workflow_options
 def up(workflow: Workflow, *, as_json: bool) -> None:
     """Serve the champion, watch it and retrain it, in the background until `raywf serve down`."""
-    from raywf.loop.local import start_local
+    from raywf.loop.local import cluster_address, start_local
 
     click.echo(f"starting {workflow.name} ...", err=True)
-    if workflow.cluster.address is None:
+    if cluster_address(workflow) is None:
         start_local(workflow)  # before Ray Serve is imported, which reads its environment then
     from raywf.loop.system import up as bring_up
 
@@ -46,6 +46,8 @@ def status(workflow: Workflow, *, as_json: bool) -> None:
         lines += table(["replica", "version", "note"], replicas)
     if "monitor" in found:
         lines.append("monitor: " + ", ".join(f"{k} {v}" for k, v in dict(found["monitor"]).items()))
+    if "controller" in found:
+        lines += [f"controller {key}: {text}" for key, text in dict(found["controller"]).items() if text]
     show(found, as_json=as_json, lines=lines)
 
 

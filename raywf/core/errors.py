@@ -8,7 +8,8 @@ The tree, by what the caller does next::
     ├── ValidationError      mend the data: a check refused the snapshot
     ├── SearchError          give more budget or look at the failed trials
     ├── BundleError          do not serve these files: digest, schema or answers differ
-    ├── RegistryError        name a model version or alias that exists
+    ├── RegistryError        look at the registry: it cannot be reached or written
+    │   └── NoVersionError   name a model version or alias that exists
     ├── ServingError         look at the cluster: the endpoint or a swap did not work
     ├── RowError             mend one row of a request (HTTP 422)
     └── JobError             look at the job's logs
@@ -48,6 +49,10 @@ class BundleError(RaywfError):
 
 class RegistryError(RaywfError):
     """The registry has no such version or alias, or cannot be reached."""
+
+
+class NoVersionError(RegistryError):
+    """The registry has no such version or alias."""
 
 
 class ServingError(RaywfError):

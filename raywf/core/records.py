@@ -51,8 +51,9 @@ class Snapshot:
     """An immutable table of features and labels as they were known at `as_of`.
 
     Rows lie in Parquet files below `uri`, sorted by event time where there is one. Reserved columns:
-    ``__label`` (class index or value), ``__time`` (event time), ``__key`` (a hash of the entity keys and the
-    event time, or of the row where there are no keys). `classes` are the labels as text in the order of their
+    ``__label`` (class index or value), ``__time`` (event time), ``__label_time`` (when the label became
+    known, where that is told), ``__key`` (a hash of the entity keys and the event time, or of the row where
+    there are no keys). `classes` are the labels as text in the order of their
     index.
     """
 

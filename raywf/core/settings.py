@@ -155,10 +155,11 @@ class ServingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorSettings:
-    """How the outcome log is folded into evidence."""
+    """How the outcome log is folded into evidence; labels later than `horizon` are only counted."""
 
     window: timedelta = timedelta(days=1)
     min_labelled: int = 200
+    horizon: timedelta = timedelta(days=180)
     poll_s: float = 1.0
     clock: Literal["wall", "log"] = "wall"
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from raywf.core.metrics import Metric, bounded_loss
 from raywf.core.records import Check, Verdict
 from raywf.core.settings import GateSettings
 
+BASELINE = "baseline"
 _RESAMPLES = 400
 _SEED = 20_130_101
 Array = NDArray[np.float64]
@@ -46,7 +48,9 @@ def judge(block: GateBlock, metric: Metric, settings: GateSettings) -> Verdict:
     if rows < settings.min_rows or not np.isfinite([ours, theirs]).all():
         reason = f"{rows} fresh labelled rows, the gate needs {settings.min_rows} with every class among them"
         return _verdict(block, metric, "undecided", (), reason=reason, scores=(ours, theirs, mean_loss))
-    gain = _gain_check(block, metric, settings, margin=settings.margin * abs(theirs))
+    first = block.against == BASELINE  # a first model has to be better, not only no worse
+    margin = 0.0 if first else settings.margin * abs(theirs)
+    gain = _gain_check(block, metric, settings, margin=margin)
     harm = _loss_check(block, loss, settings)
     better = f"{metric.name} {ours:.4f} against {theirs:.4f} on {rows} rows"
     interval = f"gain {gain.figure:+.4f} in [{gain.low:+.4f}, {gain.high:+.4f}]"
@@ -86,7 +90,7 @@ def _gain_check(block: GateBlock, metric: Metric, settings: GateSettings, *, mar
         low=float(low),
         high=float(high),
         bound=-margin,
-        passed=bool(low > 0 or (low > -margin and figure >= 0)),
+        passed=bool(low > 0 or (margin > 0 and low > -margin and figure >= 0)),
         note="paired bootstrap",
     )
 
@@ -96,7 +100,7 @@ def _loss_check(block: GateBlock, loss: Array, settings: GateSettings) -> Check:
     error = float(rise.std() / np.sqrt(len(rise)))
     mean = float(rise.mean())
     # one-sided normal bounds on a mean of paired differences; rows are many by the time this is asked
-    reach = 1.645 * error
+    reach = float(norm.ppf(1 - settings.alpha)) * error
     bound = settings.margin
     return Check(
         name="bounded loss rise",

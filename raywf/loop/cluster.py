@@ -11,7 +11,7 @@ from ray.data import DataContext
 
 from raywf.core.errors import SettingsError
 from raywf.core.settings import Workflow
-from raywf.loop.local import find_local
+from raywf.loop.local import cluster_address, find_local
 
 
 def connect(workflow: Workflow) -> None:
@@ -23,13 +23,14 @@ def connect(workflow: Workflow) -> None:
     if not ray.is_initialized():
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         local = find_local(workflow)
-        address = os.environ.get("RAY_ADDRESS") or workflow.cluster.address
+        address = cluster_address(workflow)
         if address is None and local is not None:
             os.environ.update(local.environ)
             address = local.address
         if address is None:
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # a cluster of this process alone, on loopback
             ray.init(
+                address="local",
                 num_cpus=workflow.cluster.cpus,
                 include_dashboard=False,
                 logging_level=logging.ERROR,

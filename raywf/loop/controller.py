@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from raywf.core.errors import RaywfError
 from raywf.core.records import Decision, ModelVersion
@@ -60,8 +59,7 @@ class Controller:
             try:
                 self.tick()
                 self._error = ""
-            except (RaywfError, RayError, OSError, TimeoutError) as err:
-                # the monitor restarts, a store may be away: the next tick looks again
+            except Exception as err:  # noqa: BLE001 - the thread is a process boundary: the next tick looks again
                 self._error = f"{type(err).__name__}: {err}"
                 _log.warning("the controller could not look: %s", self._error)
 
@@ -102,6 +100,9 @@ class Controller:
             status = self._jobs.status(self._job_id(decision, attempt))
             if status not in ENDED | {"UNKNOWN"} or FINAL & self._journal.stages(decision.id).keys():
                 return
+            if status == "STOPPED":
+                self._journal.record(decision, "failed", reasons=("its job was stopped by hand",))
+                return
             reason = f"job {self._job_id(decision, attempt)} ended as {status} without a result"
             figures = {"log": self._log_tail(decision, attempt)}
             self._journal.record(decision, f"lost-{attempt}", reasons=(reason,), figures=figures)
@@ -133,7 +134,10 @@ class Controller:
         return watermark
 
     def _past(self) -> tuple[PastDecision, ...]:
-        last = {entry.decision_id: entry.stage for entry in self._journal.entries()}
+        last: dict[str, str] = {}
+        for entry in self._journal.entries():
+            if last.get(entry.decision_id) not in FINAL:  # what an orphaned attempt adds changes nothing
+                last[entry.decision_id] = entry.stage
         return tuple(
             PastDecision(decision=d, stage=last.get(d.id, "decided")) for d in self._journal.decisions()
         )

@@ -19,7 +19,7 @@ from raywf.core.errors import JobError
 from raywf.core.loader import dump_workflow
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
-from raywf.loop.local import find_local
+from raywf.loop.local import cluster_address, find_local
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 _AWAY = (RuntimeError, OSError)  # what the client raises; requests' errors are OSErrors
@@ -122,7 +122,7 @@ class Jobs:
     def _connected(self) -> Any:
         if self._client is None:
             local = find_local(self._workflow)
-            address = self._workflow.cluster.address
+            address = cluster_address(self._workflow)
             if local is not None and address is None:
                 os.environ.update(local.environ)
                 address = local.dashboard

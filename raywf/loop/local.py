@@ -55,6 +55,11 @@ def find_local(workflow: Workflow) -> LocalCluster | None:
     return found if found.is_alive else None
 
 
+def cluster_address(workflow: Workflow) -> str | None:
+    """Return the cluster that the user names: RAY_ADDRESS, else `cluster.address`, else None."""
+    return os.environ.get("RAY_ADDRESS") or workflow.cluster.address
+
+
 def apply_environment(workflow: Workflow) -> None:
     """Give this process the environment of the workflow's local cluster, if one is up.
 

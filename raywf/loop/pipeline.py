@@ -12,7 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from raywf.core.codec import decode, encode
-from raywf.core.errors import RaywfError, ServingError
+from raywf.core.errors import (
+    BundleError,
+    SearchError,
+    ServingError,
+    SettingsError,
+    SourceError,
+    ValidationError,
+)
 from raywf.core.ids import stable_id
 from raywf.core.metrics import METRICS
 from raywf.core.records import Decision, ModelVersion, Snapshot, Sweep, Trial, Verdict
@@ -20,7 +27,7 @@ from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.cost.price import cpu_cost_usd
 from raywf.gate.verdict import GateBlock, judge
-from raywf.loop.journal import Journal
+from raywf.loop.journal import BY_HAND, Journal
 from raywf.loop.promote import promote
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
@@ -29,6 +36,9 @@ from raywf.search.ledger import Ledger
 from raywf.search.run import SearchPlan, SearchResult, run_search
 from raywf.snapshots.build import build_snapshot
 from raywf.snapshots.catalog import load_snapshot, read_snapshot
+
+# what another attempt would meet again; a store or an endpoint that is away is not among them
+_LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +71,7 @@ def retrain(workflow: Workflow, decision: Decision, *, listener: Listener | None
     journal.decide(decision)
     try:
         return _carry_out(workflow, decision, journal, listener=listener or Listener())
-    except RaywfError as err:
+    except _LASTING as err:
         journal.record(decision, "failed", reasons=(f"{type(err).__name__}: {err}",))
         raise
 
@@ -108,10 +118,14 @@ def _train(
     journal.record(decision, "snapshot", figures={"snapshot": snapshot.id, "rows": snapshot.rows})
     table = read_snapshot(snapshot)
     champion = registry.find("champion")
+    if champion is None:
+        _refuse_small(workflow, snapshot)
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
         found = search(workflow, snapshot, table, champion=champion, folder=Path(folder), listener=listener)
         journal.record(decision, "searched", figures=_sweep_figures(found.sweep))
         verdict = gate(workflow, registry, table, champion=champion, found=found)
+        if champion is not None and decision.cause != BY_HAND:
+            verdict = _keep_schema(workflow, verdict, snapshot, champion)
         listener.stage(f"gate: {verdict.outcome}; {verdict.reason}")
         journal.record(decision, "gated", reasons=(verdict.reason,), figures=encode(verdict))
         version = _register(workflow, registry, decision, found=found, verdict=verdict, champion=champion)
@@ -124,6 +138,25 @@ def _train(
         version=version,
         nodes=found.nodes,
     )
+
+
+def _keep_schema(workflow: Workflow, verdict: Verdict, snapshot: Snapshot, champion: ModelVersion) -> Verdict:
+    """Leave a challenger undecided that wants other request fields: live clients would be refused."""
+    theirs = load_snapshot(Store(workflow.stores.root), workflow.name, champion.snapshot_id).columns
+    changed = sorted({c.name for c in set(theirs) ^ set(snapshot.columns)})
+    if verdict.outcome != "accept" or not changed:
+        return verdict
+    reason = f"{verdict.reason}; but request fields change ({', '.join(changed)}): 'raywf run' accepts that"
+    return replace(verdict, outcome="undecided", reason=reason)
+
+
+def _refuse_small(workflow: Workflow, snapshot: Snapshot) -> None:
+    held, needed = int(snapshot.rows * workflow.gate.newest), workflow.gate.min_rows
+    if held < needed:
+        raise ValidationError(
+            f"{snapshot.rows} rows leave {held} for the gate (gate.newest {workflow.gate.newest:g}), which "
+            f"needs {needed}; add rows, raise gate.newest or lower gate.min_rows"
+        )
 
 
 def search_only(workflow: Workflow, *, listener: Listener | None = None) -> SearchResult:

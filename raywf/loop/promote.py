@@ -11,6 +11,8 @@ from raywf.registry.registry import PREVIOUS, Registry
 from raywf.serving.deploy import app_name, status
 from raywf.serving.swap import SwapReport, swap
 
+_SERVING = frozenset({"RUNNING", "DEPLOYING", "UNHEALTHY"})  # replicas being replaced serve too
+
 
 def promote(workflow: Workflow, registry: Registry, version: ModelVersion) -> SwapReport | None:
     """Make a version the champion; where the endpoint is up, by a two-phase swap, whose report is returned.
@@ -37,6 +39,7 @@ def rollback(workflow: Workflow, registry: Registry) -> ModelVersion:
     failed = registry.resolve("champion")
     promote(workflow, registry, former)
     registry.mark(failed.version, "rolled_back")
+    registry.forget_previous()
     return registry.resolve("champion")
 
 
@@ -45,7 +48,7 @@ def is_serving(workflow: Workflow) -> bool:
     if not ray.is_initialized():
         return False
     try:
-        return bool(status(workflow)["status"] == "RUNNING")
+        return bool(status(workflow)["status"] in _SERVING)
     except ServingError:
         return False
 

@@ -11,9 +11,10 @@ from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.cluster import connect
 from raywf.loop.controller import Controller
-from raywf.loop.local import find_local, start_local, stop_local
+from raywf.loop.local import cluster_address, find_local, start_local, stop_local
 from raywf.loop.references import RegistryReferences
 from raywf.monitor.actor import MonitorActor
+from raywf.policy.schedule import check_schedule
 from raywf.registry.registry import open_registry
 from raywf.serving.deploy import deploy, status, undeploy
 
@@ -22,17 +23,19 @@ _ENDPOINT = "endpoint.json"
 
 
 def up(workflow: Workflow) -> str:
-    """Bring endpoint, monitor and controller up and return the endpoint's URL; again is a no-op.
+    """Bring endpoint, monitor and controller up and return the endpoint's URL.
 
-    Without `cluster.address` and RAY_ADDRESS a cluster is started on this machine and outlives this process.
+    Monitor and controller are started anew, so that changed settings hold. Without `cluster.address` and
+    RAY_ADDRESS a cluster is started on this machine and outlives this process.
 
     Raises:
         RegistryError: if there is no champion to serve.
         ServingError: if the endpoint does not come up.
     """
+    check_schedule(workflow.retrain)
     registry = open_registry(workflow)
     registry.resolve("champion")
-    if workflow.cluster.address is None:
+    if cluster_address(workflow) is None:
         start_local(workflow)
     connect(workflow)
     url = deploy(workflow, registry)
@@ -46,7 +49,7 @@ def up(workflow: Workflow) -> str:
 
 def down(workflow: Workflow) -> bool:
     """Take everything down that `up` brought up; return whether anything was up."""
-    if workflow.cluster.address is None:
+    if cluster_address(workflow) is None:
         return stop_local(workflow)
     connect(workflow)
     found = [a for a in (controller(workflow), monitor(workflow)) if a is not None]
@@ -58,7 +61,7 @@ def down(workflow: Workflow) -> bool:
 
 def state(workflow: Workflow) -> dict[str, Any]:
     """Return what is up, as plain values; connects to the cluster where there is one."""
-    if workflow.cluster.address is None and find_local(workflow) is None:
+    if cluster_address(workflow) is None and find_local(workflow) is None:
         return {"status": "DOWN", "url": None, "replicas": []}
     connect(workflow)
     found = status(workflow)
@@ -70,6 +73,10 @@ def state(workflow: Workflow) -> dict[str, Any]:
     watching = monitor(workflow)
     if watching is not None:
         found["monitor"] = ray.get(watching.counts.remote(), timeout=20)
+    deciding = controller(workflow)
+    if deciding is not None:
+        skip, error = ray.get([deciding.last_skip.remote(), deciding.error.remote()], timeout=20)
+        found["controller"] = {"waits": skip.reasons[0] if skip else None, "error": error}
     return found
 
 
@@ -94,6 +101,10 @@ def controller_name(workflow: Workflow) -> str:
 
 
 def _actor(kind: type, name: str, *arguments: Any) -> Any:
+    """Start an actor anew, with the present settings: it keeps nothing that the log and journal do not."""
+    former = _find(name)
+    if former is not None:
+        ray.kill(former)
     options = {
         "name": name,
         "namespace": NAMESPACE,

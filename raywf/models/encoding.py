@@ -80,7 +80,7 @@ class Encoder:
         steps: list[tuple[str, str, dict[str, float], int]] = []
         at = 0
         for column in self.columns:
-            codes = {text: float(i) for i, text in enumerate(self.categories.get(column.name, ()))}
+            codes = _spellings(self.categories.get(column.name, ()))
             steps.append((column.name, column.kind, codes, at))
             at += 4 if column.kind == "time" else 1
 
@@ -134,6 +134,16 @@ def category_text(value: Any) -> str:
     if isinstance(value, (int, float)):
         return str(value)
     raise TypeError(f"not a category: {value!r}")
+
+
+def _spellings(known: tuple[str, ...]) -> dict[str, float]:
+    """Return codes by text, with the other spellings that a snapshot reads as the same category."""
+    codes = {text: float(i) for i, text in enumerate(known)}
+    for text, code in list(codes.items()):
+        others = (text.capitalize(), text.upper()) if set(known) <= {"true", "false"} else (f"{text}.0",)
+        for other in others:
+            codes.setdefault(other, code)
+    return codes
 
 
 def _flat(values: pa.ChunkedArray) -> pa.Array:

@@ -22,12 +22,13 @@ class XGBoostModel:
 
     booster: xgb.Booster
     types: list[str]
+    width: int
     rounds: int
 
     def predict(self, X: Matrix) -> Scores:
         data = _matrix(X, None, self.types, 1)
         scores = self.booster.predict(data, iteration_range=(0, self.rounds))
-        return np.asarray(scores, dtype=np.float64).reshape(len(X), -1)
+        return np.asarray(scores, dtype=np.float64).reshape(len(X), self.width)
 
     def save(self, folder: Path) -> None:
         self.booster[: self.rounds].save_model(str(folder / "model.ubj"))
@@ -61,11 +62,11 @@ class XGBoostFamily:
             settings, train, rounds or _MAX_ROUNDS, verbose_eval=False, callbacks=[_StopAt(problem)], **extra
         )
         best = booster.best_iteration + 1 if valid is not None else booster.num_boosted_rounds()
-        return XGBoostModel(booster, types, best)
+        return XGBoostModel(booster, types, problem.width, best)
 
     def load(self, problem: Problem, folder: Path) -> Model:
         booster = xgb.Booster({"nthread": 1}, model_file=str(folder / "model.ubj"))
-        return XGBoostModel(booster, _types(problem), booster.num_boosted_rounds())
+        return XGBoostModel(booster, _types(problem), problem.width, booster.num_boosted_rounds())
 
 
 def _types(problem: Problem) -> list[str]:

@@ -15,6 +15,8 @@ from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.outcomes.reader import LogReader
 
 _BATCH_BYTES = 32_000_000
+_READS = 16  # one read brings entries of one segment
+_NEAR_ENTRIES = 2000
 _log = logging.getLogger(__name__)
 
 
@@ -92,21 +94,33 @@ class MonitorActor:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            more = False
+            behind = False
             try:
-                more = self._poll()
+                behind = self._read_on()
                 self._error = ""
             except Exception as err:  # noqa: BLE001  # nothing above this thread would see it; it must poll on
                 self._error = f"{type(err).__name__}: {err}"
                 _log.exception("the monitor could not fold the log")
-            if not more:
+            if not behind:
                 self._caught_up.set()
                 self._stopped.wait(self._poll_s)
 
-    def _poll(self) -> bool:
-        """Fold one batch of the log; return whether there was one."""
+    def _read_on(self) -> bool:
+        """Fold what is new; return whether the log's end is still far. Windows close only near its end."""
+        taken = 0
+        for _ in range(_READS):
+            entries, self._cursor = self._fold_batch()
+            taken += entries
+            if not entries:
+                break
+        behind = taken > _NEAR_ENTRIES
+        if not behind:
+            with self._lock:
+                self._fold.update(())
+        return behind
+
+    def _fold_batch(self) -> tuple[int, dict[str, int]]:
         entries, cursor = self._reader.read(self._cursor, max_bytes=_BATCH_BYTES)
         with self._lock:
-            self._fold.update(entries)
-        self._cursor = cursor
-        return len(entries) > 0
+            self._fold.update(entries, settle=False)
+        return len(entries), cursor

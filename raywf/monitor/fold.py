@@ -1,9 +1,9 @@
 """The monitor's state as a fold of the outcome log: a function of the set of records, whatever their order.
 
 A prediction that comes again counts once, the earliest by (time, version, content); of an id's outcomes the
-latest counts, equal times settled by content. Labels may come before their prediction. A window that ended 60
-windows before the watermark is closed: its sums stay, its rows are forgotten, and what comes for it later is
-only counted, so the rule above holds for records that are no later than that.
+latest counts, equal times settled by content. Labels may come before their prediction. A window that ended
+longer than the horizon before the watermark is closed: its sums stay, its rows are forgotten, and what comes
+for it later is only counted, so the rule above holds for records that are no later than that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.monitor.window import Window
 from raywf.outcomes.lines import to_line
 
-HORIZON = 60
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Key = tuple[str, int]
 _Rank = tuple[datetime, str, bytes]
@@ -57,8 +56,11 @@ class Fold:
         self._odd: set[str] = set()
         self._swept = 0
 
-    def update(self, records: Iterable[Prediction | Outcome]) -> None:
-        """Take in records, in any order and grouping, seen before or not."""
+    def update(self, records: Iterable[Prediction | Outcome], *, settle: bool = True) -> None:
+        """Take in records, in any order and grouping, seen before or not.
+
+        Without `settle` no window is closed: a reader that is behind may bring old records yet.
+        """
         batch = tuple(records)
         newest = max((record.time for record in batch), default=None)
         predictions = [record for record in batch if isinstance(record, Prediction)]
@@ -68,6 +70,7 @@ class Fold:
         self._admit()
         if newest is not None and (self._watermark is None or newest > self._watermark):
             self._watermark = newest
+        if settle and self._watermark is not None:
             self._close()
 
     def evidence(self, version: str) -> tuple[Evidence, ...]:
@@ -185,7 +188,7 @@ class Fold:
     def _close(self) -> None:
         """Forget the rows of windows that are past the horizon, and outcomes that nobody waited for."""
         assert self._watermark is not None
-        limit = self._watermark - HORIZON * self._settings.window
+        limit = self._watermark - max(self._settings.horizon, 2 * self._settings.window)
         for key in [key for key, window in self._windows.items() if window.end < limit]:
             window = self._windows.pop(key)
             evidence = window.evidence(self._metric, min_labelled=self._settings.min_labelled)

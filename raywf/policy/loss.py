@@ -12,7 +12,7 @@ from raywf.core.records import Evidence, ModelVersion
 from raywf.core.settings import RetrainSettings
 from raywf.policy.sequence import rise_bound
 
-_MATURE = 0.5
+_MATURE = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,9 @@ def judge_loss(
 ) -> LossFinding:
     """Compare the champion's loss since its promotion with its level at the gate.
 
-    Windows count once half of their rows are labelled. Where the version has no level, the first windows with
-    `min_labelled` labels give it and the later ones are judged. The limit is the level, plus its one-sided
-    standard-error margin at `settings.alpha`, plus `settings.tolerance`.
+    Windows count once four fifths of their rows are labelled. Where the version has no level, the first
+    windows with `min_labelled` labels give it and the later ones are judged. The limit is the level, plus its
+    one-sided standard-error margin at `settings.alpha`, plus `settings.tolerance`.
     """
     windows = sorted(
         (e for e in evidence if e.version == champion.version and (since is None or e.end > since)),

@@ -72,7 +72,7 @@ def _choose(
     if last is not None and now < last + settings.cooldown:
         until = format_time(last + settings.cooldown)
         return _skip("cooldown", until, f"cooling down until {until}")
-    finding = judge_loss(evidence, history.champion, settings, since=history.since, min_labelled=min_labelled)
+    finding = judge_loss(evidence, history.champion, settings, since=last, min_labelled=min_labelled)
     offers = [_offer_loss(finding, settings), _offer_schedule(settings, last, now)]
     wanted = _new([offer for offer in offers if offer is not None], history, workflow)
     return wanted or _quiet(finding, next_slot(settings, last=last, now=now), moment, min_labelled)
@@ -86,7 +86,7 @@ def _offer_loss(finding: LossFinding, settings: RetrainSettings) -> _Choice | No
     if not finding.risen or finding.until is None:
         return None
     reason = (
-        f"the champion's loss is at least {finding.lower:.4f} (alpha {settings.alpha:g}, {finding.rows} "
+        f"the champion's loss reached at least {finding.lower:.4f} (alpha {settings.alpha:g}, {finding.rows} "
         f"labelled rows), above {finding.limit:.4f}: {finding.level:.4f} at promotion, its margin "
         f"and tolerance {settings.tolerance:g}"
     )
@@ -105,7 +105,7 @@ def _offer_schedule(settings: RetrainSettings, last: datetime | None, now: datet
 def _quiet(finding: LossFinding, slot: datetime | None, moment: str, min_labelled: int) -> _Choice:
     waits = f"the schedule's next slot is {format_time(slot)}" if slot else ""
     if finding.level is None or finding.until is None:
-        text = f"too few labels: {finding.rows} of {min_labelled} rows in windows that are half labelled"
+        text = f"too few labels: {finding.rows} of {min_labelled} rows in windows that are mostly labelled"
         return _skip("labels", moment, text, waits)
     text = (
         f"nothing wrong: the champion's loss is at least {finding.lower:.4f}, not above {finding.limit:.4f} "

@@ -6,7 +6,20 @@ from datetime import UTC, datetime
 
 from croniter import croniter
 
+from raywf.core.errors import SettingsError
 from raywf.core.settings import RetrainSettings
+
+
+def check_schedule(settings: RetrainSettings) -> None:
+    """Refuse a cron text that names no instants, before anything starts.
+
+    Raises:
+        SettingsError: if `cron` is not valid.
+    """
+    if settings.cron is not None and not croniter.is_valid(settings.cron):
+        raise SettingsError(
+            f"retrain.cron: five fields such as '0 3 * * 1' are wanted, got {settings.cron!r}"
+        )
 
 
 def due_slot(settings: RetrainSettings, *, last: datetime | None, now: datetime) -> datetime | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ def connect(uri: str) -> Any:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as err:
-        raise RegistryError(f"MLflow store {uri} cannot be reached: {err}") from err
+        shown = re.sub(r"//[^@/]*@", "//***@", uri)
+        reason = str(err).replace(uri, shown)
+        raise RegistryError(f"MLflow store {shown} cannot be reached: {reason}") from err
     return client
 
 

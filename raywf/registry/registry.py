@@ -16,7 +16,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from raywf.core.clock import format_time, parse_time
-from raywf.core.errors import RegistryError
+from raywf.core.errors import NoVersionError, RegistryError
 from raywf.core.records import Bundle, ModelVersion, Verdict
 from raywf.core.settings import Workflow
 from raywf.registry.client import connect, tracking_uri
@@ -55,7 +55,8 @@ class Registry:
             if known.decision_id == lineage.decision_id and known.digest == bundle.digest:
                 return known
         _ensure_model(client, self.workflow)
-        client.log_artifacts(lineage.run_id, bundle.uri, "bundle")
+        place = f"bundle-{bundle.digest[-12:]}"
+        client.log_artifacts(lineage.run_id, bundle.uri, place)
         tags = {
             "raywf.digest": bundle.digest,
             "raywf.snapshot": bundle.snapshot_id,
@@ -71,7 +72,7 @@ class Registry:
             "raywf.verdict": f"{verdict.outcome}: {verdict.reason}"[:4000],
             "raywf.fitted_until": format_time(bundle.fitted_until) if bundle.fitted_until else "",
         }
-        source = f"runs:/{lineage.run_id}/bundle"
+        source = f"runs:/{lineage.run_id}/{place}"
         made = client.create_model_version(self.workflow, source, run_id=lineage.run_id, tags=tags)
         return self.version(made.version)
 
@@ -106,13 +107,19 @@ class Registry:
         try:
             return _read(client.get_model_version_by_alias(self.workflow, alias))
         except MlflowException as err:
-            raise RegistryError(f"{self.workflow!r} has no {alias}; 'raywf run' makes a first one") from err
+            if not _is_absence(err):
+                raise RegistryError(f"the registry does not answer for {self.workflow!r}: {err}") from err
+            raise NoVersionError(f"{self.workflow!r} has no {alias}; 'raywf run' makes a first one") from err
 
     def find(self, alias: str) -> ModelVersion | None:
-        """Return the version that an alias names, or None."""
+        """Return the version that an alias names, or None where it names none.
+
+        Raises:
+            RegistryError: if the store cannot be reached.
+        """
         try:
             return self.resolve(alias)
-        except RegistryError:
+        except NoVersionError:
             return None
 
     def fetch(self, version: ModelVersion, folder: Path) -> Path:
@@ -131,7 +138,7 @@ class Registry:
             mlflow.artifacts.download_artifacts(
                 artifact_uri=version.uri, dst_path=str(draft), tracking_uri=self.uri
             )
-            (draft / "bundle").rename(target)
+            (draft / version.uri.rpartition("/")[2]).rename(target)
         except (OSError, MlflowException) as err:
             if not target.exists():
                 raise RegistryError(f"bundle of version {version.version} cannot be fetched: {err}") from err
@@ -157,6 +164,10 @@ class Registry:
         self.point(CHAMPION, version)
         self.mark(version, "champion")
         return self.version(version)
+
+    def forget_previous(self) -> None:
+        """Let `previous` name none, so that a rollback cannot bring back what was rolled back."""
+        connect(self.uri).delete_registered_model_alias(self.workflow, PREVIOUS)
 
     def mark(self, version: str, status: str) -> None:
         """Record a version's place in its life."""
@@ -185,13 +196,17 @@ def code_version(folder: Path) -> str:
     try:
         head = _git(folder, "rev-parse", "HEAD")
         return f"{head[:12]}-dirty" if _git(folder, "status", "--porcelain") else head[:12]
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return "unversioned"
 
 
 def _git(folder: Path, *words: str) -> str:
     command = ["git", "-C", str(folder), *words]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+
+
+def _is_absence(err: MlflowException) -> bool:
+    return str(err.error_code) in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}
 
 
 def _ensure_model(client: Any, name: str) -> None:

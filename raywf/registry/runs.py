@@ -67,7 +67,7 @@ def _run(client: Any, experiment: str, tags: dict[str, str], name: str) -> str:
 
 def _children(client: Any, experiment: str, sweep_id: str) -> set[str]:
     found = client.search_runs([experiment], f"tags.`raywf.trial_of` = '{sweep_id}'", max_results=5000)
-    return {run.data.tags["raywf.trial"] for run in found}
+    return {run.data.tags["raywf.trial"] for run in found if run.info.status != "RUNNING"}
 
 
 def _metrics(figures: dict[str, float], stamp: int) -> list[Metric]:

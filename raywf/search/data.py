@@ -34,7 +34,8 @@ class SearchData:
     """What goes to the object store once: encoded rows, labels, folds.
 
     `gate` are the rows that no fold touches: the newest block, or a stable share by key hash where there is
-    no time. `rest` are all others. `times` are microseconds since 1970, shape ``(n_rows,)``, or None.
+    no time. `rest` are all others; where there are times, those whose labels were known when it began.
+    `times` are microseconds since 1970, shape ``(n_rows,)``, or None.
     """
 
     rows: Rows
@@ -61,14 +62,20 @@ def prepare_data(
     if snapshot.has_time:
         times = np.asarray(table.column("__time").cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())
     keys = np.asarray(table.column("__key").to_numpy())
+    known = None
+    if "__label_time" in table.column_names:
+        stamps = table.column("__label_time").cast(pa.timestamp("us", "UTC"))
+        known = np.asarray(stamps.cast(pa.int64()).to_numpy())
     if times is None:
         held = hashed_share(keys, gate.newest, seed=0)
         rest = np.flatnonzero(~held)
         folds = _shuffled_folds(labels, rest, search, classes=len(snapshot.classes))
     else:
         held = newest_block(times, gate)
-        rest = np.flatnonzero(~held)
-        folds = _ordered_folds(times, rest, search)
+        known = times if known is None else known
+        begins = times[held].min() if held.any() else times.min()
+        rest = np.flatnonzero(~held & (known <= begins))
+        folds = _ordered_folds(times, known, rest, search)
     if min(len(f.fit) for f in folds) < _MIN_FIT_ROWS:
         raise SearchError(f"{len(labels)} rows are too few for {search.folds} folds; lower search.folds")
     data = SearchData(
@@ -105,9 +112,11 @@ def hashed_share(keys: Index, share: float, *, seed: int) -> NDArray[np.bool_]:
     return np.asarray(mixed < np.uint64(int(share * (2**64 - 1))))
 
 
-def _ordered_folds(times: Index, rest: Index, search: SearchSettings) -> tuple[Fold, ...]:
-    """Forward chaining: the newer half in equal blocks, each scored by fits on what lies before its start
-    less the purge (Bergmeir and Benitez, Information Sciences 2012; purge after de Prado, 2018).
+def _ordered_folds(times: Index, known: Index, rest: Index, search: SearchSettings) -> tuple[Fold, ...]:
+    """Forward chaining: the newer half in equal blocks, each scored by fits on rows that lie before its
+    start less the purge and whose labels were known by then.
+
+    Sources: Bergmeir and Benitez, Information Sciences 2012; purging after de Prado, 2018.
     """
     order = rest[np.argsort(times[rest], kind="stable")]
     ordered = times[order]
@@ -117,8 +126,8 @@ def _ordered_folds(times: Index, rest: Index, search: SearchSettings) -> tuple[F
     for start, end in itertools.pairwise(edges):
         if start >= len(order) or end <= start:
             continue
-        known = np.searchsorted(ordered, ordered[start] - purge, side="left")
-        folds.append(Fold(fit=order[:known], score=order[start:end]))
+        before = order[: np.searchsorted(ordered, ordered[start] - purge, side="left")]
+        folds.append(Fold(fit=before[known[before] <= ordered[start]], score=order[start:end]))
     if not folds:
         raise SearchError(f"{len(rest)} rows are too few for {search.folds} folds; lower search.folds")
     return tuple(folds)

@@ -32,6 +32,7 @@ class Recipe:
     members: tuple[Member, ...]
     calibration: Calibration | None
     encoder: Encoder
+    loss_scale: float | None
     threads: int
     deadline: float
     seed: int
@@ -73,7 +74,7 @@ def finish_bundle(
         members=recipe.members,
         snapshot_id=snapshot.id,
         fitted_until=fitted_until,
-        loss_scale=_loss_scale(table) if snapshot.task == "regression" else None,
+        loss_scale=recipe.loss_scale,
     )
     draft = Draft(
         bundle=bundle,
@@ -85,9 +86,8 @@ def finish_bundle(
     return write_bundle(draft, folder)
 
 
-def _loss_scale(table: pa.Table) -> float:
+def loss_scale(labels: NDArray[np.float64]) -> float:
     """Return the error that counts as wholly wrong: the 99th percentile of the distance to the median."""
-    labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
     return float(np.quantile(np.abs(labels - np.median(labels)), 0.99)) or 1.0
 
 

@@ -22,7 +22,7 @@ from raywf.search.data import SearchData, newest_instant, prepare_data
 from raywf.search.ensemble import keep_largest, select_ensemble
 from raywf.search.ledger import Ledger
 from raywf.search.portfolio import plan_trials
-from raywf.search.refit import Recipe, finish_bundle, is_whole, start_fits
+from raywf.search.refit import Recipe, finish_bundle, is_whole, loss_scale, start_fits
 from raywf.search.trial import TrialPlan
 from raywf.search.tuning import Progress, run_trials
 
@@ -85,6 +85,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         members=chosen.members,
         calibration=chosen.calibration,
         encoder=encoder,
+        loss_scale=loss_scale(data.rows.y) if snapshot.task == "regression" else None,
         threads=settings.trial_cpus,
         deadline=start + 0.95 * settings.budget_s,
         seed=settings.seed,

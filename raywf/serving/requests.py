@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -19,6 +19,8 @@ from raywf.core.records import Bundle, Outcome
 from raywf.serving.schema import MAX_PROBLEMS, BadRowsError, Problem, RowSchema, brief
 
 MAX_ID = 200
+MAX_LABEL = 500
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _ROW_KEYS = frozenset({"features", "id", "time"})
 _OUTCOME_KEYS = frozenset({"id", "label", "time", "value"})
 
@@ -180,10 +182,15 @@ def _time(item: dict[str, Any], now: datetime) -> datetime:
         return now
     if isinstance(value, str):
         try:
-            return parse_time(value)
+            found = parse_time(value)
         except (ValueError, OverflowError):
-            pass
-    raise _FieldError("time", f"must be an ISO 8601 time such as '2013-01-01T05:00:00Z', got {brief(value)}")
+            found = None
+        if found is not None and _EARLIEST <= found < _LATEST:
+            return found
+    raise _FieldError(
+        "time",
+        f"must be an ISO 8601 time from 1970 to 2199 such as '2013-01-01T05:00:00Z', got {brief(value)}",
+    )
 
 
 def _outcome(item: Any, bundle: Bundle, now: datetime) -> Outcome:
@@ -209,10 +216,12 @@ def _label(value: Any, bundle: Bundle) -> str | float:
         text = "true" if value else "false"
     elif isinstance(value, (int, float)):
         text = str(int(value)) if float(value).is_integer() else str(value)
-    if text not in bundle.classes:
-        known = did_you_mean(text, bundle.classes) if isinstance(text, str) and len(text) < 100 else ""
+    if not isinstance(text, str) or not 0 < len(text) <= MAX_LABEL:
+        raise _FieldError("label", f"must be a class of at most {MAX_LABEL} characters, got {brief(value)}")
+    if bundle.task == "binary" and text not in bundle.classes:
+        known = did_you_mean(text, bundle.classes)
         raise _FieldError("label", f"must be one of the model's classes, got {brief(value)}{known}")
-    return str(text)
+    return text  # of several classes one may be new: the monitor counts it
 
 
 def _is_number(value: Any) -> bool:

@@ -24,6 +24,7 @@ from raywf.core.records import ModelVersion
 from raywf.serving.slots import ReplicaStatus
 
 RETRY_S = 0.2
+UNKNOWN = "unknown"  # the replica of a call that failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ def swap(
     start = time.monotonic()
     deadline = start + timeout_s
     before = broadcast(app_name, "served", deadline=deadline)
-    prepared = broadcast(app_name, "prepare", version, deadline=deadline)
+    prepared = _prepare(app_name, version, deadline=deadline)
     refused = [status for status in prepared if not status.ok]
     if refused:
         _abort(app_name, version)
@@ -77,6 +78,17 @@ def swap(
         prepare_s=ready - start,
         commit_s=time.monotonic() - ready,
     )
+
+
+def _prepare(app_name: str, version: ModelVersion, *, deadline: float) -> list[ReplicaStatus]:
+    """Prepare on all; a replica that died meanwhile is no refusal: ask those that are there again."""
+    while True:
+        prepared = broadcast(app_name, "prepare", version, deadline=deadline)
+        died = any(s.replica == UNKNOWN for s in prepared)
+        refused = any(not s.ok and s.replica != UNKNOWN for s in prepared)
+        if not died or refused or time.monotonic() >= deadline:
+            return prepared
+        time.sleep(RETRY_S)
 
 
 def broadcast(app_name: str, verb: str, *args: Any, deadline: float) -> list[ReplicaStatus]:
@@ -147,7 +159,7 @@ def _status(result: ReplicaStatus | BaseException) -> ReplicaStatus:
     if isinstance(result, ReplicaStatus):
         return result
     reason = f"{type(result).__name__}: {result}"
-    return ReplicaStatus(replica="unknown", ok=False, version="", reason=reason)
+    return ReplicaStatus(replica=UNKNOWN, ok=False, version="", reason=reason)
 
 
 def _reasons(statuses: Sequence[ReplicaStatus]) -> str:

@@ -170,7 +170,7 @@ def _keys(table: pa.Table) -> np.ndarray:
 
 
 def _final(table: pa.Table, columns: tuple[Column, ...]) -> pa.Table:
-    times = [name for name in ("__time",) if name in table.column_names]
+    times = [name for name in ("__time", "__label_time") if name in table.column_names]
     return table.select([*(column.name for column in columns), "__label", *times, "__key"])
 
 

@@ -116,7 +116,19 @@ def test_another_controller_goes_on(tmp_path: Path, journal: Journal, jobs: Memo
     assert list(jobs.states) == ["w-d1"]
 
 
-@pytest.mark.parametrize("end", ["FAILED", "STOPPED", "SUCCEEDED", "UNKNOWN"])
+def test_a_job_that_was_stopped_by_hand_stays_stopped(
+    tmp_path: Path, journal: Journal, jobs: MemoryJobs
+) -> None:
+    """The decision has failed, and nothing is submitted for it again."""
+    controller = make(tmp_path, jobs=jobs)
+    controller.tick()
+    jobs.states["w-d1"] = "STOPPED"
+    controller.tick()
+    assert list(jobs.states) == ["w-d1"]
+    assert "failed" in journal.stages("d1")
+
+
+@pytest.mark.parametrize("end", ["FAILED", "SUCCEEDED", "UNKNOWN"])
 def test_job_without_a_result_is_submitted_again(
     end: str, tmp_path: Path, journal: Journal, jobs: MemoryJobs
 ) -> None:

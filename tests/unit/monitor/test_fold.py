@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from raywf.core.metrics import METRICS, bounded_loss
 from raywf.core.records import ColumnProfile, Outcome, Prediction
 from raywf.core.settings import MonitorSettings
-from raywf.monitor.fold import HORIZON, Fold
+from raywf.monitor.fold import Fold
 from raywf.monitor.reference import KnownReferences, Reference
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -164,11 +164,25 @@ def test_old_windows_keep_their_sums_only():
     """Past the horizon the rows are forgotten and the evidence stays."""
     folded = fold([prediction("a"), outcome("a")])
     before = folded.evidence("1")
-    folded.update([prediction("z", 24 * (HORIZON + 3))])
+    folded.update([prediction("z", 24 * (SETTINGS.horizon.days + 3))])
     assert folded.evidence("1")[:1] == before
     folded.update([outcome("a", 2, "no")])
     assert folded.evidence("1")[:1] == before
     assert folded.counts()["predictions"] == 2
+
+
+def test_reading_an_old_log_again_gives_the_same_state():
+    """Segments far apart in time, one read whole before the other, close no window until all is read."""
+    late = 24 * (SETTINGS.horizon.days + 30)
+    first = [prediction("a"), outcome("a"), prediction("c", late), outcome("c", late + 1)]
+    second = [prediction("b", 1), outcome("b", 2)]
+    again = Fold(SETTINGS, REFERENCES, metric="roc_auc")
+    again.update(first, settle=False)
+    again.update(second, settle=False)
+    again.update(())
+
+    assert again.counts() == fold(first + second).counts()
+    assert again.evidence("1") == fold(first + second).evidence("1")
 
 
 def test_a_hundred_thousand_predictions_fold_in_seconds():
