@@ -15,7 +15,7 @@ demo: .venv/.stamp
 	$(BIN)/raywf demo
 
 test: .venv/.stamp
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -q -m "not slow" --durations=15
 
 test-slow: .venv/.stamp
 	$(BIN)/python -m pytest -m slow
