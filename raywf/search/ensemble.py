@@ -48,8 +48,8 @@ def select_ensemble(
 def keep_largest(weights: Mapping[str, float], most: int) -> dict[str, float]:
     """Return the `most` heaviest weights, scaled to sum to 1.
 
-    >>> keep_largest({"a": 0.6, "b": 0.2, "c": 0.2}, 2)
-    {'a': 0.75, 'b': 0.25}
+    >>> keep_largest({"a": 0.5, "b": 0.3, "c": 0.2}, 1)
+    {'a': 1.0}
     """
     kept = sorted(weights.items(), key=lambda item: (-item[1], item[0]))[:most]
     total = sum(w for _, w in kept)
