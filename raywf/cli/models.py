@@ -55,14 +55,14 @@ def promote(workflow: Workflow, version: str, *, as_json: bool) -> None:
     """Make VERSION the champion, in live traffic too."""
     from raywf.loop.cluster import connect
     from raywf.loop.local import cluster_address, find_local
-    from raywf.loop.promote import promote as promote_version
+    from raywf.loop.promote import promote_by_hand
     from raywf.registry.registry import open_registry
 
     registry = open_registry(workflow)
     target = registry.version(version)
     if find_local(workflow) is not None or cluster_address(workflow):
         connect(workflow)
-    promote_version(workflow, registry, target)
+    promote_by_hand(workflow, registry, target)
     show(
         registry.version(version), as_json=as_json, lines=[f"champion of {workflow.name}: version {version}"]
     )

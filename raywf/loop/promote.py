@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal
+
 import ray
 
+from raywf.core.clock import format_time
 from raywf.core.errors import RegistryError, ServingError
-from raywf.core.records import ModelVersion
+from raywf.core.ids import stable_id
+from raywf.core.records import Decision, ModelVersion
 from raywf.core.settings import Workflow
+from raywf.loop.journal import BY_HAND, Journal
 from raywf.registry.registry import PREVIOUS, Registry
 from raywf.serving.deploy import app_name, status
 from raywf.serving.swap import SwapReport, swap
@@ -26,6 +33,15 @@ def promote(workflow: Workflow, registry: Registry, version: ModelVersion) -> Sw
     return swap(app_name(workflow), version, record=lambda: _record(registry, version))
 
 
+def promote_by_hand(workflow: Workflow, registry: Registry, version: ModelVersion) -> None:
+    """Promote a version because a user says so; the journal has it as a decision.
+
+    Raises:
+        ServingError: as `promote`.
+    """
+    _decided(workflow, "promote", version, lambda: promote(workflow, registry, version))
+
+
 def rollback(workflow: Workflow, registry: Registry) -> ModelVersion:
     """Make the former champion the champion again; return it.
 
@@ -37,7 +53,7 @@ def rollback(workflow: Workflow, registry: Registry) -> ModelVersion:
     if former is None:
         raise RegistryError(f"{workflow.name!r} has no previous champion to roll back to")
     failed = registry.resolve("champion")
-    promote(workflow, registry, former)
+    _decided(workflow, "rollback", former, lambda: promote(workflow, registry, former))
     registry.mark(failed.version, "rolled_back")
     registry.forget_previous()
     return registry.resolve("champion")
@@ -51,6 +67,29 @@ def is_serving(workflow: Workflow) -> bool:
         return bool(status(workflow)["status"] in _SERVING)
     except ServingError:
         return False
+
+
+def _decided(
+    workflow: Workflow, kind: Literal["promote", "rollback"], version: ModelVersion, act: Callable[[], object]
+) -> None:
+    journal, now = Journal(workflow.stores.root, workflow.name), datetime.now(UTC)
+    reason = f"{kind} to version {version.version} by hand"
+    decision = Decision(
+        id=stable_id(workflow.name, kind, BY_HAND, now.isoformat()),
+        workflow=workflow.name,
+        kind=kind,
+        cause=BY_HAND,
+        window=format_time(now),
+        reasons=(reason,),
+        time=now,
+    )
+    journal.decide(decision)
+    try:
+        act()
+    except ServingError as err:
+        journal.record(decision, "failed", reasons=(str(err),))
+        raise
+    journal.record(decision, "promoted", reasons=(reason,), figures={"version": version.version})
 
 
 def _record(registry: Registry, version: ModelVersion) -> None:

@@ -13,7 +13,8 @@ import pytest
 from raywf.core.errors import RegistryError
 from raywf.core.records import Bundle, Member, ModelVersion, Snapshot, Sweep, Trial, Verdict
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
-from raywf.loop.promote import promote, rollback
+from raywf.loop.journal import Journal
+from raywf.loop.promote import promote, promote_by_hand, rollback
 from raywf.models.bundle import load_bundle
 from raywf.registry.client import connect, tracking_uri
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
@@ -154,13 +155,25 @@ def test_promotion_is_idempotent(shop: Shop) -> None:
 
 
 def test_rollback_restores_the_former_champion(shop: Shop) -> None:
-    """The version that failed is marked, and may be rolled back to in turn."""
+    """The version that failed is marked, and a second rollback cannot bring it back."""
     workflow, registry, run = shop.open("rollback")
     for decision in ("d1", "d2"):
         registry.promote(shop.add(registry, run, decision).version)
     assert rollback(workflow, registry).version == "1"
     assert registry.version("2").status == "rolled_back"
-    assert registry.resolve("previous").version == "2"
+    with pytest.raises(RegistryError, match="no previous champion to roll back to"):
+        rollback(workflow, registry)
+
+
+def test_promotion_and_rollback_by_hand_are_in_the_journal(shop: Shop) -> None:
+    """Each is a decision that was written before it was done, and reached its end."""
+    workflow, registry, run = shop.open("journal")
+    for decision in ("d1", "d2"):
+        promote_by_hand(workflow, registry, shop.add(registry, run, decision))
+    rollback(workflow, registry)
+    journal = Journal(workflow.stores.root, workflow.name)
+    assert [d.kind for d in journal.decisions()] == ["promote", "promote", "rollback"]
+    assert [e.stage for e in journal.entries()] == ["promoted"] * 3
 
 
 def test_rollback_without_a_former_champion(shop: Shop) -> None:
@@ -203,7 +216,7 @@ def test_bundle_that_is_gone_cannot_be_fetched(shop: Shop, tmp_path: Path) -> No
     """The error names the version, and leaves no draft behind."""
     _, registry, run = shop.open("gone")
     version = shop.add(registry, run)
-    shutil.rmtree(shop.root / "artifacts" / "gone" / run / "artifacts" / "bundle")
+    shutil.rmtree(shop.root / "artifacts" / "gone" / run / "artifacts" / version.uri.rpartition("/")[2])
     with pytest.raises(RegistryError, match="bundle of version 1 cannot be fetched"):
         registry.fetch(version, tmp_path)
     assert list(tmp_path.iterdir()) == []
