@@ -18,7 +18,9 @@ def serve() -> None:
 def up(workflow: Workflow, *, as_json: bool) -> None:
     """Serve the champion, watch it and retrain it, in the background until `raywf serve down`."""
     from raywf.loop.local import cluster_address, start_local
+    from raywf.registry.registry import open_registry
 
+    open_registry(workflow).resolve("champion")
     click.echo(f"starting {workflow.name} ...", err=True)
     if cluster_address(workflow) is None:
         start_local(workflow)  # before Ray Serve is imported, which reads its environment then

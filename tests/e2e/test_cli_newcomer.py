@@ -185,7 +185,7 @@ def test_serve_up_without_a_champion(tmp_path: Path) -> None:
     project = begin(tmp_path / "fresh", tmp_path / "customers.csv")
     done = project.try_raywf("serve", "up")
     assert done.returncode == 1
-    assert "RegistryError: 'fresh' has no champion; 'raywf run' makes a first one" in done.stderr
+    assert "NoVersionError: 'fresh' has no champion; 'raywf run' makes a first one" in done.stderr
     assert project.raywf("serve", "status")["status"] == "DOWN"
 
 
