@@ -82,7 +82,7 @@ def logs(workflow: Workflow, job_id: str, *, as_json: bool) -> None:
 @workflow_options
 @click.argument("job_id")
 def stop(workflow: Workflow, job_id: str, *, as_json: bool) -> None:
-    """Ask a job to stop; a search goes on from its finished trials when it is submitted again."""
+    """Ask a job to stop; the trials that it finished are kept."""
     from raywf.loop.jobs import Jobs
 
     was_running = Jobs(workflow).stop(job_id)
