@@ -111,7 +111,7 @@ def start_local(workflow: Workflow) -> LocalCluster:
     _write_private(_state_file(workflow), json.dumps({f: getattr(cluster, f) for f in cluster.__slots__}))
     try:
         _await_dashboard(cluster, process)
-    except BaseException:
+    except BaseException:  # Ctrl-C too must leave no cluster behind
         stop_local(workflow)
         raise
     os.environ.update(environ)

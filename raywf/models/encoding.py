@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from raywf.core.category import category_text
 from raywf.core.clock import parse_time
 from raywf.core.errors import RowError
 from raywf.core.records import Column
@@ -117,23 +118,6 @@ def fit_encoder(table: pa.Table, columns: tuple[Column, ...]) -> Encoder:
             counted.sort(key=lambda item: (-item["counts"], item["values"]))
             categories[column.name] = tuple(item["values"] for item in counted[:MAX_CATEGORIES])
     return Encoder(columns=columns, categories=categories)
-
-
-def category_text(value: Any) -> str:
-    """Return the text under which a category's value is coded.
-
-    >>> category_text(True), category_text(3.0), category_text("x")
-    ('true', '3', 'x')
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, (int, float)):
-        return str(value)
-    raise TypeError(f"not a category: {value!r}")
 
 
 def _spellings(known: tuple[str, ...]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from raywf.core.category import category_text
 from raywf.core.records import ColumnProfile
 
 
@@ -55,11 +56,7 @@ def as_text(value: object) -> str:
     >>> [as_text(v) for v in (True, 1, 1.0, 1.5, " a ")]
     ['true', '1', '1', '1.5', 'a']
     """
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+    return category_text(value).strip()
 
 
 def _number(label: str | float) -> float | None:

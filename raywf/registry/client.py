@@ -38,7 +38,7 @@ def connect(uri: str) -> Any:
     try:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
-    except Exception as err:
+    except Exception as err:  # SQLAlchemy, HTTP and MLflow each raise their own
         shown = re.sub(r"//[^@/]*@", "//***@", uri)
         reason = str(err).replace(uri, shown)
         raise RegistryError(f"MLflow store {shown} cannot be reached: {reason}") from err

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from raywf.core.category import category_text
 from raywf.core.clock import Clock, parse_time
 from raywf.core.errors import RaywfError, did_you_mean
 from raywf.core.records import Bundle, Outcome
@@ -211,12 +212,8 @@ def _label(value: Any, bundle: Bundle) -> str | float:
         if _is_number(value):
             return float(value)
         raise _FieldError("label", f"must be a number, got {brief(value)}")
-    text = value
-    if isinstance(value, bool):
-        text = "true" if value else "false"
-    elif isinstance(value, (int, float)):
-        text = str(int(value)) if float(value).is_integer() else str(value)
-    if not isinstance(text, str) or not 0 < len(text) <= MAX_LABEL:
+    text = category_text(value) if isinstance(value, (str, int, float)) else None
+    if text is None or not 0 < len(text) <= MAX_LABEL:
         raise _FieldError("label", f"must be a class of at most {MAX_LABEL} characters, got {brief(value)}")
     if bundle.task == "binary" and text not in bundle.classes:
         known = did_you_mean(text, bundle.classes)

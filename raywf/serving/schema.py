@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raywf.core.category import category_text
 from raywf.core.clock import format_time, parse_time
 from raywf.core.errors import RowError, did_you_mean
 from raywf.core.records import Column, ColumnKind
@@ -127,14 +128,8 @@ def _number(value: Any) -> float:
 
 
 def _category(value: Any) -> str:
-    if type(value) is str:
-        return value
-    if value is True or value is False:
-        return "true" if value else "false"
-    if type(value) is int:
-        return str(value)
-    if type(value) is float and value.is_integer():
-        return str(int(value))
+    if type(value) in (str, bool, int) or (type(value) is float and value.is_integer()):
+        return category_text(value)
     raise ValueError(f"must be text, true, false or a whole number, got {brief(value)}")
 
 

@@ -66,7 +66,7 @@ def swap(
     if record is not None:
         try:
             record()
-        except BaseException:
+        except BaseException:  # whatever stopped the alias, what is prepared serves nobody
             _abort(app_name, version)
             raise
     ready = time.monotonic()

@@ -1,0 +1,25 @@
+"""The one text under which a category's or class' value is known, from snapshot to monitor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def category_text(value: Any) -> str:
+    """Write flags as true/false and whole numbers without a point.
+
+    >>> category_text(True), category_text(3.0), category_text(1.5), category_text("x")
+    ('true', '3', '1.5', 'x')
+
+    Raises:
+        TypeError: if the value is no text, flag or number.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, (int, float)):
+        return str(value)
+    raise TypeError(f"not a category: {value!r}")
