@@ -163,7 +163,9 @@ def _conclude(
     summary = {
         "requests": tally.requests,
         "predictions": len(tally.scores),
+        "outcomes": tally.outcomes,
         "failed": tally.failed,
+        "retried": tally.retried,
         "swaps": len(promoted),
         "rejected": sum(e.stage == "rejected" for e in entries),
         "auc_static": _mean([m.static for m in after]),

@@ -18,6 +18,8 @@ from raywf.core.clock import format_time
 
 CONNECTIONS = 12
 STEP = timedelta(hours=6)
+_RETRY_S = 30.0
+_BROKEN = {0, 502, 503, 504}  # no answer, or a proxy's word that whoever had the request is gone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +35,16 @@ class Flight:
 
 @dataclass(slots=True)
 class Tally:
-    """What was sent and answered. `latency` holds (wall instant, seconds) of each prediction request."""
+    """What was sent and answered. `latency` holds (wall instant, seconds) of each prediction request.
+
+    `retried` counts the requests that were sent again because a connection broke, `failed` those that were
+    refused or had no answer in the end; `outcomes` counts the labels that were acknowledged.
+    """
 
     requests: int = 0
     failed: int = 0
+    retried: int = 0
+    outcomes: int = 0
     reasons: list[str] = field(default_factory=list)
     latency: list[tuple[float, float]] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
@@ -132,19 +140,27 @@ class Replay:
 
     async def _tell(self, landed: Sequence[Flight]) -> None:
         outcomes = [{"id": f.id, "label": f.label, "time": format_time(f.known)} for f in landed if f.known]
-        await self._post("/v1/outcomes", orjson.dumps({"outcomes": outcomes}))
+        if await self._post("/v1/outcomes", orjson.dumps({"outcomes": outcomes})) is not None:
+            self.tally.outcomes += len(outcomes)
 
     async def _post(self, path: str, body: bytes) -> Any:
+        """Send a request, again while the connection breaks (its ids make that safe); None if it failed."""
         self.tally.requests += 1
-        try:
-            async with self._client.post(path, data=body) as response:
-                content = await response.read()
-        except (aiohttp.ClientError, TimeoutError) as err:
-            return self._fail(f"{path}: {type(err).__name__}: {err}")
-        if response.status >= 300:
-            return self._fail(f"{path}: {response.status} {content[:200].decode(errors='replace')}")
-        return orjson.loads(content)
+        deadline = time.monotonic() + _RETRY_S
+        while True:
+            try:
+                status, content = await self._send(path, body)
+            except (aiohttp.ClientError, TimeoutError) as err:
+                status, content = 0, f"{type(err).__name__}: {err}".encode()
+            if 200 <= status < 300:
+                return orjson.loads(content)
+            if status not in _BROKEN or time.monotonic() > deadline:
+                self.tally.failed += 1
+                self.tally.reasons.append(f"{path}: {status} {content[:200].decode(errors='replace')}")
+                return None
+            self.tally.retried += 1
+            await asyncio.sleep(0.05)
 
-    def _fail(self, reason: str) -> None:
-        self.tally.failed += 1
-        self.tally.reasons.append(reason)
+    async def _send(self, path: str, body: bytes) -> tuple[int, bytes]:
+        async with self._client.post(path, data=body) as response:
+            return response.status, await response.read()

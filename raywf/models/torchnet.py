@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import nn
+from torch.optim.adamw import adamw
 
 from raywf.models.design import Design, activate, design_from, fit_design
 from raywf.models.encoding import Matrix
@@ -74,6 +76,41 @@ class TorchNetFamily:
         return TorchNetModel(design_from(arrays), layers, center, spread, problem.task)
 
 
+class _AdamW:
+    """AdamW with a cosine-decaying step, by torch's own functional form.
+
+    `torch.optim.AdamW` would import torch's compiler at its first use: two seconds in each new worker.
+    """
+
+    def __init__(self, weights: list[torch.Tensor], *, lr: float, steps: int) -> None:
+        self._weights, self._lr, self._steps, self._done = weights, lr, steps, 0
+        self._means = [torch.zeros_like(w) for w in weights]
+        self._squares = [torch.zeros_like(w) for w in weights]
+        self._counts = [torch.tensor(0.0) for _ in weights]
+
+    def step(self) -> None:
+        """Move the weights along their gradients, and drop the gradients."""
+        with torch.no_grad():
+            adamw(
+                self._weights,
+                [w.grad for w in self._weights if w.grad is not None],
+                self._means,
+                self._squares,
+                [],
+                self._counts,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=self._lr * (1 + math.cos(math.pi * self._done / self._steps)) / 2,
+                weight_decay=1e-3,
+                eps=1e-8,
+                maximize=False,
+            )
+        self._done += 1
+        for weight in self._weights:
+            weight.grad = None
+
+
 def _net(width: int, problem: Problem, params: dict[str, Any]) -> nn.Sequential:
     sizes = [width, *params.get("hidden", (128, 64))]
     blocks: list[nn.Module] = []
@@ -114,17 +151,14 @@ def _train(
         )
     loss = _loss(problem)
     steps = epochs * (len(X) // _BATCH + 1)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=params.get("lr", 2e-3), weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    optimizer = _AdamW(list(net.parameters()), lr=params.get("lr", 2e-3), steps=steps)
     order = torch.Generator().manual_seed(problem.seed)
     best_loss, best_epoch, best_state = float("inf"), 0, None
     for epoch in range(1, epochs + 1):
         net.train()
         for index in torch.randperm(len(X), generator=order).split(_BATCH):
-            optimizer.zero_grad()
             loss(net(X[index]), y[index]).backward()
             optimizer.step()
-            schedule.step()
             if problem.is_over():
                 break
         if held is None:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 RAYWF = str(Path(sys.executable).parent / "raywf")
 ENVIRON = {
     **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "RAYWF_"))},
@@ -53,6 +55,21 @@ class Project:
             assert text.count(old) == 1, old
             text = text.replace(old, new)
         file.write_text(text)
+
+
+def cluster_processes(folder: Path) -> list[psutil.Process]:
+    """Return every process of the local cluster that a project's folder names."""
+    state = json.loads((folder / ".raywf" / "cluster.json").read_text())
+    starter = psutil.Process(state["pid"])
+    return [starter, *starter.children(recursive=True)]
+
+
+def command_of(process: psutil.Process) -> str:
+    """Return a process's command line; empty if it has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def post(url: str, body: Any, *, timeout_s: float = 10) -> tuple[int, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from raywf.serving.environment import free_ports
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from command_line import Project, until
+from command_line import Project, cluster_processes, command_of, until
 from late_traffic import Traffic, write_orders
 
 pytestmark = pytest.mark.timeout(280)
@@ -59,15 +58,9 @@ class Running:
         """Return the version that each replica serves, by process id."""
         return {int(r["replica"].rsplit(":", 1)[1]): r["version"] for r in self.status()["replicas"]}
 
-    def processes(self) -> list[psutil.Process]:
-        """Return every process of this system's cluster."""
-        state = json.loads((self.project.folder / ".raywf" / "cluster.json").read_text())
-        starter = psutil.Process(state["pid"])
-        return [starter, *starter.children(recursive=True)]
-
     def find(self, *words: str) -> list[psutil.Process]:
         """Return the cluster's processes whose command line holds all the words."""
-        return [p for p in self.processes() if all(w in _line(p) for w in words)]
+        return [p for p in cluster_processes(self.project.folder) if all(w in command_of(p) for w in words)]
 
     def answered(self, more: int) -> None:
         """Wait until so many more orders have been answered."""
@@ -83,13 +76,6 @@ class Running:
         """Return the stages of the request's decision."""
         asked = [d for d in self.decisions() if d["decision"]["cause"] == "request"]
         return [entry["stage"] for d in asked for entry in d["stages"]]
-
-
-def _line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +179,8 @@ def test_monitor_agrees_with_the_log(running: Running) -> None:
 def test_down_leaves_nothing(running: Running) -> None:
     """After `raywf serve down` none of the cluster's processes is alive."""
     running.traffic.end()
-    family = running.processes()
+    family = cluster_processes(running.project.folder)
     assert len(family) > 5
     assert running.project.raywf("serve", "down") == {"was_up": True}
     _gone, alive = psutil.wait_procs(family, timeout=10)
-    assert [_line(p) for p in alive] == []
+    assert [command_of(p) for p in alive] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Module:
     name: str
     text: str
     is_package: bool = False
-    tree: ast.Module = field(init=False, repr=False)
+    tree: ast.Module = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tree", ast.parse(self.text))
@@ -88,8 +89,13 @@ def read_modules() -> list[Module]:
     return found
 
 
-def imports(module: Module) -> Iterator[Import]:
-    """Yield every import, those of functions and of type checking included."""
+@functools.cache
+def imports(module: Module) -> tuple[Import, ...]:
+    """Return every import, those of functions and of type checking included."""
+    return tuple(_imports(module))
+
+
+def _imports(module: Module) -> Iterator[Import]:
     functions = [n for n in ast.walk(module.tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     hidden = {id(inner) for function in functions for inner in ast.walk(function)}
     for node in ast.walk(module.tree):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 import pickle
@@ -44,6 +45,7 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
+@functools.cache
 def values(kind: Any) -> st.SearchStrategy[Any]:
     """Return a strategy of values that fit a type hint."""
     origin, arguments = get_origin(kind), get_args(kind)

@@ -182,8 +182,11 @@ def test_what_a_user_does_by_hand_is_left_alone(tmp_path: Path, jobs: MemoryJobs
     assert jobs.states == {}
 
 
-def test_a_store_that_is_away_is_asked_again(tmp_path: Path, jobs: MemoryJobs) -> None:
+def test_a_store_that_is_away_is_asked_again(
+    tmp_path: Path, jobs: MemoryJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error is told while it lasts, and the thread goes on."""
+    monkeypatch.setattr("raywf.loop.controller._TICK_S", 0.01)
     controller = make(tmp_path, jobs=jobs, away=True, poll_s=0.01)
     _wait(lambda: controller.error() == "RegistryError: the store is away")
     controller._registry.away = False  # type: ignore[attr-defined]

@@ -25,8 +25,8 @@ def evidence(version, start):
     )
 
 
-@pytest.fixture
-def page(tmp_path):
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
     """Return the text of a small story's page."""
     decision = Decision(
         id="d1", workflow="w", kind="retrain", cause="loss", window="x", reasons=("a <b> rose",), time=DAY
@@ -46,7 +46,7 @@ def page(tmp_path):
         swaps=(1.0,),
         summary={"swaps": 1},
     )
-    return write_report(tmp_path / "report.html", story).read_text()
+    return write_report(tmp_path_factory.mktemp("page") / "report.html", story).read_text()
 
 
 def test_the_page_needs_no_network(page):

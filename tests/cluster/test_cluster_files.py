@@ -17,7 +17,7 @@ from ray.serve.schema import ServeDeploySchema
 from raywf.core.settings import ServingSettings
 from raywf.serving.environment import serve_env
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "cluster"
 DATA = Path(os.environ.get("RAYWFTEST_DATA", ROOT.parent / "shared" / "data"))
 MANIFESTS = {"rayservice.yaml": "rayservices", "rayjob.yaml": "rayjobs"}
