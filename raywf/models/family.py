@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,6 +54,19 @@ class Rows:
         return Rows(self.X[index], self.y[index])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a fit costs beside one of LightGBM with 50 leaves on the same rows and columns.
+
+    `per_round` is the price of a boosting round or epoch in LightGBM rounds; `whole` that of a fit whose
+    length is fixed, in fits of LightGBM at a learning rate of 0.1. `slow_start` scales the rounds needed.
+    """
+
+    per_round: float
+    whole: float = 0.0
+    slow_start: float = 1.0
+
+
 class Model(Protocol):
     """A fitted or loaded member; `predict` is safe to call from threads."""
 
@@ -74,6 +88,7 @@ class Family(Protocol):
     """One model library's way to fit and load."""
 
     name: str
+    cost: Cost
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
@@ -83,4 +98,8 @@ class Family(Protocol):
 
     def load(self, problem: Problem, folder: Path) -> Model:
         """Load what `Model.save` wrote."""
+        ...
+
+    def merge(self, models: Sequence[Any]) -> Model | None:
+        """Return one model that answers as the mean of the models' raw scores; None if they do not merge."""
         ...

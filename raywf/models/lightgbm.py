@@ -1,40 +1,25 @@
-"""LightGBM members: native categories and missing values, saved as LightGBM's own text."""
+"""LightGBM members: native categories and missing values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightgbm as lgb
-import numpy as np
 
-from raywf.models.encoding import Matrix
-from raywf.models.family import Model, Problem, Rows, Scores
+from raywf.models.family import Cost, Model, Problem, Rows
+from raywf.models.trees import Output, TreeModel, load_trees, merge_trees
 
-_MAX_ROUNDS = 1500
+_MAX_ROUNDS = 3000
 _OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
-
-
-@dataclass(slots=True)
-class LightGBMModel:
-    """A booster; one row takes some tens of microseconds."""
-
-    booster: lgb.Booster
-    rounds: int
-
-    def predict(self, X: Matrix) -> Scores:
-        scores = np.asarray(self.booster.predict(X, num_threads=1 if len(X) < 256 else 0), dtype=np.float64)
-        return scores.reshape(len(X), -1)
-
-    def save(self, folder: Path) -> None:
-        self.booster.save_model(str(folder / "model.txt"), num_iteration=self.rounds)
 
 
 class LightGBMFamily:
     """Gradient boosting by leaf-wise histograms (Ke et al., NeurIPS 2017)."""
 
     name = "lightgbm"
+    cost = Cost(per_round=1.0, slow_start=1.0)
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
@@ -64,19 +49,24 @@ class LightGBMFamily:
         sets = []
         if valid is not None:
             sets = [lgb.Dataset(valid.X, valid.y, reference=train, **data)]
-            patience = 40 if params.get("learning_rate", 0.1) >= 0.04 else 80
-            callbacks.append(lgb.early_stopping(patience, verbose=False))
+            callbacks.append(lgb.early_stopping(_patience(params), verbose=False))
         booster = lgb.train(settings, train, rounds or _MAX_ROUNDS, valid_sets=sets, callbacks=callbacks)
-        best = (
-            booster.best_iteration
-            if valid is not None and booster.best_iteration > 0
-            else booster.current_iteration()
-        )
-        return LightGBMModel(booster, max(1, best))
+        best = booster.current_iteration()
+        if valid is not None and booster.best_iteration > 0:
+            best = booster.best_iteration
+        output = Output(task=problem.task, width=problem.width, base=(0.0,) * problem.width)
+        return TreeModel(booster.model_to_string(num_iteration=best), output, max(1, best))
 
     def load(self, problem: Problem, folder: Path) -> Model:
-        booster = lgb.Booster(model_file=str(folder / "model.txt"))
-        return LightGBMModel(booster, booster.current_iteration())
+        return load_trees(folder)
+
+    def merge(self, models: Sequence[Any]) -> Model:
+        return merge_trees(models)
+
+
+def _patience(params: dict[str, Any]) -> int:
+    rate = float(params.get("learning_rate", 0.1))
+    return round(min(150, max(30, 2.5 / rate)))
 
 
 def _stop_at(problem: Problem) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from raywf.models.design import Design, activate, design_from, fit_design
 from raywf.models.encoding import Matrix
-from raywf.models.family import Model, Problem, Rows, Scores
+from raywf.models.family import Cost, Model, Problem, Rows, Scores
 
 _ABSENT = -20.0  # the intercept of a class that no row has
 
@@ -41,6 +42,7 @@ class LinearFamily:
     """Nearly free, and unlike the trees: it earns its place by diversity."""
 
     name = "linear"
+    cost = Cost(per_round=0.0, whole=0.3)
 
     def fit(
         self,
@@ -67,6 +69,9 @@ class LinearFamily:
     def load(self, problem: Problem, folder: Path) -> Model:
         arrays = load_file(folder / "model.safetensors")
         return LinearModel(design_from(arrays), arrays["weights"], arrays["intercept"], problem.task)
+
+    def merge(self, models: Sequence[Any]) -> Model | None:
+        return None  # each fold scales its inputs otherwise, and fitting again is nearly free
 
 
 def _certain(seen: int, width: int, problem: Problem) -> tuple[NDArray[Any], NDArray[Any]]:

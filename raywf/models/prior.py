@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from raywf.models.encoding import Matrix
-from raywf.models.family import Model, Problem, Rows, Scores
+from raywf.models.family import Cost, Model, Problem, Rows, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class PriorFamily:
     """Fits nothing but shares."""
 
     name = "prior"
+    cost = Cost(per_round=0.0)
 
     def fit(
         self,
@@ -48,3 +50,6 @@ class PriorFamily:
 
     def load(self, problem: Problem, folder: Path) -> Model:
         return PriorModel(tuple(json.loads((folder / "prior.json").read_text())))
+
+    def merge(self, models: Sequence[Any]) -> Model:
+        return PriorModel(tuple(np.mean([m.answer for m in models], axis=0).tolist()))

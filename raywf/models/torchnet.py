@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch.optim.adamw import adamw
 
 from raywf.models.design import Design, activate, design_from, fit_design
 from raywf.models.encoding import Matrix
-from raywf.models.family import Model, Problem, Rows, Scores
+from raywf.models.family import Cost, Model, Problem, Rows, Scores
 
 _BATCH = 512
 _PATIENCE = 4
@@ -53,6 +54,7 @@ class TorchNetFamily:
     """AdamW with a decaying step on the dense design; early stopping by epochs."""
 
     name = "torch"
+    cost = Cost(per_round=0.0, whole=6.0)
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
@@ -74,6 +76,9 @@ class TorchNetFamily:
         layers = [(arrays[f"{i}.weights"], arrays[f"{i}.bias"]) for i in range(count)]
         center, spread = (float(v) for v in arrays["scale"])
         return TorchNetModel(design_from(arrays), layers, center, spread, problem.task)
+
+    def merge(self, models: Sequence[Any]) -> Model | None:
+        return None  # each fold scales its inputs otherwise
 
 
 class _AdamW:

@@ -1,48 +1,36 @@
-"""XGBoost members: native categories and missing values, saved as XGBoost's own UBJSON."""
+"""XGBoost members: fitted by XGBoost, kept and served as LightGBM's text."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xgboost as xgb
+from numpy.typing import NDArray
 
 from raywf.models.encoding import Matrix
-from raywf.models.family import Model, Problem, Rows, Scores
+from raywf.models.family import Cost, Model, Problem, Rows
+from raywf.models.trees import Output, Tree, TreeModel, load_trees, merge_trees, trees_text
 
-_MAX_ROUNDS = 1000
+_MAX_ROUNDS = 2000
 _OBJECTIVES = {"binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "reg:squarederror"}
 
 
-@dataclass(slots=True)
-class XGBoostModel:
-    """A booster and the type of each encoded column ('c' or 'q')."""
-
-    booster: xgb.Booster
-    types: list[str]
-    width: int
-    rounds: int
-
-    def predict(self, X: Matrix) -> Scores:
-        data = _matrix(X, None, self.types, 1)
-        scores = self.booster.predict(data, iteration_range=(0, self.rounds))
-        return np.asarray(scores, dtype=np.float64).reshape(len(X), self.width)
-
-    def save(self, folder: Path) -> None:
-        self.booster[: self.rounds].save_model(str(folder / "model.ubj"))
-
-
 class XGBoostFamily:
-    """Gradient boosting with a regularised objective (Chen and Guestrin, KDD 2016)."""
+    """Gradient boosting with a regularised objective (Chen and Guestrin, KDD 2016).
+
+    A missing or unknown category is a code of its own, one beyond the known ones.
+    """
 
     name = "xgboost"
+    cost = Cost(per_round=1.3, slow_start=1.0)
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
     ) -> Model:
-        types = _types(problem)
         settings = {
             "objective": _OBJECTIVES[problem.task],
             "nthread": problem.threads,
@@ -53,28 +41,86 @@ class XGBoostFamily:
             **({"num_class": problem.n_classes} if problem.task == "multiclass" else {}),
             **params,
         }
-        train = _matrix(rows.X, rows.y, types, problem.threads)
+        train = _matrix(rows.X, rows.y, problem)
         extra: dict[str, Any] = {}
         if valid is not None:
-            extra["evals"] = [(_matrix(valid.X, valid.y, types, problem.threads), "valid")]
+            extra["evals"] = [(_matrix(valid.X, valid.y, problem), "valid")]
             extra["early_stopping_rounds"] = 40
         booster = xgb.train(
             settings, train, rounds or _MAX_ROUNDS, verbose_eval=False, callbacks=[_StopAt(problem)], **extra
         )
         best = booster.best_iteration + 1 if valid is not None else booster.num_boosted_rounds()
-        return XGBoostModel(booster, types, problem.width, best)
+        return _translate(booster[:best], problem, best)
 
     def load(self, problem: Problem, folder: Path) -> Model:
-        booster = xgb.Booster({"nthread": 1}, model_file=str(folder / "model.ubj"))
-        return XGBoostModel(booster, _types(problem), problem.width, booster.num_boosted_rounds())
+        return load_trees(folder)
+
+    def merge(self, models: Sequence[Any]) -> Model:
+        return merge_trees(models)
 
 
-def _types(problem: Problem) -> list[str]:
-    return ["c" if size > 0 else "q" for size in problem.sizes]
+def _fills(problem: Problem) -> tuple[float, ...]:
+    return tuple(float(size) if size > 0 else float("nan") for size in problem.sizes)
 
 
-def _matrix(X: Matrix, y: Any, types: list[str], threads: int) -> xgb.DMatrix:
-    return xgb.DMatrix(X, y, feature_types=types, enable_categorical=True, nthread=threads)
+def _filled(X: Matrix, problem: Problem) -> Matrix:
+    return np.where(np.isnan(X), np.asarray(_fills(problem), dtype=np.float32), X)
+
+
+def _matrix(X: Matrix, y: Any, problem: Problem) -> xgb.DMatrix:
+    types = ["c" if size > 0 else "q" for size in problem.sizes]
+    return xgb.DMatrix(
+        _filled(X, problem), y, feature_types=types, enable_categorical=True, nthread=problem.threads
+    )
+
+
+def _translate(booster: xgb.Booster, problem: Problem, rounds: int) -> TreeModel:
+    """Take the booster's trees over; its base score is what its margin has beyond them."""
+    trees = list(_trees(json.loads(booster.save_raw("json"))))
+    text = trees_text(trees, features=len(problem.sizes), width=problem.width)
+    output = Output(task="regression", width=problem.width, base=(0.0,) * problem.width, fill=_fills(problem))
+    probe = np.zeros((1, len(problem.sizes)), dtype=np.float32)
+    margin = booster.predict(_matrix(probe, None, problem), output_margin=True)
+    base = np.asarray(margin, dtype=np.float64).ravel() - TreeModel(text, output, rounds).predict(probe)[0]
+    return TreeModel(
+        text,
+        Output(task=problem.task, width=problem.width, base=tuple(base.tolist()), fill=output.fill),
+        rounds,
+    )
+
+
+def _trees(model: dict[str, Any]) -> Iterator[Tree]:
+    for tree in model["learner"]["gradient_booster"]["model"]["trees"]:
+        left = np.asarray(tree["left_children"], np.int64)
+        split = np.asarray(tree["split_conditions"], np.float32)
+        yield _one_way(
+            Tree(
+                left=left,
+                right=np.asarray(tree["right_children"], np.int64),
+                feature=np.asarray(tree["split_indices"], np.int64),
+                # XGBoost goes left where a value is less: at most the float before
+                threshold=np.nextafter(split, np.float32(-np.inf)).astype(np.float64),
+                value=split.astype(np.float64),
+                missing_left=np.asarray(tree["default_left"], bool),
+                categories=_categories(tree),
+            )
+        )
+
+
+def _categories(tree: dict[str, Any]) -> dict[int, NDArray[np.int64]]:
+    found = {}
+    codes = np.asarray(tree["categories"], np.int64)
+    spans = zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
+    for node, start, size in spans:
+        found[int(node)] = codes[start : start + size]
+    return found
+
+
+def _one_way(tree: Tree) -> Tree:
+    """Swap the sides of category splits: XGBoost's listed codes go right, LightGBM's left."""
+    for node in tree.categories:
+        tree.left[node], tree.right[node] = tree.right[node], tree.left[node]
+    return tree
 
 
 class _StopAt(xgb.callback.TrainingCallback):  # type: ignore[misc]

@@ -29,10 +29,11 @@ COLUMNS = (
     Column(name="asked", kind="time"),
 )
 CLASSES = {"binary": ("no", "yes"), "multiclass": ("a", "b", "c"), "regression": ()}
-ROUNDS = {"lightgbm": 6, "xgboost": 6, "extratrees": 10, "torch": 80}
+ROUNDS = {"lightgbm": 6, "xgboost": 6, "catboost": 8, "extratrees": 10, "torch": 80}
 PARAMS: dict[str, dict[str, Any]] = {
     "lightgbm": {"min_data_in_leaf": 5, "num_leaves": 7},
     "xgboost": {"max_depth": 3},
+    "catboost": {"depth": 3, "learning_rate": 0.3},
     "torch": {"hidden": [8], "lr": 0.03},
 }
 START = datetime(2024, 1, 1, tzinfo=UTC)

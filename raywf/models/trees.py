@@ -1,0 +1,246 @@
+"""One evaluator for every family of trees: LightGBM's model text, read and run by LightGBM's C code.
+
+LightGBM writes this text itself; XGBoost's and scikit-learn's trees are translated into it, so that a server
+needs neither library, one row takes microseconds, and several fitted models merge into one by putting their
+trees one after another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+from numpy.typing import NDArray
+
+from raywf.models.design import activate
+from raywf.models.encoding import Matrix
+from raywf.models.family import Scores
+
+_C = lgb.basic._LIB  # noqa: SLF001 - the calls for single rows have no public wrapper
+_RAW = 1  # C_API_PREDICT_RAW_SCORE
+_FLOAT32 = 0  # C_API_DTYPE_FLOAT32
+_FEW = 16  # rows up to which one call a row is quicker than a batch
+_NAN_MISSING, _DEFAULT_LEFT, _CATEGORICAL = 8, 2, 1  # bits of LightGBM's decision_type
+_THREAD_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """How sums of leaves become scores: ``link(base + share * sum)``, by score column.
+
+    `task` names the link ("regression" for none); `fill` are the values that missing inputs are replaced
+    with, by encoded column (nan: left missing), or empty for no replacement.
+    """
+
+    task: str
+    width: int
+    base: tuple[float, ...]
+    share: float = 1.0
+    fill: tuple[float, ...] = ()
+
+
+class TreeModel:
+    """Trees as a member: `predict` is thread-safe, `rounds` counts boosting rounds or a forest's trees."""
+
+    def __init__(self, text: str, output: Output, rounds: int) -> None:
+        self.text, self.output, self.rounds = text, output, rounds
+        self._booster = lgb.Booster(model_str=text)
+        self._single = _SingleRow(self._booster, output.width)
+        self._base = np.asarray(output.base, dtype=np.float64)
+        self._fill = np.asarray(output.fill, dtype=np.float32) if output.fill else None
+
+    def predict(self, X: Matrix) -> Scores:
+        filled = X if self._fill is None else np.where(np.isnan(X), self._fill, X)
+        filled = np.ascontiguousarray(filled, dtype=np.float32)
+        if len(filled) <= _FEW:
+            sums = np.stack([self._single(row) for row in filled]) if len(filled) else np.zeros((0, 1))
+        else:
+            threads = 1 if len(filled) < _THREAD_ROWS else 0
+            sums = np.asarray(self._booster.predict(filled, raw_score=True, num_threads=threads))
+        raw = self._base + self.output.share * sums.reshape(len(X), -1)
+        return activate(raw, self.output.task)
+
+    def save(self, folder: Path) -> None:
+        (folder / "model.txt").write_text(self.text)
+        output = {"rounds": self.rounds, **{k: getattr(self.output, k) for k in _OUTPUT_KEYS}}
+        (folder / "trees.json").write_text(json.dumps(_without_nan(output)))
+
+
+_OUTPUT_KEYS = ("task", "width", "base", "share", "fill")
+
+
+def load_trees(folder: Path) -> TreeModel:
+    """Load what `TreeModel.save` wrote."""
+    stored = json.loads((folder / "trees.json").read_text())
+    output = Output(
+        task=stored["task"],
+        width=stored["width"],
+        base=tuple(stored["base"]),
+        share=stored["share"],
+        fill=tuple(float("nan") if v is None else v for v in stored["fill"]),
+    )
+    return TreeModel((folder / "model.txt").read_text(), output, stored["rounds"])
+
+
+def merge_trees(models: Sequence[TreeModel]) -> TreeModel:
+    """Return one model whose raw score is the mean of the models' raw scores."""
+    header = models[0].text.partition("\nTree=0\n")[0]
+    blocks = [block for model in models for block in _blocks(model.text)]
+    first = models[0].output
+    share = first.share / len(models)
+    base = tuple(float(b) for b in np.mean([m.output.base for m in models], axis=0))
+    rounds = round(float(np.mean([m.rounds for m in models])))
+    fills = [np.asarray(m.output.fill) for m in models]
+    same = all(np.array_equal(fills[0], fill, equal_nan=True) for fill in fills)
+    if not same or any(m.output.share != first.share for m in models):
+        raise ValueError("models of different kinds do not merge")
+    return TreeModel(_text(header, blocks), replace(first, base=base, share=share), rounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One tree as arrays over its nodes, the root first; a leaf has ``left`` -1.
+
+    `threshold`: a row goes left where its value is at most this. `value` are the leaves' outputs. For a node
+    in `categories` a row goes left where its code is among them. `missing_left` says where nan goes, or is
+    None where inputs are never missing.
+    """
+
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    feature: NDArray[np.int64]
+    threshold: NDArray[np.float64]
+    value: NDArray[np.float64]
+    missing_left: NDArray[np.bool_] | None
+    categories: dict[int, NDArray[np.int64]]
+
+
+def trees_text(trees: Iterable[Tree], *, features: int, width: int) -> str:
+    """Write trees in LightGBM's text; of `width` score columns each takes every width-th tree."""
+    names = " ".join(f"f{i}" for i in range(features))
+    header = "\n".join(
+        [
+            "tree",
+            "version=v4",
+            f"num_class={width}",
+            f"num_tree_per_iteration={width}",
+            "label_index=0",
+            f"max_feature_idx={features - 1}",
+            f"feature_names={names}",
+            f"feature_infos={' '.join(['none'] * features)}",
+            "",
+        ]
+    )
+    return _text(header, [_block(tree) for tree in trees])
+
+
+def _text(header: str, blocks: Sequence[str]) -> str:
+    kept = "\n".join(line for line in header.splitlines() if not line.startswith("tree_sizes="))
+    numbered = "\n\n".join(f"Tree={i}\n{block.strip()}" for i, block in enumerate(blocks))
+    return f"{kept}\n\n{numbered}\n\n\nend of trees\n"
+
+
+def _blocks(text: str) -> list[str]:
+    body = text.partition("\nTree=0\n")[2].partition("\nend of trees")[0]
+    return [part.partition("\n")[2] for part in ("0\n" + body).split("\nTree=")]
+
+
+def _block(tree: Tree) -> str:
+    """Number the inner nodes and the leaves apart, as LightGBM does (a leaf is its complement)."""
+    inner = np.flatnonzero(tree.left >= 0)
+    leaves = np.flatnonzero(tree.left < 0)
+    place = np.zeros(len(tree.left), np.int64)
+    place[inner], place[leaves] = np.arange(len(inner)), ~np.arange(len(leaves))
+    lines = [f"num_leaves={len(leaves)}", f"num_cat={len(tree.categories)}"]
+    if len(inner):
+        threshold, kinds = tree.threshold.copy(), np.zeros(len(tree.left), np.int64)
+        if tree.missing_left is not None:
+            kinds = _NAN_MISSING + _DEFAULT_LEFT * tree.missing_left
+        bounds, words = [0], []
+        for i, (node, codes) in enumerate(sorted(tree.categories.items())):
+            bits = _bitset(codes)
+            words += bits
+            bounds.append(len(words))
+            threshold[node], kinds[node] = i, _CATEGORICAL
+        lines += [
+            f"split_feature={_join(tree.feature[inner])}",
+            f"threshold={_join(threshold[inner].tolist())}",
+            f"decision_type={_join(kinds[inner])}",
+            f"left_child={_join(place[tree.left[inner]])}",
+            f"right_child={_join(place[tree.right[inner]])}",
+        ]
+        if words:
+            lines += [f"cat_boundaries={_join(bounds)}", f"cat_threshold={_join(words)}"]
+    lines += [f"leaf_value={_join(tree.value[leaves].tolist())}", "is_linear=0", "shrinkage=1"]
+    return "\n".join(lines)
+
+
+def _bitset(codes: NDArray[np.int64]) -> list[int]:
+    words = [0] * (int(codes.max(initial=0)) // 32 + 1)
+    for code in codes.tolist():
+        words[code // 32] |= 1 << (code % 32)
+    return words
+
+
+def _join(values: Iterable[Any]) -> str:
+    return " ".join(map(repr, values)) if isinstance(values, list) else " ".join(map(str, values))
+
+
+def _without_nan(output: dict[str, Any]) -> dict[str, Any]:
+    return {**output, "fill": [None if np.isnan(v) else v for v in output["fill"]]}
+
+
+class _SingleRow:
+    """LightGBM's prepared call for one row, which its Python package does not wrap; one a thread."""
+
+    def __init__(self, booster: lgb.Booster, width: int) -> None:
+        self._booster, self._width, self._columns = booster, width, booster.num_feature()
+        self._local = threading.local()
+
+    def __call__(self, row: Matrix) -> NDArray[np.float64]:
+        local = self._local
+        if not hasattr(local, "config"):
+            self._prepare(local)
+        code = _C.LGBM_BoosterPredictForMatSingleRowFast(
+            local.config, row.ctypes.data_as(ctypes.c_void_p), local.length, local.pointer
+        )
+        if code:
+            raise RuntimeError("LightGBM could not answer a row")
+        out: NDArray[np.float64] = local.out.copy()
+        return out
+
+    def _prepare(self, local: Any) -> None:
+        local.out = np.zeros(self._width)
+        local.pointer = local.out.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
+        local.length = ctypes.byref(ctypes.c_int64(0))
+        config = ctypes.c_void_p()
+        code = _C.LGBM_BoosterPredictForMatSingleRowFastInit(
+            self._booster._handle,  # noqa: SLF001 - as above
+            ctypes.c_int(_RAW),
+            ctypes.c_int(0),
+            ctypes.c_int(-1),
+            ctypes.c_int(_FLOAT32),
+            ctypes.c_int32(self._columns),
+            ctypes.c_char_p(b"num_threads=1"),
+            ctypes.byref(config),
+        )
+        if code:
+            raise RuntimeError("LightGBM could not prepare single rows")
+        local.config, local.free = config, _Free(config)
+
+
+class _Free:
+    """Gives a prepared call's memory back with its thread."""
+
+    def __init__(self, config: ctypes.c_void_p) -> None:
+        self._config = config
+
+    def __del__(self) -> None:
+        _C.LGBM_FastConfigFree(self._config)
