@@ -31,6 +31,7 @@ from raywf.core.settings import SearchSettings
 from raywf.models.family import Rows
 from raywf.search.data import Fold, SearchData
 from raywf.search.ledger import Ledger
+from raywf.search.queue import planned
 from raywf.search.trial import TrialPlan
 from raywf.search.tuning import run_trials
 
@@ -43,6 +44,7 @@ def small_data() -> SearchData:
     return SearchData(
         rows=Rows(rng.normal(size=(ROWS, 4)).astype(np.float32), (rows % 2).astype(np.float64)),
         times=None,
+        known=None,
         folds=(Fold(fit=rows[:100], score=rows[100:]), Fold(fit=rows[100:], score=rows[:100])),
         gate=rows[:0],
         rest=rows,
@@ -66,7 +68,11 @@ def run_raywf(folder: Path, count: int) -> tuple[float, int]:
     start = time.perf_counter()
     shared = ray.put(small_data())
     found, _nodes = run_trials(
-        shared, prior_trials(count), plan, settings=settings, progress=lambda _trial: None
+        shared,
+        planned(prior_trials(count), fold_rows=(100, 100), deadline=end),
+        plan,
+        settings=settings,
+        progress=lambda _trial: None,
     )
     seconds = time.perf_counter() - start
     done = {t.id for t in found if t.status == "done" and len(t.fold_losses) == 2}

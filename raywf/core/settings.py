@@ -13,8 +13,8 @@ from raywf.core.codec import DecodeError
 from raywf.core.metrics import METRICS
 
 Task = Literal["binary", "multiclass", "regression"]
-Family = Literal["lightgbm", "xgboost", "linear", "extratrees", "torch"]
-FAMILIES: tuple[Family, ...] = ("lightgbm", "xgboost", "linear", "extratrees", "torch")
+Family = Literal["lightgbm", "catboost", "xgboost", "linear", "extratrees", "torch"]
+FAMILIES: tuple[Family, ...] = ("lightgbm", "catboost", "xgboost", "linear", "extratrees", "torch")
 
 
 def _require(ok: bool, key: str, rule: str, got: object) -> None:
@@ -99,11 +99,16 @@ class ValidateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
-    """The budget of one search and what it may try."""
+    """The budget of one search and what it may try.
+
+    `folds` None leaves their number to the cost model; `row_ms` bounds the time that the ensemble may take
+    for one row.
+    """
 
     budget_s: float = 60.0
-    trials: int = 12
-    folds: int = 3
+    trials: int = 40
+    folds: int | None = None
+    row_ms: float = 0.25
     purge: timedelta = timedelta(0)
     families: tuple[Family, ...] = FAMILIES
     trial_cpus: int = 1
@@ -114,7 +119,8 @@ class SearchSettings:
     def __post_init__(self) -> None:
         _require(self.budget_s >= 1, "budget_s", "at least 1 second", self.budget_s)
         _require(self.trials >= 1, "trials", "at least 1", self.trials)
-        _require(2 <= self.folds <= 20, "folds", "in [2, 20]", self.folds)
+        _require(self.folds is None or 2 <= self.folds <= 20, "folds", "in [2, 20]", self.folds)
+        _require(self.row_ms > 0, "row_ms", "above 0 milliseconds", self.row_ms)
         _require(len(self.families) > 0, "families", "at least one family", self.families)
         _require(self.trial_cpus >= 1, "trial_cpus", "at least 1", self.trial_cpus)
 

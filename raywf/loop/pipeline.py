@@ -172,9 +172,8 @@ def search_only(workflow: Workflow, *, listener: Listener | None = None) -> Sear
     listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
     folder = Path(workflow.stores.root if Store(workflow.stores.root).is_local else tempfile.mkdtemp())
     table = read_snapshot(snapshot)
-    return search(
-        workflow, snapshot, table, champion=None, folder=folder / "bundles" / snapshot.id, listener=listener
-    )
+    folder = folder / "bundles" / snapshot.id
+    return search(workflow, snapshot, table, champion=None, folder=folder, listener=listener, hold_gate=False)
 
 
 def search(
@@ -185,13 +184,22 @@ def search(
     champion: ModelVersion | None,
     folder: Path,
     listener: Listener,
+    hold_gate: bool = True,
 ) -> SearchResult:
     """Search, warm-started from the champion's sweep; the same data and settings resume the same sweep."""
     root = workflow.stores.root
     warm = Ledger(root, champion.sweep_id).read_sweep() if champion is not None else None
-    sweep_id = stable_id(snapshot.id, encode(workflow.search), workflow.metric, warm.id if warm else None)
+    sweep_id = stable_id(
+        snapshot.id, encode(workflow.search), workflow.metric, warm.id if warm else None, hold_gate
+    )
     start = time.time()
-    plan = SearchPlan(sweep_id=sweep_id, folder=folder / "bundles", warm=warm, progress=listener.trial)
+    plan = SearchPlan(
+        sweep_id=sweep_id,
+        folder=folder / "bundles",
+        warm=warm,
+        hold_gate=hold_gate,
+        progress=listener.trial,
+    )
     found = run_search(workflow, snapshot, table, plan=plan)
     done = sum(t.status == "done" for t in found.sweep.trials)
     listener.stage(

@@ -1,9 +1,16 @@
-"""CatBoost members: ordered target statistics for categories; the extra ``raywf[catboost]`` brings it."""
+"""CatBoost members: fitted by CatBoost, kept and served as arrays; the extra ``raywf[catboost]`` brings it.
+
+With statistics of single categories only (``max_ctr_complexity=1``) every split of a CatBoost tree asks about
+one column: a number against a border, or a category against a set. The sets are read off the fitted model by
+asking it about every category.
+"""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,51 +18,28 @@ import catboost as cb
 import numpy as np
 from numpy.typing import NDArray
 
-from raywf.models.design import activate
 from raywf.models.encoding import Matrix
-from raywf.models.family import Cost, Model, Problem, Rows, Scores
+from raywf.models.family import Cost, Model, Problem, Rows
+from raywf.models.symmetric import MAX_DEPTH, Forest, SymmetricModel, load_symmetric, merge_symmetric
 
 _MAX_ROUNDS = 2000
 _PATIENCE = 50
 _LOSSES = {"binary": "Logloss", "multiclass": "MultiClass", "regression": "RMSE"}
-_ABSENT = -20.0  # the raw score of a class that no row has, below the lowest of the others
-_THREAD_ROWS = 256
-
-
-class CatBoostModel:
-    """A CatBoost model, its classes as score columns."""
-
-    def __init__(
-        self, model: cb.CatBoost, problem: Problem, *, columns: tuple[int, ...], rounds: int
-    ) -> None:
-        self.model, self.problem, self.columns, self.rounds = model, problem, columns, rounds
-        self._numbers, self._categories = _split(problem)
-
-    def predict(self, X: Matrix) -> Scores:
-        threads = 1 if len(X) < _THREAD_ROWS else -1
-        inputs = self._inputs(X)
-        raw = self.model.predict(inputs, prediction_type="RawFormulaVal", thread_count=threads)
-        found = np.asarray(raw, dtype=np.float64).reshape(len(X), -1)
-        return activate(_spread(found, self.columns, self.problem), self.problem.task)
-
-    def save(self, folder: Path) -> None:
-        self.model.save_model(str(folder / "model.cbm"))
-        (folder / "catboost.json").write_text(json.dumps({"columns": self.columns, "rounds": self.rounds}))
-
-    def _inputs(self, X: Matrix) -> Any:
-        return _features(X, self._numbers, self._categories)
+_ABSENT = -30.0  # the raw score of a class that no row has
+_UNKNOWN = -1
 
 
 class CatBoostFamily:
     """Boosting of symmetric trees with target statistics (Prokhorenkova et al., NeurIPS 2018)."""
 
     name = "catboost"
-    cost = Cost(per_round=3.0, slow_start=1.0)
+    cost = Cost(per_round=8.0)  # three a round, and about so many times more rounds
+    merges = True
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
     ) -> Model:
-        columns = (0,) if problem.task == "regression" else tuple(np.unique(rows.y).astype(int).tolist())
+        columns = [0] if problem.task == "regression" else np.unique(rows.y).astype(int).tolist()
         if len(columns) == 1 and problem.task != "regression":
             raise ValueError("CatBoost needs rows of two classes")
         settings = {
@@ -67,60 +51,132 @@ class CatBoostFamily:
             "allow_writing_files": False,
             "verbose": False,
             **params,
+            "max_ctr_complexity": 1,
+            "grow_policy": "SymmetricTree",
+            "depth": min(params.get("depth", 6), MAX_DEPTH),
         }
-        numbers, categories = _split(problem)
-        train = cb.Pool(_features(rows.X, numbers, categories), rows.y)
+        train = cb.Pool(_features(rows.X, problem), rows.y)
         extra: dict[str, Any] = {}
         if valid is not None:
             known = np.isin(valid.y, columns) if problem.task == "multiclass" else np.ones(len(valid.y), bool)
-            held = _features(valid.X[known], numbers, categories)
-            extra = {"eval_set": cb.Pool(held, valid.y[known]), "early_stopping_rounds": _PATIENCE}
+            held = cb.Pool(_features(valid.X[known], problem), valid.y[known])
+            extra = {"eval_set": held, "early_stopping_rounds": _PATIENCE}
         model = cb.CatBoost(settings)
         try:
             model.fit(train, callbacks=[_StopAt(problem)], **extra)
         except cb.CatBoostError as err:
             raise ValueError(str(err)) from None  # theirs does not survive the way between processes
-        return CatBoostModel(model, problem, columns=columns, rounds=int(model.tree_count_ or 1))
+        return _Translation(model, train, problem, columns, settings["depth"]).model()
 
     def load(self, problem: Problem, folder: Path) -> Model:
-        stored = json.loads((folder / "catboost.json").read_text())
-        model = cb.CatBoost().load_model(str(folder / "model.cbm"))
-        return CatBoostModel(model, problem, columns=tuple(stored["columns"]), rounds=stored["rounds"])
+        return load_symmetric(folder, problem.task)
 
     def merge(self, models: Sequence[Any]) -> Model:
-        first = models[0]
-        if any(m.columns != first.columns for m in models):
-            raise ValueError("folds with different classes do not merge")
-        merged = cb.sum_models([m.model for m in models], weights=[1 / len(models)] * len(models))
-        rounds = round(float(np.mean([m.rounds for m in models])))
-        return CatBoostModel(merged, first.problem, columns=first.columns, rounds=rounds)
+        return merge_symmetric(models)
 
 
-def _split(problem: Problem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    sizes = np.asarray(problem.sizes)
-    return np.flatnonzero(sizes == 0), np.flatnonzero(sizes > 0)
-
-
-def _features(X: Matrix, numbers: NDArray[np.int64], categories: NDArray[np.int64]) -> Any:
+def _features(X: Matrix, problem: Problem) -> Any:
     """Return the rows as CatBoost takes them without pandas: floats, and categories as text."""
+    sizes = np.asarray(problem.sizes)
+    numbers, categories = np.flatnonzero(sizes == 0), np.flatnonzero(sizes > 0)
     if not len(categories):
         return np.ascontiguousarray(X, dtype=np.float32)
-    codes = np.nan_to_num(X[:, categories], nan=-1).astype(np.int64)
-    texts = codes.astype("S5").astype(object)
+    codes = np.nan_to_num(X[:, categories], nan=_UNKNOWN).astype(np.int64)
     floats = np.ascontiguousarray(X[:, numbers], dtype=np.float32) if len(numbers) else None
-    return cb.FeaturesData(num_feature_data=floats, cat_feature_data=texts)
+    return cb.FeaturesData(num_feature_data=floats, cat_feature_data=codes.astype("S5").astype(object))
 
 
-def _spread(raw: NDArray[np.float64], columns: tuple[int, ...], problem: Problem) -> NDArray[np.float64]:
-    """Put the classes that were seen into their score columns."""
-    if problem.task != "multiclass":
-        return raw
-    if len(columns) == 2 and raw.shape[1] == 1:
-        raw = np.hstack([-raw, raw]) / 2
-    full = np.full((len(raw), problem.n_classes), _ABSENT)
-    full += raw.min(axis=1, keepdims=True)
-    full[:, columns] = raw
-    return full
+@dataclass(frozen=True, slots=True)
+class _Translation:
+    """A fitted model on its way to arrays; `columns` are the classes that it saw."""
+
+    booster: cb.CatBoost
+    pool: Any
+    problem: Problem
+    columns: list[int]
+    depth: int
+
+    def model(self) -> SymmetricModel:
+        stored, problem = self._json(), self.problem
+        scale, bias = stored["scale_and_bias"]
+        if scale != 1:
+            raise ValueError("a scaled CatBoost model cannot be translated")
+        base = self._spread(np.asarray([bias], dtype=np.float64))[0]
+        if problem.task == "multiclass":
+            base[[c for c in range(problem.width) if c not in self.columns]] = _ABSENT
+        trees = stored["oblivious_trees"]
+        column = np.zeros((len(trees), MAX_DEPTH), np.int32)
+        border = np.full((len(trees), MAX_DEPTH), np.inf, np.float32)
+        leaves = np.zeros((len(trees), 2**self.depth, problem.width))
+        asked: list[tuple[int, int, NDArray[np.uint8]]] = []
+        numbers = np.flatnonzero(np.asarray(problem.sizes) == 0)
+        sets = self._category_sets()
+        for t, tree in enumerate(trees):
+            splits = tree["splits"] or []
+            for place, split in enumerate(splits):
+                if split["split_type"] == "FloatFeature":
+                    column[t, place] = numbers[split["float_feature_index"]]
+                    border[t, place] = split["border"]
+                else:
+                    asked.append((t * MAX_DEPTH + place, *sets[t][place]))
+            values = np.asarray(tree["leaf_values"], dtype=np.float64).reshape(2 ** len(splits), -1)
+            leaves[t, : len(values)] = self._spread(values)
+        lengths = [len(yes) for _, _, yes in asked]
+        forest = Forest(
+            column=column,
+            border=border,
+            place=np.asarray([place for place, _, _ in asked], np.int64),
+            asked=np.asarray([c for _, c, _ in asked], np.int64),
+            start=np.cumsum([0, *lengths[:-1]]).astype(np.int64)[: len(asked)],
+            yes=np.concatenate([np.zeros(0, np.uint8), *(yes for _, _, yes in asked)]),
+            leaves=leaves.reshape(-1, problem.width),
+            fill=self._fill(stored),
+            base=base,
+        )
+        return SymmetricModel(forest, problem.task, len(trees))
+
+    def _json(self) -> Any:
+        with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
+            path = Path(folder) / "model.json"
+            self.booster.save_model(str(path), format="json", pool=self.pool)
+            return json.loads(path.read_text())
+
+    def _spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Put raw scores ``(n, seen)`` into all score columns: of two of several classes one is kept."""
+        if self.problem.task != "multiclass":
+            return values
+        if values.shape[1] == 1:
+            values = np.hstack([-values, values]) / 2
+        full = np.zeros((len(values), self.problem.width))
+        full[:, self.columns] = values
+        return full
+
+    def _fill(self, stored: Any) -> NDArray[np.float32]:
+        """Return what missing values become: a code of their own, or a number on the side they take."""
+        fill = np.asarray([float(s) if s > 0 else -np.inf for s in self.problem.sizes], dtype=np.float32)
+        numbers = np.flatnonzero(np.asarray(self.problem.sizes) == 0)
+        for known in stored["features_info"].get("float_features", []):
+            if known.get("nan_value_treatment") == "AsTrue":
+                fill[numbers[known["feature_index"]]] = np.inf
+        return fill
+
+    def _category_sets(self) -> list[dict[int, tuple[int, NDArray[np.uint8]]]]:
+        """Return for each tree and place the category column asked about, and by code whether it says yes."""
+        sizes = self.problem.sizes
+        columns = [c for c, size in enumerate(sizes) if size > 0]
+        found: list[dict[int, tuple[int, NDArray[np.uint8]]]] = [{} for _ in range(self.booster.tree_count_)]
+        for column in columns:
+            codes = np.arange(sizes[column] + 1)
+            probes = np.zeros((len(codes), len(sizes)), dtype=np.float32)
+            probes[:, column] = np.where(codes == sizes[column], np.nan, codes)
+            leaves = np.asarray(self.booster.calc_leaf_indexes(_features(probes, self.problem)), np.int64)
+            for tree, indices in enumerate(leaves.T):
+                for place in range(MAX_DEPTH):
+                    bits = ((indices >> place) & 1).astype(np.uint8)
+                    # a place that no category changes says the same to all, whichever column is asked
+                    if place not in found[tree] or bits.any() != bits.all():
+                        found[tree][place] = (column, bits)
+        return found
 
 
 class _StopAt:

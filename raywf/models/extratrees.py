@@ -20,7 +20,8 @@ class ExtraTreesFamily:
     """Extremely randomised trees (Geurts, Ernst and Wehenkel, Machine Learning 2006)."""
 
     name = "extratrees"
-    cost = Cost(per_round=0.0, whole=1.2, slow_start=0.0)
+    cost = Cost(per_round=0.0, whole=1.2)
+    merges = True
 
     def fit(
         self,

@@ -59,12 +59,13 @@ class Cost:
     """What a fit costs beside one of LightGBM with 50 leaves on the same rows and columns.
 
     `per_round` is the price of a boosting round or epoch in LightGBM rounds; `whole` that of a fit whose
-    length is fixed, in fits of LightGBM at a learning rate of 0.1. `slow_start` scales the rounds needed.
+    length is fixed, in fits of LightGBM at a learning rate of 0.1. `bag` is the share of the time for one row
+    that each further fold's model adds when it is merged in.
     """
 
     per_round: float
     whole: float = 0.0
-    slow_start: float = 1.0
+    bag: float = 0.85
 
 
 class Model(Protocol):
@@ -85,10 +86,11 @@ class Model(Protocol):
 
 
 class Family(Protocol):
-    """One model library's way to fit and load."""
+    """One model library's way to fit and load; `merges` says whether `merge` gives one model of several."""
 
     name: str
     cost: Cost
+    merges: bool
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
@@ -100,6 +102,10 @@ class Family(Protocol):
         """Load what `Model.save` wrote."""
         ...
 
-    def merge(self, models: Sequence[Any]) -> Model | None:
-        """Return one model that answers as the mean of the models' raw scores; None if they do not merge."""
+    def merge(self, models: Sequence[Any]) -> Model:
+        """Return one model that answers as the mean of the models' raw scores.
+
+        Raises:
+            ValueError: if they do not merge.
+        """
         ...

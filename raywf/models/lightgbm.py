@@ -19,7 +19,8 @@ class LightGBMFamily:
     """Gradient boosting by leaf-wise histograms (Ke et al., NeurIPS 2017)."""
 
     name = "lightgbm"
-    cost = Cost(per_round=1.0, slow_start=1.0)
+    cost = Cost(per_round=1.0)
+    merges = True
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int

@@ -43,6 +43,7 @@ class LinearFamily:
 
     name = "linear"
     cost = Cost(per_round=0.0, whole=0.3)
+    merges = False
 
     def fit(
         self,
@@ -70,8 +71,8 @@ class LinearFamily:
         arrays = load_file(folder / "model.safetensors")
         return LinearModel(design_from(arrays), arrays["weights"], arrays["intercept"], problem.task)
 
-    def merge(self, models: Sequence[Any]) -> Model | None:
-        return None  # each fold scales its inputs otherwise, and fitting again is nearly free
+    def merge(self, models: Sequence[Any]) -> Model:
+        raise ValueError("each fold scales its inputs otherwise")
 
 
 def _certain(seen: int, width: int, problem: Problem) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -33,6 +33,7 @@ class PriorFamily:
 
     name = "prior"
     cost = Cost(per_round=0.0)
+    merges = True
 
     def fit(
         self,

@@ -55,6 +55,7 @@ class TorchNetFamily:
 
     name = "torch"
     cost = Cost(per_round=0.0, whole=6.0)
+    merges = False
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
@@ -77,8 +78,8 @@ class TorchNetFamily:
         center, spread = (float(v) for v in arrays["scale"])
         return TorchNetModel(design_from(arrays), layers, center, spread, problem.task)
 
-    def merge(self, models: Sequence[Any]) -> Model | None:
-        return None  # each fold scales its inputs otherwise
+    def merge(self, models: Sequence[Any]) -> Model:
+        raise ValueError("each fold scales its inputs otherwise")
 
 
 class _AdamW:

@@ -56,6 +56,9 @@ class TreeModel:
         self._base = np.asarray(output.base, dtype=np.float64)
         self._fill = np.asarray(output.fill, dtype=np.float32) if output.fill else None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TreeModel, (self.text, self.output, self.rounds)
+
     def predict(self, X: Matrix) -> Scores:
         filled = X if self._fill is None else np.where(np.isnan(X), self._fill, X)
         filled = np.ascontiguousarray(filled, dtype=np.float32)

@@ -26,7 +26,8 @@ class XGBoostFamily:
     """
 
     name = "xgboost"
-    cost = Cost(per_round=1.3, slow_start=1.0)
+    cost = Cost(per_round=1.3)
+    merges = True
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
@@ -49,7 +50,9 @@ class XGBoostFamily:
         booster = xgb.train(
             settings, train, rounds or _MAX_ROUNDS, verbose_eval=False, callbacks=[_StopAt(problem)], **extra
         )
-        best = booster.best_iteration + 1 if valid is not None else booster.num_boosted_rounds()
+        best = booster.num_boosted_rounds()
+        if valid is not None and booster.attr("best_iteration") is not None:
+            best = booster.best_iteration + 1
         return _translate(booster[:best], problem, best)
 
     def load(self, problem: Problem, folder: Path) -> Model:

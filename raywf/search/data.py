@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,9 @@ from raywf.models.family import Rows
 
 Index = NDArray[np.int64]
 _MIN_FIT_ROWS = 20
+_FEWEST_FOLDS = 2
+_HOLD_OUT = 5  # one fold is a fifth of the rows
+REPEATED = 8  # folds a shuffle, where there are several shuffles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +39,12 @@ class SearchData:
 
     `gate` are the rows that no fold touches: the newest block, or a stable share by key hash where there is
     no time. `rest` are all others; where there are times, those whose labels were known when it began.
-    `times` are microseconds since 1970, shape ``(n_rows,)``, or None.
+    `times` and `known` (when the label was) are microseconds since 1970, shape ``(n_rows,)``, or None.
     """
 
     rows: Rows
     times: Index | None
+    known: Index | None
     folds: tuple[Fold, ...]
     gate: Index
     rest: Index
@@ -49,46 +54,78 @@ class SearchData:
 
 
 def prepare_data(
-    snapshot: Snapshot, table: pa.Table, *, search: SearchSettings, gate: GateSettings
+    snapshot: Snapshot, table: pa.Table, *, search: SearchSettings, gate: GateSettings | None
 ) -> tuple[SearchData, Encoder]:
-    """Encode a snapshot's table and lay out the gate block and the folds.
+    """Encode a snapshot's table and lay out the gate block (none without `gate`) and the folds.
 
     Raises:
         SearchError: if there are too few rows for the folds.
     """
     encoder = fit_encoder(table, snapshot.columns)
     labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
-    times = None
-    if snapshot.has_time:
-        times = np.asarray(table.column("__time").cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())
-    keys = np.asarray(table.column("__key").to_numpy())
-    known = None
-    if "__label_time" in table.column_names:
-        stamps = table.column("__label_time").cast(pa.timestamp("us", "UTC"))
-        known = np.asarray(stamps.cast(pa.int64()).to_numpy())
-    if times is None:
-        held = hashed_share(keys, gate.newest, seed=0)
-        rest = np.flatnonzero(~held)
-        folds = _shuffled_folds(labels, rest, search, classes=len(snapshot.classes))
-    else:
-        held = newest_block(times, gate)
-        known = times if known is None else known
-        begins = times[held].min() if held.any() else times.min()
-        rest = np.flatnonzero(~held & (known <= begins))
-        folds = _ordered_folds(times, known, rest, search)
-    if min(len(f.fit) for f in folds) < _MIN_FIT_ROWS:
-        raise SearchError(f"{len(labels)} rows are too few for {search.folds} folds; lower search.folds")
+    times, known = _instants(table, "__time"), _instants(table, "__label_time")
+    if not snapshot.has_time:
+        times = known = None
+    elif known is None:
+        known = times
+    held, rest = _gate_rows(table, times, known, gate)
     data = SearchData(
         rows=Rows(encoder.table(table), labels),
         times=times,
-        folds=folds,
+        known=known,
+        folds=(),
         gate=np.flatnonzero(held),
         rest=rest,
         task=snapshot.task,
         n_classes=len(snapshot.classes),
         sizes=encoder.sizes,
     )
-    return data, encoder
+    return with_folds(data, search, search.folds or _FEWEST_FOLDS), encoder
+
+
+def with_folds(data: SearchData, search: SearchSettings, count: int) -> SearchData:
+    """Return the data with so many folds.
+
+    Where there is no time, one is a single hold-out of a fifth of the rows, and a multiple of `REPEATED` are
+    several shuffles' folds: each row is then scored once a shuffle.
+
+    Raises:
+        SearchError: if there are too few rows for them.
+    """
+    if data.times is None or data.known is None:
+        repeats = count // REPEATED if count % REPEATED == 0 else 1
+        each = count // repeats if count > 1 else _HOLD_OUT
+        folds = tuple(
+            fold
+            for repeat in range(repeats)
+            for fold in _shuffled_folds(data, search.seed + 100 * repeat, count=each)
+        )[:count]
+    else:
+        folds = _ordered_folds(data.times, data.known, data.rest, search, count=count)
+    if min(len(f.fit) for f in folds) < _MIN_FIT_ROWS:
+        raise SearchError(f"{len(data.rows.y)} rows are too few for {count} folds; lower search.folds")
+    return dataclasses.replace(data, folds=folds)
+
+
+def _instants(table: pa.Table, name: str) -> Index | None:
+    if name not in table.column_names:
+        return None
+    return np.asarray(table.column(name).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())
+
+
+def _gate_rows(
+    table: pa.Table, times: Index | None, known: Index | None, gate: GateSettings | None
+) -> tuple[NDArray[np.bool_], Index]:
+    if gate is None:
+        held = np.zeros(table.num_rows, dtype=bool)
+    elif times is None:
+        held = hashed_share(np.asarray(table.column("__key").to_numpy()), gate.newest, seed=0)
+    else:
+        held = newest_block(times, gate)
+    fitted = ~held
+    if times is not None and known is not None and held.any():
+        fitted &= known <= times[held].min()
+    return held, np.flatnonzero(fitted)
 
 
 def newest_block(times: Index, gate: GateSettings) -> NDArray[np.bool_]:
@@ -112,7 +149,9 @@ def hashed_share(keys: Index, share: float, *, seed: int) -> NDArray[np.bool_]:
     return np.asarray(mixed < np.uint64(int(share * (2**64 - 1))))
 
 
-def _ordered_folds(times: Index, known: Index, rest: Index, search: SearchSettings) -> tuple[Fold, ...]:
+def _ordered_folds(
+    times: Index, known: Index, rest: Index, search: SearchSettings, *, count: int
+) -> tuple[Fold, ...]:
     """Forward chaining: the newer half in equal blocks, each scored by fits on rows that lie before its
     start less the purge and whose labels were known by then.
 
@@ -121,7 +160,7 @@ def _ordered_folds(times: Index, known: Index, rest: Index, search: SearchSettin
     order = rest[np.argsort(times[rest], kind="stable")]
     ordered = times[order]
     purge = search.purge // timedelta(microseconds=1)
-    edges = np.linspace(len(order) // 2, len(order), search.folds + 1).astype(int)
+    edges = np.linspace(len(order) // 2, len(order), count + 1).astype(int)
     folds = []
     for start, end in itertools.pairwise(edges):
         if start >= len(order) or end <= start:
@@ -129,22 +168,18 @@ def _ordered_folds(times: Index, known: Index, rest: Index, search: SearchSettin
         before = order[: np.searchsorted(ordered, ordered[start] - purge, side="left")]
         folds.append(Fold(fit=before[known[before] <= ordered[start]], score=order[start:end]))
     if not folds:
-        raise SearchError(f"{len(rest)} rows are too few for {search.folds} folds; lower search.folds")
+        raise SearchError(f"{len(rest)} rows are too few for {count} folds; lower search.folds")
     return tuple(folds)
 
 
-def _shuffled_folds(
-    labels: NDArray[np.float64], rest: Index, search: SearchSettings, *, classes: int
-) -> tuple[Fold, ...]:
-    """Shuffled folds, stratified by class (by rank of the value for regression)."""
-    shuffle = np.random.default_rng(search.seed).permutation(rest)
-    order = shuffle[np.argsort(labels[shuffle], kind="stable")]
-    place = np.arange(len(order)) % search.folds
-    if not classes:
-        place = np.random.default_rng(search.seed + 1).permutation(place)
-    return tuple(
-        Fold(fit=np.sort(order[place != k]), score=np.sort(order[place == k])) for k in range(search.folds)
-    )
+def _shuffled_folds(data: SearchData, seed: int, *, count: int) -> tuple[Fold, ...]:
+    """Shuffled folds, stratified by class."""
+    shuffle = np.random.default_rng(seed).permutation(data.rest)
+    order = shuffle[np.argsort(data.rows.y[shuffle], kind="stable")]
+    place = np.arange(len(order)) % count
+    if not data.n_classes:
+        place = np.random.default_rng(seed + 1).permutation(place)
+    return tuple(Fold(fit=np.sort(order[place != k]), score=np.sort(order[place == k])) for k in range(count))
 
 
 def newest_instant(table: pa.Table) -> datetime | None:

@@ -1,10 +1,12 @@
-"""What each finished trial left behind, below ``sweeps/<id>/trials``: a search resumes from it."""
+"""What trials leave behind, fold by fold, below ``sweeps/<id>/trials``: a search resumes from it."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,33 +16,101 @@ from raywf.core.codec import decode, encode
 from raywf.core.records import Sweep, Trial
 from raywf.core.store import Store
 
-OutOfFold = tuple[NDArray[np.float32], ...]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldResult:
+    """One fold of a trial: its scores ``(n_rows, k)`` of the held rows, and what it took.
+
+    `row_s` is the time that the fold's model takes for one row, in seconds.
+    """
+
+    scores: NDArray[np.float32]
+    loss: float
+    rounds: int
+    seconds: float
+    row_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Finished trials with their out-of-fold scores (one array a fold), and the sweep made of them."""
+    """Trials with their folds, and the sweep made of them."""
 
     root: str
     sweep_id: str
 
-    def record(self, trial: Trial, scores: OutOfFold) -> None:
-        """Keep a finished trial, whole or not at all; doing so again changes nothing."""
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {f"fold{i}": fold for i, fold in enumerate(scores)}
-        np.savez(buffer, trial=np.frombuffer(json.dumps(encode(trial)).encode(), np.uint8), **arrays)
-        self._store.create(self._path(trial.id), buffer.getvalue())
+    def record_fold(
+        self, trial_id: str, number: int, result: FoldResult, *, model: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Keep a finished fold and its model's files by name; doing so again changes nothing."""
+        if model:
+            arrays: dict[str, Any] = {k: np.frombuffer(v, np.uint8) for k, v in model.items()}
+            self._store.create(self._path(trial_id, f"model-{number}.npz"), _packed(arrays))
+        figures = {k: getattr(result, k) for k in _FIGURES}
+        text = np.frombuffer(json.dumps(figures).encode(), np.uint8)
+        packed = _packed({"scores": result.scores, "figures": text})
+        self._store.create(self._path(trial_id, f"fold-{number}.npz"), packed)
 
-    def find(self, trial_id: str) -> tuple[Trial, OutOfFold] | None:
-        """Return a finished trial and its scores, or None."""
+    def fold(self, trial_id: str, number: int) -> FoldResult | None:
+        """Return a finished fold, or None."""
+        arrays = self._arrays(self._path(trial_id, f"fold-{number}.npz"))
+        if arrays is None:
+            return None
+        return FoldResult(scores=arrays["scores"], **json.loads(arrays["figures"].tobytes()))
+
+    def write_model(self, trial_id: str, number: int, folder: Path) -> None:
+        """Write the files of a fold's model into an existing folder.
+
+        Raises:
+            FileNotFoundError: if none were kept.
+        """
+        path = self._path(trial_id, f"model-{number}.npz")
+        arrays = self._arrays(path)
+        if arrays is None:
+            raise FileNotFoundError(path)
+        for name, array in arrays.items():
+            (folder / name).write_bytes(array.tobytes())
+
+    def folds(self, trial_id: str, count: int) -> tuple[FoldResult, ...]:
+        """Return a trial's finished folds, from the first up to the first that is missing."""
+        found = []
+        for number in range(count):
+            result = self.fold(trial_id, number)
+            if result is None:
+                break
+            found.append(result)
+        return tuple(found)
+
+    def record(self, trial: Trial) -> None:
+        """Keep the record of a trial that has ended; doing so again changes nothing."""
+        self._store.create(self._trial_path(trial.id), json.dumps(encode(trial)).encode())
+
+    def find(self, trial_id: str) -> Trial | None:
+        """Return a trial that has ended, or None."""
         try:
-            data = self._store.read(self._path(trial_id))
+            return decode(Trial, json.loads(self._store.read(self._trial_path(trial_id))))
         except FileNotFoundError:
             return None
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            trial = decode(Trial, json.loads(arrays["trial"].tobytes()))
-            folds = sorted((name for name in arrays.files if name != "trial"), key=lambda n: int(n[4:]))
-            return trial, tuple(arrays[name] for name in folds)
+
+    def trials(self) -> tuple[Trial, ...]:
+        """Return every trial that has ended, by id."""
+        names = (Path(name).name for name in self._store.list(f"sweeps/{self.sweep_id}/trials"))
+        found = (self.find(name.removesuffix(".json")) for name in sorted(names) if name.endswith(".json"))
+        return tuple(t for t in found if t is not None)
+
+    def settle(self, name: str, value: dict[str, float]) -> dict[str, float]:
+        """Return what the sweep settled under a name: the first value, which a resumed search finds again."""
+        path = f"sweeps/{self.sweep_id}/{name}.json"
+        self._store.create(path, json.dumps(value).encode())
+        found: dict[str, float] = json.loads(self._store.read(path))
+        return found
+
+    def settled(self, name: str) -> dict[str, float] | None:
+        """Return what was settled, or None."""
+        try:
+            found: dict[str, float] = json.loads(self._store.read(f"sweeps/{self.sweep_id}/{name}.json"))
+        except FileNotFoundError:
+            return None
+        return found
 
     def write_sweep(self, sweep: Sweep) -> None:
         """Keep the sweep's record."""
@@ -57,5 +127,25 @@ class Ledger:
     def _store(self) -> Store:
         return Store(self.root)
 
-    def _path(self, trial_id: str) -> str:
-        return f"sweeps/{self.sweep_id}/trials/{trial_id}.npz"
+    def _arrays(self, path: str) -> dict[str, Any] | None:
+        try:
+            data = self._store.read(path)
+        except FileNotFoundError:
+            return None
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def _trial_path(self, trial_id: str) -> str:
+        return f"sweeps/{self.sweep_id}/trials/{trial_id}.json"
+
+    def _path(self, trial_id: str, name: str) -> str:
+        return f"sweeps/{self.sweep_id}/trials/{trial_id}/{name}"
+
+
+_FIGURES = ("loss", "rounds", "seconds", "row_s")
+
+
+def _packed(arrays: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

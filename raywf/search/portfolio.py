@@ -1,4 +1,4 @@
-"""The ordered configurations that a search tries first: strong and cheap ones before the rest.
+"""The ordered configurations that a search tries first, and their neighbours for the time that is left.
 
 Values are starting points published under Apache-2.0 by pytabkit ("TD" defaults, arXiv 2407.04491) and
 AutoGluon's 2025 portfolio, with learning rates raised for budgets of seconds.
@@ -6,14 +6,18 @@ AutoGluon's 2025 portfolio, with learning rates raised for budgets of seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from raywf.core.ids import stable_id
 from raywf.core.records import Sweep, Trial
 from raywf.core.settings import SearchSettings
+from raywf.models.families import is_installed
 
-_FOREST_MAX_ROWS = 60_000
+_MOST_ROWS = {"extratrees": 20_000, "torch": 60_000}
+_MAX_RATE = 0.12
 
 _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     (
@@ -28,6 +32,30 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     (
+        "catboost",
+        {
+            "learning_rate": 0.08,
+            "depth": 6,
+            "l2_leaf_reg": 3.0,
+            "random_strength": 0.8,
+            "one_hot_max_size": 15,
+            "max_ctr_complexity": 1,
+        },
+    ),
+    (
+        "lightgbm",
+        {
+            "learning_rate": 0.04,
+            "num_leaves": 39,
+            "min_data_in_leaf": 3,
+            "extra_trees": True,
+            "feature_fraction": 0.46,
+            "lambda_l1": 0.24,
+            "lambda_l2": 0.36,
+        },
+    ),
+    ("linear", {}),
+    (
         "xgboost",
         {
             "learning_rate": 0.08,
@@ -37,25 +65,12 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "subsample": 0.65,
         },
     ),
-    ("linear", {}),
-    (
-        "lightgbm",
-        {
-            "learning_rate": 0.05,
-            "num_leaves": 39,
-            "min_data_in_leaf": 5,
-            "extra_trees": True,
-            "feature_fraction": 0.46,
-            "lambda_l1": 0.24,
-            "lambda_l2": 0.36,
-        },
-    ),
     (
         "lightgbm",
         {"learning_rate": 0.1, "num_leaves": 8, "feature_fraction": 0.9, "lambda_l1": 1.0, "lambda_l2": 1.0},
     ),
     ("torch", {"hidden": [128, 64], "epochs": 12, "lr": 0.002}),
-    ("extratrees", {"n_estimators": 100, "min_samples_leaf": 5}),
+    ("extratrees", {"n_estimators": 100, "min_samples_leaf": 3, "max_features": 0.5}),
     (
         "lightgbm",
         {
@@ -66,6 +81,16 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "feature_fraction": 0.4,
             "lambda_l1": 0.77,
             "lambda_l2": 1.6,
+        },
+    ),
+    (
+        "catboost",
+        {
+            "learning_rate": 0.06,
+            "depth": 8,
+            "l2_leaf_reg": 5.0,
+            "one_hot_max_size": 4,
+            "max_ctr_complexity": 1,
         },
     ),
     (
@@ -81,9 +106,35 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     ("linear", {"C": 0.02, "alpha": 30.0}),
-    ("extratrees", {"n_estimators": 150, "min_samples_leaf": 2, "max_features": 0.5}),
     ("torch", {"hidden": [256], "epochs": 16, "lr": 0.004, "dropout": 0.3}),
 )
+
+# what a neighbour may change: the bounds of each number
+_RANGES: dict[str, tuple[float, float]] = {
+    "learning_rate": (0.02, _MAX_RATE),
+    "num_leaves": (4, 255),
+    "max_leaves": (8, 255),
+    "max_depth": (3, 10),
+    "depth": (4, 9),
+    "min_data_in_leaf": (1, 100),
+    "min_child_weight": (0.5, 20),
+    "min_samples_leaf": (1, 20),
+    "feature_fraction": (0.3, 1.0),
+    "colsample_bylevel": (0.3, 1.0),
+    "colsample_bytree": (0.3, 1.0),
+    "max_features": (0.2, 1.0),
+    "bagging_fraction": (0.5, 1.0),
+    "subsample": (0.5, 1.0),
+    "lambda_l1": (0.01, 4.0),
+    "lambda_l2": (0.01, 8.0),
+    "l2_leaf_reg": (0.5, 20.0),
+    "random_strength": (0.1, 3.0),
+    "C": (0.005, 10.0),
+    "alpha": (0.1, 300.0),
+    "lr": (0.0005, 0.01),
+    "dropout": (0.0, 0.5),
+}
+_STEP = 0.4  # standard deviation of a neighbour's log factors
 
 
 def trial_id(family: str, params: dict[str, Any]) -> str:
@@ -95,20 +146,55 @@ def trial_id(family: str, params: dict[str, Any]) -> str:
     return f"{family}-{stable_id(family, params, length=8)}"
 
 
-def plan_trials(settings: SearchSettings, *, rows: int, warm: Sweep | None = None) -> tuple[Trial, ...]:
-    """Return the trials to run in order: the former sweep's members, then the portfolio."""
+def make_trial(family: str, params: dict[str, Any]) -> Trial:
+    """Return a trial that has not begun."""
+    return Trial(id=trial_id(family, params), family=family, params=params, status="pending")
+
+
+def plan_trials(
+    settings: SearchSettings, *, rows: int, warm: Sweep | None = None, speed: float = 1.0
+) -> tuple[Trial, ...]:
+    """Return the trials to run in order: the former sweep's members, then the portfolio.
+
+    `speed` raises the portfolio's learning rates, where the budget would fit too few of them.
+    """
     wanted: list[tuple[str, dict[str, Any]]] = []
     if warm is not None:
         ranked = sorted(warm.members, key=lambda m: -m.weight)
-        wanted += [(m.family, m.params) for m in ranked if m.family in settings.families]
-    wanted += [
-        (family, params)
-        for family, params in _CONFIGURATIONS
-        if family in settings.families and (family != "extratrees" or rows <= _FOREST_MAX_ROWS)
-    ]
-    unique = {trial_id(family, params): (family, params) for family, params in wanted}
-    return _pending(list(unique.items())[: settings.trials])
+        wanted += [(m.family, m.params) for m in ranked]
+    wanted += [(family, _faster(params, speed)) for family, params in _CONFIGURATIONS]
+    made = (
+        make_trial(family, params)
+        for family, params in wanted
+        if family in settings.families and is_installed(family) and rows <= _MOST_ROWS.get(family, rows)
+    )
+    return tuple({t.id: t for t in made}.values())[: settings.trials]
 
 
-def _pending(chosen: Iterable[tuple[str, tuple[str, dict[str, Any]]]]) -> tuple[Trial, ...]:
-    return tuple(Trial(id=i, family=f, params=p, status="pending") for i, (f, p) in chosen)
+def neighbour(done: Sequence[Trial], number: int, *, seed: int) -> Trial | None:
+    """Return the `number`-th trial beside the best finished ones: one of them with its numbers shaken.
+
+    The best is chosen most often; None if nothing can be changed.
+    """
+    ranked = sorted((t for t in done if _changeable(t.params)), key=lambda t: np.mean(t.fold_losses))[:4]
+    if not ranked:
+        return None
+    draw = np.random.default_rng((seed, number))
+    base = ranked[min(int(draw.geometric(0.45)) - 1, len(ranked) - 1)]
+    params = dict(base.params)
+    for name in _changeable(params):
+        low, high = _RANGES[name]
+        value = float(np.clip(params[name] * np.exp(_STEP * draw.normal()), low, high))
+        params[name] = round(value) if isinstance(params[name], int) else float(f"{value:.4g}")
+    return make_trial(base.family, params)
+
+
+def _changeable(params: dict[str, Any]) -> list[str]:
+    return [k for k, v in params.items() if k in _RANGES and not isinstance(v, bool) and v]
+
+
+def _faster(params: dict[str, Any], speed: float) -> dict[str, Any]:
+    if "learning_rate" not in params:
+        return dict(params)
+    rate = max(params["learning_rate"], min(_MAX_RATE, params["learning_rate"] * speed))
+    return {**params, "learning_rate": float(f"{rate:.3g}")}

@@ -1,7 +1,9 @@
-"""Fits an ensemble's members on given rows, one Ray task a member, and writes the bundle."""
+"""Makes an ensemble's members, by fitting them or of their folds' models, one Ray task each; the bundle."""
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ from raywf.models.encoding import Encoder
 from raywf.models.families import family
 from raywf.models.family import Model, Problem
 from raywf.search.data import SearchData
+from raywf.search.ledger import Ledger
 from raywf.search.niceness import yield_cpu
 
 _REFERENCE_ROWS = 24
@@ -36,28 +39,34 @@ class Recipe:
     threads: int
     deadline: float
     seed: int
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A member's model, and whether it is whole: not cut short by the deadline."""
+
+    model: Model
+    whole: bool
 
 
 def start_fits(recipe: Recipe, data: Any, index: NDArray[np.int64] | None) -> list[Any]:
-    """Start fitting each member on the rows at `index` (None: all); return the tasks' references.
+    """Start making each member; return the references of what the tasks give: a `Made` each.
 
-    `data` is the object reference of the `SearchData`.
+    A member of folds is merged of their models, another is fitted on the rows at `index` (None: all). `data`
+    is the object reference of the `SearchData`.
     """
-    task = ray.remote(num_cpus=recipe.threads, max_retries=2)(_fit)
+    fit = ray.remote(num_cpus=recipe.threads, max_retries=2)(_fit)
+    merge = ray.remote(num_cpus=recipe.threads, max_retries=2)(_merge)
     rows = None if index is None else ray.put(index)
     return [
-        task.remote(data, rows, member, recipe.threads, recipe.deadline, recipe.seed)
+        merge.remote(data, member, recipe.ledger) if member.folds else fit.remote(data, rows, member, recipe)
         for member in recipe.members
     ]
 
 
-def is_whole(recipe: Recipe, models: list[Model]) -> bool:
-    """Return whether no fit was cut short by the deadline."""
-    return all(m.rounds >= member.rounds for m, member in zip(models, recipe.members, strict=True))
-
-
 def finish_bundle(
-    recipe: Recipe, models: list[Model], table: pa.Table, *, folder: Path, fitted_until: datetime | None
+    recipe: Recipe, made: list[Made], table: pa.Table, *, folder: Path, fitted_until: datetime | None
 ) -> Bundle:
     """Write the bundle of the fitted members into `folder`."""
     snapshot = recipe.snapshot
@@ -79,7 +88,7 @@ def finish_bundle(
     draft = Draft(
         bundle=bundle,
         encoder=recipe.encoder,
-        models=tuple(models),
+        models=tuple(m.model for m in made),
         calibration=recipe.calibration,
         reference=reference,
     )
@@ -91,22 +100,26 @@ def loss_scale(labels: NDArray[np.float64]) -> float:
     return float(np.quantile(np.abs(labels - np.median(labels)), 0.99)) or 1.0
 
 
-def _fit(
-    data: SearchData,
-    index: NDArray[np.int64] | None,
-    member: Member,
-    threads: int,
-    deadline: float,
-    seed: int,
-) -> Model:
+def _fit(data: SearchData, index: NDArray[np.int64] | None, member: Member, recipe: Recipe) -> Made:
     yield_cpu()
     rows = data.rows if index is None else data.rows.take(index)
-    problem = Problem(
-        task=data.task,
-        n_classes=data.n_classes,
-        sizes=data.sizes,
-        threads=threads,
-        deadline=deadline,
-        seed=seed,
+    problem = dataclasses.replace(
+        _problem(data), threads=recipe.threads, deadline=recipe.deadline, seed=recipe.seed
     )
-    return family(member.family).fit(problem, rows, dict(member.params), valid=None, rounds=member.rounds)
+    model = family(member.family).fit(problem, rows, dict(member.params), valid=None, rounds=member.rounds)
+    return Made(model, not problem.is_over())
+
+
+def _merge(data: SearchData, member: Member, ledger: Ledger) -> Made:
+    yield_cpu()
+    made, problem = family(member.family), _problem(data)
+    models = []
+    for number in range(member.folds):
+        with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
+            ledger.write_model(member.trial_id, number, Path(folder))
+            models.append(made.load(problem, Path(folder)))
+    return Made(made.merge(models), True)
+
+
+def _problem(data: SearchData) -> Problem:
+    return Problem(task=data.task, n_classes=data.n_classes, sizes=data.sizes)

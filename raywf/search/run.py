@@ -15,29 +15,40 @@ from numpy.typing import NDArray
 
 from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
-from raywf.core.records import Bundle, Member, Snapshot, Sweep, Trial
-from raywf.core.settings import Workflow
-from raywf.models.calibration import Calibration, fit_calibration
-from raywf.search.data import SearchData, newest_instant, prepare_data
-from raywf.search.ensemble import keep_largest, select_ensemble
+from raywf.core.records import Bundle, Snapshot, Sweep
+from raywf.core.settings import SearchSettings, Workflow
+from raywf.models.family import Problem
+from raywf.search.choose import Bounds, choose
+from raywf.search.data import SearchData, newest_instant, prepare_data, with_folds
 from raywf.search.ledger import Ledger
+from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, measure_pace
 from raywf.search.portfolio import plan_trials
-from raywf.search.refit import Recipe, finish_bundle, is_whole, loss_scale, start_fits
+from raywf.search.queue import QueuePlan
+from raywf.search.refit import Recipe, finish_bundle, loss_scale, start_fits
 from raywf.search.trial import TrialPlan
 from raywf.search.tuning import Progress, run_trials
 
-_TRIAL_SHARE = 0.6
-_LAST_SHARE = 0.85
-_REFIT_GROWTH = 2.2
+_LAST_SHARE = 0.88
+_FIT_SHARE = 0.95
+_PROBE_SHARE, _PROBE_MAX_S = 0.04, 2.0
+_BAG_SHARE, _REFIT_SHARE = 0.85, 0.6  # of the budget for trials: merging is quick, fitting again is not
+_USED = 0.85  # of the slots' time that trials get to use, once their workers are up
+_START_S = 5.0  # until then
+_MAX_SPEED = 2.5
+_ORDERED_FOLDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchPlan:
-    """Which search: its id (the same id resumes), what it starts from, where bundles are written."""
+    """Which search: its id (the same id resumes), what it starts from, where bundles are written.
+
+    Without `hold_gate` no rows are kept aside: the bundle is fitted on all, and nothing can gate it.
+    """
 
     sweep_id: str
     folder: Path
     warm: Sweep | None = None
+    hold_gate: bool = True
     progress: Progress = field(default=lambda _trial: None)
 
 
@@ -66,20 +77,27 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     """
     start = time.time()
     settings = workflow.search
-    data, encoder = prepare_data(snapshot, table, search=settings, gate=workflow.gate)
-    shared = ray.put(data)
+    gate = workflow.gate if plan.hold_gate else None
+    data, encoder = prepare_data(snapshot, table, search=settings, gate=gate)
     ledger = Ledger(workflow.stores.root, plan.sweep_id)
+    pace = _pace(data, settings, ledger)
+    if settings.folds is None:
+        data = _with_affordable_folds(data, pace, settings, plan)
+    bag = data.times is None and len(data.folds) > 1
+    shared = ray.put(data)
     trial_plan = TrialPlan(
         metric=workflow.metric,
         threads=settings.trial_cpus,
-        deadline=start + _TRIAL_SHARE * settings.budget_s,
+        deadline=start + (_BAG_SHARE if bag else _REFIT_SHARE) * settings.budget_s,
         last_moment=start + _LAST_SHARE * settings.budget_s,
         seed=settings.seed,
         ledger=ledger,
+        keep_models=bag,
     )
-    wanted = plan_trials(settings, rows=len(data.rest), warm=plan.warm)
+    wanted = _queue(data, pace, settings, plan, deadline=trial_plan.deadline)
     trials, nodes = run_trials(shared, wanted, trial_plan, settings=settings, progress=plan.progress)
-    chosen = _choose(workflow, data, trials, ledger, left_s=start + settings.budget_s - time.time())
+    bounds = Bounds(row_ms=settings.row_ms, left_s=start + settings.budget_s - time.time(), bag=bag)
+    chosen = choose(data, trials, ledger, metric=workflow.metric, bounds=bounds)
     recipe = Recipe(
         snapshot=snapshot,
         members=chosen.members,
@@ -87,8 +105,9 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         encoder=encoder,
         loss_scale=loss_scale(data.rows.y) if snapshot.task == "regression" else None,
         threads=settings.trial_cpus,
-        deadline=start + 0.95 * settings.budget_s,
+        deadline=start + _FIT_SHARE * settings.budget_s,
         seed=settings.seed,
+        ledger=ledger,
     )
     proof, final = _refit(recipe, shared, data, table, folder=plan.folder)
     sweep = Sweep(
@@ -109,78 +128,75 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     return SearchResult(sweep=sweep, proof=proof, final=final, gate_rows=data.gate, nodes=nodes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chosen:
-    members: tuple[Member, ...]
-    calibration: Calibration | None
-    score: float
+def _pace(data: SearchData, settings: SearchSettings, ledger: Ledger) -> Pace:
+    """Measure in a worker how long fits take, on a sample of the rows; a resumed search finds it settled."""
+    settled = ledger.settled("pace")
+    if settled is not None:
+        return Pace(**settled)
+    index = data.rest
+    if len(index) > PROBE_ROWS:
+        index = np.random.default_rng(settings.seed).choice(index, PROBE_ROWS, replace=False)
+    problem = Problem(task=data.task, n_classes=data.n_classes, sizes=data.sizes, threads=settings.trial_cpus)
+    probe = ray.remote(num_cpus=settings.trial_cpus, max_retries=2)(measure_pace)
+    seconds = min(_PROBE_MAX_S, _PROBE_SHARE * settings.budget_s)
+    pace: Pace = ray.get(probe.remote(data.rows.take(index), problem, seconds=seconds, whole=len(data.rest)))
+    return Pace(**ledger.settle("pace", {"round_s": pace.round_s, "rounds": pace.rounds}))
 
 
-def _choose(
-    workflow: Workflow, data: SearchData, trials: list[Trial], ledger: Ledger, *, left_s: float
-) -> _Chosen:
-    """Weigh the finished trials' out-of-fold scores; drop the lightest members that time cannot refit."""
-    found = {t.id: kept for t in trials if t.status == "done" and (kept := ledger.find(t.id))}
-    if not found:
-        failed = [f"{t.id}: {t.error}" for t in trials if t.error]
-        reason = (
-            "; ".join(failed)
-            or "none finished its folds in time: raise search.budget_s or lower search.folds"
-        )
-        raise SearchError(f"no trial of {len(trials)} gave a model: {reason}")
-    metric = METRICS[workflow.metric]
-    labels = np.concatenate([data.rows.y[f.score] for f in data.folds])
-    scores = {i: np.concatenate(folds) for i, (_, folds) in found.items()}
-    ends = np.cumsum([len(f.score) for f in data.folds])
-    blocks = [slice(int(end - len(f.score)), int(end)) for end, f in zip(ends, data.folds, strict=True)]
-    weights = select_ensemble(labels, scores, metric, blocks=blocks)
-    by_id = {i: trial for i, (trial, _) in found.items()}
-    weights = keep_largest(weights, _affordable(weights, by_id, data, left_s))
-    mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
-    calibration = fit_calibration(labels, mix) if workflow.task != "regression" else None
-    final = mix if calibration is None else calibration.apply(mix)
-    members = tuple(
-        Member(
-            trial_id=i,
-            family=by_id[i].family,
-            params=by_id[i].params,
-            rounds=by_id[i].rounds,
-            weight=w,
-        )
-        for i, w in weights.items()
+def _core_seconds(settings: SearchSettings) -> float:
+    slots = max(1, int(ray.cluster_resources().get("CPU", 1)) // settings.trial_cpus)
+    seconds = max(1.0, _USED * (settings.budget_s - _START_S))
+    return seconds * min(slots, settings.max_concurrent or slots)
+
+
+def _with_affordable_folds(
+    data: SearchData, pace: Pace, settings: SearchSettings, plan: SearchPlan
+) -> SearchData:
+    """Return the data with as many folds as time allows and its rows bear; it has two already."""
+    trials = plan_trials(settings, rows=len(data.rest), warm=plan.warm)
+    count = choose_folds(pace, trials, _core_seconds(settings))
+    if data.times is not None:
+        count = min(max(count, 2), _ORDERED_FOLDS)
+    try:
+        return with_folds(data, settings, count)
+    except SearchError:
+        return data
+
+
+def _queue(
+    data: SearchData, pace: Pace, settings: SearchSettings, plan: SearchPlan, *, deadline: float
+) -> QueuePlan:
+    """Order the trials; learning rates rise where the budget would fit but few of them."""
+    folds = len(data.folds)
+    trials = plan_trials(settings, rows=len(data.rest), warm=plan.warm)
+    needed = folds * sum(fit_seconds(pace, t.family, t.params) for t in trials)
+    speed = float(np.clip(needed / _core_seconds(settings), 1.0, _MAX_SPEED))
+    trials = plan_trials(settings, rows=len(data.rest), warm=plan.warm, speed=speed)
+    return QueuePlan(
+        trials=trials,
+        fold_rows=tuple(len(f.score) for f in data.folds),
+        most=settings.trials,
+        deadline=deadline,
+        seed=settings.seed,
+        pace=pace,
     )
-    score = float(np.mean([metric.score(labels[b], final[b]) for b in blocks]))
-    return _Chosen(members=members, calibration=calibration, score=score)
-
-
-def _affordable(weights: dict[str, float], trials: dict[str, Trial], data: SearchData, left_s: float) -> int:
-    """Return how many of the heaviest members can be refitted in nine tenths of the time left."""
-    cpus = max(1.0, float(ray.cluster_resources().get("CPU", 1)))
-    growth = 2 * _REFIT_GROWTH if data.times is not None else _REFIT_GROWTH
-    spent = 0.0
-    ranked = sorted(weights, key=lambda i: -weights[i])
-    for count, name in enumerate(ranked):
-        spent += trials[name].seconds / len(data.folds) * growth / cpus
-        if count and spent > 0.9 * left_s:
-            return count
-    return len(ranked)
 
 
 def _refit(
     recipe: Recipe, shared: Any, data: SearchData, table: pa.Table, *, folder: Path
 ) -> tuple[Bundle, Bundle]:
     shutil.rmtree(folder, ignore_errors=True)
-    ordered = data.times is not None
+    ordered = data.times is not None and len(data.gate) > 0
     proof_fits = start_fits(recipe, shared, data.rest)
     final_fits = start_fits(recipe, shared, None) if ordered else []
     seen = table.take(pa.array(data.rest))
     proof = finish_bundle(
         recipe, ray.get(proof_fits), seen, folder=folder / "proof", fitted_until=newest_instant(seen)
     )
-    final_models = ray.get(final_fits)
-    if not ordered or not is_whole(recipe, final_models):
+    final_made = ray.get(final_fits)
+    if not ordered or not all(made.whole for made in final_made):
         return proof, proof  # a final fit that the deadline cut short is not the model that the gate saw
     final = finish_bundle(
-        recipe, final_models, table, folder=folder / "final", fitted_until=newest_instant(table)
+        recipe, final_made, table, folder=folder / "final", fitted_until=newest_instant(table)
     )
     return proof, final

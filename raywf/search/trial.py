@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ray import tune
 
+from raywf.core.codec import decode
 from raywf.core.metrics import METRICS
 from raywf.core.records import Trial
 from raywf.models.families import family
-from raywf.models.family import Problem
-from raywf.search.data import SearchData
-from raywf.search.ledger import Ledger
+from raywf.models.family import Model, Problem
+from raywf.search.data import Fold, SearchData
+from raywf.search.ledger import FoldResult, Ledger
 from raywf.search.niceness import yield_cpu
+
+_ROW_CALLS = 15
+_SHARE = 0.6  # of the time left that one trial may take while others are to follow
+_SHORT_S = 8.0  # less than this left is for the trial alone
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +31,7 @@ class TrialPlan:
     """What every trial of a sweep is told; instants are of `time.time()`.
 
     Fits end early from `deadline` on; a sweep that has no finished trial by then waits until `last_moment`.
+    `keep_models` has the folds' models kept beside their scores.
     """
 
     metric: str
@@ -32,13 +40,14 @@ class TrialPlan:
     last_moment: float
     seed: int
     ledger: Ledger
+    keep_models: bool = False
 
 
 class FoldTrial(tune.Trainable):  # type: ignore[misc]
-    """Fits and scores one fold a step; the last one writes the trial to the ledger.
+    """Fits and scores one fold a step, which the ledger keeps.
 
-    A trial that the ledger already holds reports its folds without fitting. A library's error becomes a
-    result with ``error``, since not every library's exceptions survive the way back.
+    Folds that the ledger already holds are reported without fitting. A library's error becomes a result with
+    ``error``, since not every library's exceptions survive the way back.
     """
 
     def setup(self, config: dict[str, Any], data: SearchData, plan: TrialPlan) -> None:
@@ -51,21 +60,19 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Report the running mean loss; ``done`` on the last fold, on an error or past the deadline."""
-        if self._found is not None:
-            return self._replay()
-        start = time.perf_counter()
-        try:
-            loss = self._run_fold(self._data.folds[len(self._losses)])
-        except Exception as err:  # noqa: BLE001 - a model library may raise anything, and not all of it unpickles
-            self._seconds += time.perf_counter() - start
-            return self._report("failed", done=True, error=f"{type(err).__name__}: {err}")
-        self._seconds += time.perf_counter() - start
-        self._losses.append(loss)
-        done = len(self._losses) == len(self._data.folds)
+        """Report the running mean loss; ``done`` on the last fold or on an error."""
+        number, count = len(self._results), len(self._data.folds)
+        if number < count:
+            try:
+                self._results.append(self._run_fold(number))
+            except Exception as err:  # noqa: BLE001 - a model library may raise anything, and not all of it unpickles
+                trial = self._trial("failed", error=f"{type(err).__name__}: {err}")
+                return self._report(trial, done=True)
+        done = len(self._results) == count
+        trial = self._trial("done" if done else "running")
         if done:
-            self._plan.ledger.record(self._trial("done"), tuple(self._scores))
-        return self._report("done" if done else "running", done=done)
+            self._plan.ledger.record(trial)
+        return self._report(trial, done=done)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the ledger is what lasts."""
@@ -73,70 +80,87 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: the ledger is what lasts."""
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._config = config
-        self._losses: list[float] = []
-        self._scores: list[np.ndarray[Any, Any]] = []
-        self._rounds: list[int] = []
-        self._seconds = 0.0
-        self._found = self._plan.ledger.find(config["id"])
+    def _begin(self, job: dict[str, Any]) -> None:
+        self._job = decode(Trial, job)
+        found = self._plan.ledger.folds(self._job.id, len(self._data.folds))
+        self._results: list[FoldResult] = list(found)
+        left = self._plan.deadline - time.time()
+        self._end = time.time() + (left if left < _SHORT_S else _SHARE * left)
 
-    def _run_fold(self, fold: Any) -> float:
-        data, plan = self._data, self._plan
-        problem = Problem(
-            task=data.task,
-            n_classes=data.n_classes,
-            sizes=data.sizes,
-            threads=plan.threads,
-            deadline=plan.deadline,
-            seed=plan.seed,
-        )
-        fit, held = data.rows.take(fold.fit), data.rows.take(fold.score)
-        model = family(self._config["family"]).fit(problem, fit, self._config["params"], valid=held, rounds=0)
+    def _run_fold(self, number: int) -> FoldResult:
+        start = time.perf_counter()
+        fold, problem = self._data.folds[number], self._problem(number)
+        fit, held = self._data.rows.take(fold.fit), self._data.rows.take(fold.score)
+        member = family(self._job.family)
+        model = member.fit(problem, fit, dict(self._job.params), valid=held, rounds=0)
         scores = model.predict(held.X)
-        loss = METRICS[plan.metric].loss(held.y, scores)
+        loss = METRICS[self._plan.metric].loss(held.y, scores)
         if not np.isfinite(loss) or not np.isfinite(scores).all():
-            raise ValueError(f"{plan.metric} of the fold is {loss}")
-        self._scores.append(scores.astype(np.float32))
-        self._rounds.append(model.rounds)
-        return loss
+            raise ValueError(f"{self._plan.metric} of the fold is {loss}")
+        result = FoldResult(
+            scores=scores.astype(np.float32),
+            loss=loss,
+            rounds=model.rounds,
+            seconds=time.perf_counter() - start,
+            row_s=_row_seconds(model, self._data, fold),
+        )
+        kept = _saved(model) if self._plan.keep_models and member.merges else None
+        self._plan.ledger.record_fold(self._job.id, number, result, model=kept)
+        return result
+
+    def _problem(self, number: int) -> Problem:
+        """State the problem; the trial's time is shared out evenly over the folds that are left."""
+        now, left = time.time(), len(self._data.folds) - number
+        return Problem(
+            task=self._data.task,
+            n_classes=self._data.n_classes,
+            sizes=self._data.sizes,
+            threads=self._plan.threads,
+            deadline=min(self._plan.deadline, now + max(0.0, self._end - now) / left),
+            seed=self._plan.seed + number,
+        )
 
     def _trial(self, status: str, error: str = "") -> Trial:
+        results = self._results
         metric = METRICS[self._plan.metric]
-        mean = float(np.mean(self._losses)) if self._losses else None
-        return Trial(
-            id=self._config["id"],
-            family=self._config["family"],
-            params=self._config["params"],
+        mean = float(np.mean([r.loss for r in results])) if results else None
+        return dataclasses.replace(
+            self._job,
             status=status,
-            fold_losses=tuple(self._losses),
+            fold_losses=tuple(r.loss for r in results),
             score=None if mean is None else (-mean if metric.greater_is_better else mean),
-            rounds=round(float(np.mean(self._rounds))) if self._rounds else 0,
-            seconds=self._seconds,
+            rounds=round(float(np.mean([r.rounds for r in results]))) if results else 0,
+            seconds=sum(r.seconds for r in results),
+            row_us=1e6 * float(np.median([r.row_s for r in results])) if results else 0.0,
             error=error,
         )
 
-    def _report(self, status: str, *, done: bool, error: str = "") -> dict[str, Any]:
-        loss = float(np.mean(self._losses)) if self._losses else float(np.finfo(np.float32).max)
+    def _report(self, trial: Trial, *, done: bool) -> dict[str, Any]:
+        losses = trial.fold_losses
         return {
-            "loss": loss,
-            "fold": len(self._losses),
-            "trial": self._trial(status, error),
+            "loss": float(np.mean(losses)) if losses else float(np.finfo(np.float32).max),
+            "fold": len(losses),
+            "trial": trial,
             "node": os.environ.get("RAY_NODE_ID", "") or _node_id(),
             "done": done,
         }
 
-    def _replay(self) -> dict[str, Any]:
-        assert self._found is not None
-        trial = self._found[0]
-        loss = float(np.mean(trial.fold_losses))
-        return {
-            "loss": loss,
-            "fold": len(trial.fold_losses),
-            "trial": trial,
-            "node": _node_id(),
-            "done": True,
-        }
+
+def _row_seconds(model: Model, data: SearchData, fold: Fold) -> float:
+    """Return the median time of one row's answer."""
+    spent = []
+    for i in fold.score[:_ROW_CALLS]:
+        row = data.rows.X[i : i + 1]
+        start = time.perf_counter()
+        model.predict(row)
+        spent.append(time.perf_counter() - start)
+    return float(np.median(spent))
+
+
+def _saved(model: Model) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory(prefix="raywf-") as name:
+        model.save(Path(name))
+        return {p.name: p.read_bytes() for p in sorted(Path(name).iterdir())}
 
 
 def _node_id() -> str:

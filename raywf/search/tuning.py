@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray import tune
 
-from raywf.core.codec import encode
 from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.core.store import Store
+from raywf.search.queue import QueuePlan, TrialQueue
 from raywf.search.race import FoldRace
 from raywf.search.trial import FoldTrial, TrialPlan
 
@@ -30,25 +31,27 @@ _QUIET = {
 
 
 def run_trials(
-    data: Any, trials: Sequence[Trial], plan: TrialPlan, *, settings: SearchSettings, progress: Progress
+    data: Any, wanted: QueuePlan, plan: TrialPlan, *, settings: SearchSettings, progress: Progress
 ) -> tuple[list[Trial], dict[str, str]]:
-    """Run the trials; return their last records and the node that each ran on, by trial id.
+    """Run trials as the queue hands them out; return their last records and the node of each, by trial id.
 
     `data` is the object reference of the `SearchData`. Trials that the deadline cut come back as "stopped".
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    race = FoldRace()
+    queue = TrialQueue(wanted)
+    race = FoldRace(folds=wanted.fold_rows)
     watch = _Watch(progress, race)
     trainable = tune.with_resources(
         tune.with_parameters(FoldTrial, data=data, plan=plan), {"cpu": settings.trial_cpus}
     )
     tuner = tune.Tuner(
         trainable,
-        param_space={"job": tune.grid_search([encode(t) for t in trials])},
         tune_config=tune.TuneConfig(
             metric="loss",
             mode="min",
+            search_alg=queue,
+            num_samples=-1,
             scheduler=race,
             reuse_actors=True,
             max_concurrent_trials=settings.max_concurrent or _slots(settings.trial_cpus),
@@ -66,7 +69,7 @@ def run_trials(
         ),
     )
     tuner.fit()
-    found = [watch.last.get(t.id, _stopped(t)) for t in trials]
+    found = [watch.last.get(t.id, _stopped(t)) for t in queue.handed.values()]
     return [t if t.status in {"done", "failed"} else _stopped(t) for t in found], watch.nodes
 
 
@@ -79,16 +82,7 @@ def _slots(trial_cpus: int) -> int:
 
 
 def _stopped(trial: Trial) -> Trial:
-    return Trial(
-        id=trial.id,
-        family=trial.family,
-        params=trial.params,
-        status="stopped",
-        fold_losses=trial.fold_losses,
-        score=trial.score,
-        rounds=trial.rounds,
-        seconds=trial.seconds,
-    )
+    return dataclasses.replace(trial, status="stopped")
 
 
 class _Deadline(tune.Stopper):  # type: ignore[misc]

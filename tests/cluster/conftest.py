@@ -20,8 +20,8 @@ import pytest
 
 from raywf.serving.environment import free_ports
 
-_START_S = 120.0
-_TRIES = 3  # `ray start` gives a node up after 30 s, which a busy machine may need
+_START_S = 240.0
+_TRIES = 5  # `ray start` gives a node up after 30 s, which a busy machine may need
 
 
 class RayCluster:
@@ -105,9 +105,9 @@ def ray_cluster() -> Iterator[RayCluster]:
     cluster = RayCluster(Path(tempfile.mkdtemp(prefix="rwt-", dir="/tmp")))
     try:
         cluster.wait_for(1)
-        cluster.add_worker()
-        cluster.add_worker()
-        cluster.wait_for(3)
+        for count in (2, 3):  # one after the other: each start wants a core for itself
+            cluster.add_worker()
+            cluster.wait_for(count)
         yield cluster
     finally:
         cluster.stop()

@@ -165,9 +165,9 @@ def test_same_sweep_trains_nothing_again(searched: Callable[[str], Search]) -> N
     """Called again it reads its trials from the ledger, to the same members."""
     before = searched("binary")
     ledger = before.root / "sweeps" / "sweep" / "trials"
-    kept = {file.name: file.read_bytes() for file in ledger.iterdir()}
+    kept = {file: file.read_bytes() for file in ledger.rglob("*") if file.is_file()}
     again = search(before.root, "binary").result.sweep
-    assert {file.name: file.read_bytes() for file in ledger.iterdir()} == kept
+    assert {file: file.read_bytes() for file in ledger.rglob("*") if file.is_file()} == kept
     assert again.trials == before.result.sweep.trials
     assert again.members == before.result.sweep.members
 

@@ -29,7 +29,7 @@ def load(folder: Path, text: str = GOOD, *overrides: str, **environ: str) -> Wor
 def test_the_file_gives_the_settings(tmp_path: Path) -> None:
     """What the file says is there, and what it leaves out has its default."""
     workflow = load(tmp_path)
-    assert (workflow.search.budget_s, workflow.search.folds, workflow.metric) == (30.0, 3, "roc_auc")
+    assert (workflow.search.budget_s, workflow.search.folds, workflow.metric) == (30.0, None, "roc_auc")
 
 
 def test_the_environment_beats_the_file(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raywf.core.metrics import METRICS
-from raywf.search.ensemble import keep_largest, select_ensemble
+from raywf.search.ensemble import Candidates, keep_largest, select_ensemble
 
 CASES = [("roc_auc", 1), ("log_loss", 1), ("log_loss", 3), ("rmse", 1)]
 ROWS, BLOCKS = 60, (slice(0, 30), slice(30, 60))
@@ -25,13 +25,25 @@ def make(seed: int, metric: str, width: int, trials: int) -> tuple[np.ndarray, d
     return labels, made
 
 
+def offer(labels: np.ndarray, scores: dict[str, np.ndarray], **costs: float) -> Candidates:
+    """Return candidates in two blocks."""
+    return Candidates(labels=labels, scores=scores, blocks=BLOCKS, costs=costs)
+
+
+def test_of_equals_the_quicker_is_taken() -> None:
+    """Two trials with the same scores: the one that costs less time for a row."""
+    labels = np.arange(ROWS) % 2 * 1.0
+    scores = {n: (labels[:, None] * 0.4 + 0.3).astype(np.float32) for n in ("a", "b")}
+    assert select_ensemble(offer(labels, scores, a=0.9, b=0.1), METRICS["log_loss"]) == {"b": 1.0}
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(CASES), st.integers(1, 5))
 def test_never_worse_than_the_best_single(seed: int, case: tuple[str, int], trials: int) -> None:
     """Out of fold, by the mean over the blocks; weights are positive and sum to 1."""
     metric = METRICS[case[0]]
     labels, scores = make(seed, *case, trials)
-    weights = select_ensemble(labels, scores, metric, blocks=BLOCKS, steps=8)
+    weights = select_ensemble(offer(labels, scores), metric, steps=8)
 
     def loss(mix: np.ndarray) -> float:
         return float(np.mean([metric.loss(labels[b], mix[b]) for b in BLOCKS]))
@@ -47,7 +59,7 @@ def test_complementary_members_are_joined() -> None:
     labels = np.linspace(0, 1, ROWS)
     error = np.where(np.arange(ROWS) % 2, 0.3, -0.3)
     scores = {"high": (labels + error)[:, None], "low": (labels - error)[:, None]}
-    weights = select_ensemble(labels, scores, METRICS["rmse"], blocks=BLOCKS)
+    weights = select_ensemble(offer(labels, scores), METRICS["rmse"])
     assert weights == {"high": 0.5, "low": 0.5}
 
 
@@ -55,7 +67,7 @@ def test_useless_member_is_left_out() -> None:
     """A perfect one stands alone."""
     labels = np.arange(ROWS) % 2 * 1.0
     scores = {"noise": np.full((ROWS, 1), 0.5), "perfect": labels[:, None] * 0.98 + 0.01}
-    assert select_ensemble(labels, scores, METRICS["log_loss"], blocks=BLOCKS) == {"perfect": 1.0}
+    assert select_ensemble(offer(labels, scores), METRICS["log_loss"]) == {"perfect": 1.0}
 
 
 @given(st.dictionaries(st.text(min_size=1), st.floats(0.01, 1), min_size=1), st.integers(1, 5))

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from raywf.core.errors import SearchError
 from raywf.core.records import Column, Snapshot
 from raywf.core.settings import GateSettings, SearchSettings
-from raywf.search.data import SearchData, hashed_share, newest_block, newest_instant, prepare_data
+from raywf.search.data import (
+    SearchData,
+    hashed_share,
+    newest_block,
+    newest_instant,
+    prepare_data,
+    with_folds,
+)
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -21,7 +28,9 @@ TIMES = st.lists(st.integers(0, 60), min_size=150, max_size=200)
 few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def prepare(hours: list[int] | None, rows: int = 0, *, task: str = "binary", **search: object) -> SearchData:
+def prepare(
+    hours: list[int] | None, rows: int = 0, *, task: str = "binary", gated: bool = True, **search: object
+) -> SearchData:
     """Lay out rows at the given hours, or so many without a time."""
     rows = len(hours) if hours is not None else rows
     classes = {"binary": ("no", "yes"), "multiclass": ("a", "b", "c"), "regression": ()}[task]
@@ -51,7 +60,8 @@ def prepare(hours: list[int] | None, rows: int = 0, *, task: str = "binary", **s
         sources=(),
     )
     settings = SearchSettings(**search)  # type: ignore[arg-type]
-    return prepare_data(snapshot, pa.table(columns), search=settings, gate=GateSettings())[0]
+    gate = GateSettings() if gated else None
+    return prepare_data(snapshot, pa.table(columns), search=settings, gate=gate)[0]
 
 
 def ordered(hours: list[int], **search: object) -> SearchData:
@@ -141,7 +151,30 @@ def test_without_times_classes_are_spread() -> None:
 def test_too_few_rows_are_refused() -> None:
     """The message says what to lower."""
     with pytest.raises(SearchError, match=r"30 rows are too few for 3 folds; lower search\.folds"):
-        prepare(list(range(30)))
+        prepare(list(range(30)), folds=3)
+
+
+def test_a_single_hold_out_is_a_fifth() -> None:
+    """The rows of one fold of five."""
+    data = with_folds(prepare(None, 400), SearchSettings(), 1)
+    (fold,) = data.folds
+    assert len(fold.score) == pytest.approx(len(data.rest) / 5, abs=1)
+    assert sorted([*fold.fit, *fold.score]) == sorted(data.rest)
+
+
+def test_repeats_score_each_row_once_a_shuffle() -> None:
+    """Sixteen folds are two shuffles of eight, and the shuffles differ."""
+    data = with_folds(prepare(None, 400), SearchSettings(), 16)
+    first, second = data.folds[:8], data.folds[8:]
+    for half in (first, second):
+        assert sorted(np.concatenate([f.score for f in half])) == sorted(data.rest)
+    assert any(not np.array_equal(a.score, b.score) for a, b in zip(first, second, strict=True))
+
+
+def test_without_a_gate_every_row_is_used() -> None:
+    """A search alone keeps nothing aside."""
+    data = prepare(None, 400, gated=False)
+    assert (len(data.gate), len(data.rest)) == (0, 400)
 
 
 def test_one_instant_is_refused() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raywf.core.records import Member, Sweep, Trial
-from raywf.search.ledger import Ledger
+from raywf.search.ledger import FoldResult, Ledger
 
 TRIAL = Trial(
     id="linear-1",
@@ -29,36 +29,71 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(str(tmp_path), "sweep")
 
 
+def result(value: float = 0.0) -> FoldResult:
+    """Return what a fold gave."""
+    return FoldResult(scores=np.full((2, 3), value, np.float32), loss=0.5, rounds=7, seconds=0.25, row_s=1e-5)
+
+
 def test_trial_comes_back(ledger: Ledger) -> None:
-    """With its scores fold by fold, more than ten of them in order."""
-    scores = tuple(np.full((2, 3), i, np.float32) for i in range(12))
-    ledger.record(TRIAL, scores)
-    found = ledger.find(TRIAL.id)
-    assert found is not None
-    assert found[0] == TRIAL
-    assert [f[0, 0] for f in found[1]] == list(range(12))
-    assert {f.dtype for f in found[1]} == {np.dtype(np.float32)}
+    """As it was written, and among the sweep's trials."""
+    ledger.record(TRIAL)
+    assert ledger.find(TRIAL.id) == TRIAL
+    assert ledger.trials() == (TRIAL,)
+
+
+def test_folds_come_back_in_order(ledger: Ledger) -> None:
+    """More than ten of them, up to the first that is missing."""
+    for i in (*range(12), 13):
+        ledger.record_fold(TRIAL.id, i, result(i))
+    found = ledger.folds(TRIAL.id, 14)
+    assert [f.scores[0, 0] for f in found] == list(range(12))
+    assert {f.scores.dtype for f in found} == {np.dtype(np.float32)}
+    assert (found[0].loss, found[0].rounds, found[0].seconds, found[0].row_s) == (0.5, 7, 0.25, 1e-5)
 
 
 def test_first_record_stays(ledger: Ledger) -> None:
-    """Recording a trial again changes nothing."""
-    ledger.record(TRIAL, (np.zeros((1, 1), np.float32),))
-    ledger.record(dataclasses.replace(TRIAL, score=0.0), (np.ones((1, 1), np.float32),))
-    found = ledger.find(TRIAL.id)
-    assert found is not None
-    assert (found[0].score, found[1][0][0, 0]) == (-0.375, 0.0)
+    """Recording a trial or a fold again changes nothing."""
+    ledger.record(TRIAL)
+    ledger.record(dataclasses.replace(TRIAL, score=0.0))
+    ledger.record_fold(TRIAL.id, 0, result(1.0))
+    ledger.record_fold(TRIAL.id, 0, result(2.0))
+    assert ledger.find(TRIAL.id) == TRIAL
+    assert ledger.folds(TRIAL.id, 1)[0].scores[0, 0] == 1.0
+
+
+def test_model_comes_back(ledger: Ledger, tmp_path: Path) -> None:
+    """Its files, byte by byte; a fold without one says so."""
+    files = {"model.txt": b"tree\n", "trees.json": bytes(range(256))}
+    ledger.record_fold(TRIAL.id, 0, result(), model=files)
+    ledger.record_fold(TRIAL.id, 1, result())
+    folder = tmp_path / "model"
+    folder.mkdir()
+    ledger.write_model(TRIAL.id, 0, folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == files
+    with pytest.raises(FileNotFoundError):
+        ledger.write_model(TRIAL.id, 1, folder)
+
+
+def test_first_settled_value_stays(ledger: Ledger) -> None:
+    """A resumed search decides as the first one did."""
+    assert ledger.settled("pace") is None
+    assert ledger.settle("pace", {"rounds": 3.0}) == {"rounds": 3.0}
+    assert ledger.settle("pace", {"rounds": 9.0}) == ledger.settled("pace") == {"rounds": 3.0}
 
 
 def test_unknown_is_none(ledger: Ledger) -> None:
     """A trial or sweep that has not finished is not there."""
     assert ledger.find("nothing") is None
+    assert ledger.trials() == ()
     assert ledger.read_sweep() is None
 
 
 def test_sweeps_are_apart(ledger: Ledger) -> None:
     """Another sweep does not see this one's trials."""
-    ledger.record(TRIAL, ())
-    assert Ledger(ledger.root, "other").find(TRIAL.id) is None
+    ledger.record(TRIAL)
+    ledger.record_fold(TRIAL.id, 0, result())
+    other = Ledger(ledger.root, "other")
+    assert (other.find(TRIAL.id), other.folds(TRIAL.id, 1)) == (None, ())
 
 
 def test_sweep_comes_back(ledger: Ledger) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from raywf.core.records import Member, Sweep
 from raywf.core.settings import FAMILIES, SearchSettings
-from raywf.search.portfolio import plan_trials, trial_id
+from raywf.search.portfolio import make_trial, neighbour, plan_trials, trial_id
 
 
 def sweep(*members: tuple[str, dict[str, object], float]) -> Sweep:
@@ -34,15 +36,16 @@ def test_former_members_come_first() -> None:
     warm = sweep(("linear", {"C": 7.0}, 0.3), ("lightgbm", {"num_leaves": 99}, 0.7))
     planned = plan_trials(SearchSettings(), rows=1000, warm=warm)
     assert [t.params for t in planned[:2]] == [{"num_leaves": 99}, {"C": 7.0}]
-    assert planned[2:] == plan_trials(SearchSettings(trials=10), rows=1000)
+    assert planned[2:] == plan_trials(SearchSettings(), rows=1000)
 
 
 def test_former_members_of_the_portfolio_are_not_tried_twice() -> None:
     """Ids stay unique, and as many trials as without them are run."""
-    second = plan_trials(SearchSettings(), rows=1000)[1]
+    everything = plan_trials(SearchSettings(), rows=1000)
+    second = everything[1]
     planned = plan_trials(SearchSettings(), rows=1000, warm=sweep((second.family, second.params, 1.0)))
     assert planned[0] == second
-    assert len({t.id for t in planned}) == len(planned) == 12
+    assert len({t.id for t in planned}) == len(planned) == len(everything)
 
 
 def test_former_members_of_other_families_are_left_out() -> None:
@@ -68,6 +71,36 @@ def test_forests_are_spared_many_rows() -> None:
     """ExtraTrees are not tried on a large table."""
     planned = plan_trials(SearchSettings(), rows=1_000_000)
     assert "extratrees" not in {t.family for t in planned}
+
+
+def test_hurry_raises_learning_rates() -> None:
+    """Of the boosters, up to a bound; other values stay."""
+    calm, hasty = (plan_trials(SearchSettings(), rows=1000, speed=s) for s in (1.0, 2.0))
+    for before, after in zip(calm, hasty, strict=True):
+        slow, fast = (t.params.get("learning_rate") for t in (before, after))
+        assert slow == fast is None or slow < fast <= 0.12
+        assert {**before.params, "learning_rate": 0} == {**after.params, "learning_rate": 0}
+
+
+def test_neighbours_are_close_and_differ() -> None:
+    """One family's values, shaken within their bounds; the same number gives the same neighbour."""
+    done = [
+        dataclasses.replace(t, status="done", fold_losses=(0.1 * i,))
+        for i, t in enumerate(plan_trials(SearchSettings(), rows=1000))
+    ]
+    made = [neighbour(done, n, seed=0) for n in range(30)]
+    assert made == [neighbour(done, n, seed=0) for n in range(30)]
+    assert len({t.id for t in made if t}) == 30
+    assert {t.family for t in made if t} <= {t.family for t in done[:6]}
+    for trial in made:
+        assert trial is not None
+        assert 0.02 <= trial.params.get("learning_rate", 0.05) <= 0.12
+        assert isinstance(trial.params.get("num_leaves", 8), int)
+
+
+def test_nothing_to_shake_gives_no_neighbour() -> None:
+    """A configuration without numbers has none beside it."""
+    assert neighbour([dataclasses.replace(make_trial("linear", {}), fold_losses=(0.1,))], 0, seed=0) is None
 
 
 def test_id_depends_on_content_alone() -> None:

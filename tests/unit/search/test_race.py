@@ -54,3 +54,12 @@ def test_ended_trial_is_not_stopped(status: str, race: FoldRace) -> None:
 def test_folds_are_compared_with_their_like(race: FoldRace) -> None:
     """The first trial to end a second fold has none to lose against."""
     assert report(race, "a", 0.9, fold=2) == TrialScheduler.CONTINUE
+
+
+def test_few_scored_rows_stop_nobody() -> None:
+    """Folds of a hundred rows: chance decides there, until some hundreds are scored."""
+    race = FoldRace(folds=[100] * 8, rows=350)
+    for fold, expected in ((1, "CONTINUE"), (3, "CONTINUE"), (4, "STOP")):
+        for name, loss in (("a", 0.4), ("b", 0.45), ("c", 0.5)):
+            report(race, name, loss, fold=fold)
+        assert report(race, "d", 0.9, fold=fold) == expected

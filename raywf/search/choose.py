@@ -1,0 +1,135 @@
+"""Which trials become the ensemble's members, with which weights, and how each is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import ray
+
+from raywf.core.errors import SearchError
+from raywf.core.metrics import METRICS
+from raywf.core.records import Member, Trial
+from raywf.models.calibration import Calibration, fit_calibration
+from raywf.models.families import family
+from raywf.search.data import SearchData
+from raywf.search.ensemble import Candidates, keep_largest, most_candidates, select_ensemble
+from raywf.search.ledger import FoldResult, Ledger
+
+_REFIT_GROWTH = 2.2  # a fit on all rows beside one on a fold's, with what Ray adds
+_ENCODE_US, _ENCODE_COLUMN_US = 15.0, 0.8  # the encoder's time for a row
+_LEAST_BAG = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The members, heaviest first, the calibration and the out-of-fold score of the whole."""
+
+    members: tuple[Member, ...]
+    calibration: Calibration | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What the ensemble may take: milliseconds a row when served, seconds for fits that are still to come."""
+
+    row_ms: float
+    left_s: float
+    bag: bool
+
+
+def choose(data: SearchData, trials: list[Trial], ledger: Ledger, *, metric: str, bounds: Bounds) -> Chosen:
+    """Weigh the finished trials by their out-of-fold scores, within the bounds.
+
+    Raises:
+        SearchError: if no trial finished its folds.
+    """
+    found = _finished(data, trials, ledger)
+    labels = np.concatenate([data.rows.y[f.score] for f in data.folds])
+    scores = {t.id: np.concatenate([r.scores for r in results]) for t, results in found}
+    by_id = {t.id: t for t, _ in found}
+    blocks = _blocks(data)
+    room_us = max(20.0, 1000 * bounds.row_ms - _ENCODE_US - _ENCODE_COLUMN_US * data.rows.X.shape[1])
+    candidates = Candidates(
+        labels=labels,
+        scores=scores,
+        blocks=blocks,
+        costs={t.id: t.row_us / room_us for t, _ in found},
+    )
+    weights = select_ensemble(candidates, METRICS[metric])
+    weights = _within(weights, by_id, room_us)
+    weights = keep_largest(weights, _affordable(weights, by_id, data, bounds))
+    mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
+    calibration = fit_calibration(labels, mix) if data.task != "regression" else None
+    final = mix if calibration is None else calibration.apply(mix)
+    bag = _bag_size(weights, by_id, room_us, len(data.folds)) if bounds.bag else 0
+    members = tuple(_member(by_id[i], w, bag) for i, w in sorted(weights.items(), key=lambda x: -x[1]))
+    score = float(np.mean([METRICS[metric].score(labels[b], final[b]) for b in blocks]))
+    return Chosen(members=members, calibration=calibration, score=score)
+
+
+def _finished(
+    data: SearchData, trials: list[Trial], ledger: Ledger
+) -> list[tuple[Trial, tuple[FoldResult, ...]]]:
+    """Return the best finished trials with their folds, as many as the rows can tell apart."""
+    done = [t for t in trials if t.status == "done" and t.score is not None]
+    ranked = sorted(done, key=lambda t: float(np.mean(t.fold_losses)))
+    ranked = ranked[: most_candidates(sum(len(f.score) for f in data.folds))]
+    found = [(t, ledger.folds(t.id, len(data.folds))) for t in ranked]
+    found = [(t, results) for t, results in found if len(results) == len(data.folds)]
+    if not found:
+        failed = "; ".join(f"{t.id}: {t.error}" for t in trials if t.error)
+        reason = failed or "none finished its folds in time: raise search.budget_s or lower search.folds"
+        raise SearchError(f"no trial of {len(trials)} gave a model: {reason}")
+    return found
+
+
+def _blocks(data: SearchData) -> list[slice]:
+    sizes = [len(f.score) for f in data.folds]
+    ends = np.cumsum(sizes)
+    return [slice(int(end - size), int(end)) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _within(weights: dict[str, float], trials: dict[str, Trial], room_us: float) -> dict[str, float]:
+    """Drop the lightest members until one model of each fits the time for a row."""
+    for most in range(len(weights), 1, -1):
+        kept = keep_largest(weights, most)
+        if sum(trials[i].row_us for i in kept) <= room_us:
+            return kept
+    return keep_largest(weights, 1)
+
+
+def _bag_size(weights: dict[str, float], trials: dict[str, Trial], room_us: float, folds: int) -> int:
+    """Return how many folds' models of each member fit the time for a row; 0 for fitting again instead."""
+    for count in range(folds, _LEAST_BAG - 1, -1):
+        spent = sum(trials[i].row_us * _growth(trials[i], count) for i in weights)
+        if spent <= room_us:
+            return count
+    return 0
+
+
+def _growth(trial: Trial, count: int) -> float:
+    made = family(trial.family)
+    return 1 + made.cost.bag * (count - 1) if made.merges else 1.0
+
+
+def _affordable(weights: dict[str, float], trials: dict[str, Trial], data: SearchData, bounds: Bounds) -> int:
+    """Return how many of the heaviest members can be fitted in nine tenths of the time left."""
+    cpus = max(1.0, float(ray.cluster_resources().get("CPU", 1)))
+    growth = 2 * _REFIT_GROWTH if data.times is not None else _REFIT_GROWTH
+    spent = 0.0
+    for count, name in enumerate(sorted(weights, key=lambda i: -weights[i])):
+        trial = trials[name]
+        if not (bounds.bag and family(trial.family).merges):
+            spent += trial.seconds / len(data.folds) * growth / cpus
+        if count and spent > 0.9 * bounds.left_s:
+            return count
+    return len(weights)
+
+
+def _member(trial: Trial, weight: float, bag: int) -> Member:
+    made = Member(
+        trial_id=trial.id, family=trial.family, params=trial.params, rounds=trial.rounds, weight=weight
+    )
+    return replace(made, folds=bag) if bag and family(trial.family).merges else made

@@ -1,0 +1,95 @@
+"""What is handed out next, and what the time left is too short for."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+
+from raywf.core.codec import decode
+from raywf.core.records import Trial
+from raywf.search.pace import Pace, choose_folds, fit_seconds
+from raywf.search.portfolio import make_trial
+from raywf.search.queue import QueuePlan, TrialQueue
+
+QUICK, SLOW = Pace(round_s=0.0001, rounds=100), Pace(round_s=1.0, rounds=100)
+BOOSTER = {"learning_rate": 0.05, "num_leaves": 31}
+
+
+def make(*, pace: Pace = QUICK, left_s: float = 60, most: int = 40) -> TrialQueue:
+    """Return a queue of a booster and three linear configurations, in five folds."""
+    trials = (make_trial("lightgbm", BOOSTER), *(make_trial("linear", {"C": c}) for c in (0.1, 1.0, 9.0)))
+    return TrialQueue(
+        QueuePlan(
+            trials=trials,
+            fold_rows=(100,) * 5,
+            most=most,
+            deadline=time.time() + left_s,
+            seed=0,
+            pace=pace,
+        )
+    )
+
+
+def take(queue: TrialQueue, name: str) -> Trial | Any:
+    """Ask for a trial as Tune does."""
+    found = queue.suggest(name)
+    return decode(Trial, found["job"]) if isinstance(found, dict) else found
+
+
+def end(queue: TrialQueue, name: str, trial: Trial) -> None:
+    """Tell the queue that a trial is done."""
+    done = dataclasses.replace(trial, status="done", fold_losses=(0.5,), score=0.5)
+    queue.on_trial_complete(name, {"trial": done})
+
+
+def test_portfolio_comes_first_then_neighbours() -> None:
+    """In order; neighbours wait for finished trials, and are new."""
+    queue = make()
+    first = [take(queue, f"t{i}") for i in range(4)]
+    assert [t.family for t in first] == ["lightgbm", "linear", "linear", "linear"]
+    assert take(queue, "t4") is None  # others run: ask again
+    for i, trial in enumerate(first):
+        end(queue, f"t{i}", trial)
+    more = [take(queue, f"m{i}") for i in range(5)]
+    assert len({t.id for t in [*first, *more]}) == 9
+
+
+def test_number_is_bounded() -> None:
+    """After the last trial that is allowed there is none."""
+    queue = make(most=2)
+    assert [type(take(queue, f"t{i}")) for i in range(2)] == [Trial, Trial]
+    assert take(queue, "t2") == Searcher.FINISHED
+
+
+def test_first_trial_is_tried_whatever_it_takes() -> None:
+    """Later ones that cannot end in time are passed over for those that can."""
+    queue = make(pace=dataclasses.replace(SLOW, round_s=0.02), left_s=8)
+    assert take(queue, "t0").family == "lightgbm"
+    assert take(queue, "t1").family == "linear"
+
+
+def test_nothing_begins_after_the_deadline() -> None:
+    """But the first one."""
+    queue = make(left_s=-1)
+    assert isinstance(take(queue, "t0"), Trial)
+    assert take(queue, "t1") == Searcher.FINISHED
+
+
+def test_slower_learning_takes_longer() -> None:
+    """The cost model follows the rate and the leaves."""
+    fast, slow, big = (
+        fit_seconds(QUICK, "lightgbm", BOOSTER | change)
+        for change in ({"learning_rate": 0.1}, {}, {"num_leaves": 200})
+    )
+    assert fast < slow < big
+
+
+@pytest.mark.parametrize(("round_s", "folds"), [(1e-5, 24), (0.015, 5), (10.0, 1)])
+def test_folds_follow_from_the_pace(round_s: float, folds: int) -> None:
+    """Repeats on tiny tables, a single hold-out on huge ones."""
+    trials = [make_trial("lightgbm", BOOSTER)] * 6
+    assert choose_folds(Pace(round_s=round_s, rounds=100), trials, 100.0) == folds
