@@ -19,7 +19,7 @@ from raywf.core.loader import load_workflow
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 
-_WANTED = {"ray": "2.60.", "mlflow": "3.17.", "lightgbm": "4.", "torch": "2.", "onnxruntime": "1."}
+_WANTED = {"ray": "2.60.", "mlflow": "3.17.", "lightgbm": "4.", "torch": "2."}
 _LEAST_FREE_BYTES = 2_000_000_000
 
 

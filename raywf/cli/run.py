@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from statistics import stdev
 
 import click
 
@@ -10,7 +11,7 @@ from raywf.cli.options import show, table, workflow_options
 from raywf.cli.progress import progress
 from raywf.core.clock import format_time, parse_time
 from raywf.core.ids import stable_id
-from raywf.core.records import Decision, Sweep
+from raywf.core.records import Decision, Sweep, Trial
 from raywf.core.settings import Workflow
 
 
@@ -51,14 +52,18 @@ def run(workflow: Workflow, as_of: datetime | None, *, as_json: bool) -> None:
 
 @click.command()
 @workflow_options
-def search(workflow: Workflow, *, as_json: bool) -> None:
-    """Search for the best model and show the leaderboard; nothing is registered."""
+@click.option("--as-of", type=parse_time, help="ISO 8601 instant to look from; default: now.")
+def search(workflow: Workflow, as_of: datetime | None, *, as_json: bool) -> None:
+    """Search for the best model and show the leaderboard; nothing is registered.
+
+    Interrupted, the same command goes on where it stopped; with times, give the same --as-of.
+    """
     from raywf.loop.cluster import connect
     from raywf.loop.pipeline import search_only
 
     with progress(workflow.search.budget_s, workflow.search.trials) as listener:
         connect(workflow)
-        found = search_only(workflow, listener=listener)
+        found = search_only(workflow, as_of=as_of, listener=listener)
     show(found.sweep, as_json=as_json, lines=[*_leaderboard(found.sweep), f"bundle: {found.final.uri}"])
 
 
@@ -67,8 +72,22 @@ def _leaderboard(sweep: Sweep) -> list[str]:
     sign = -1 if sweep.greater_is_better else 1
     ranked = sorted(sweep.trials, key=lambda t: (t.score is None, sign * (t.score or 0)))
     rows = [
-        (t.id, t.status, t.score, f"{weights[t.id]:.2f}" if t.id in weights else "", f"{t.seconds:.1f}")
+        (
+            t.id,
+            t.status,
+            t.score,
+            _error(t),
+            f"{weights[t.id]:.2f}" if t.id in weights else "",
+            f"{t.row_us:.0f}",
+            f"{t.seconds:.1f}",
+        )
         for t in ranked
     ]
     title = f"sweep {sweep.id}: {sweep.metric} {sweep.score:.4f} out of fold, {sweep.spent_s:.0f} s"
-    return [title, *table(["trial", "status", sweep.metric, "weight", "seconds"], rows)]
+    return [title, *table(["trial", "status", sweep.metric, "+-", "weight", "row us", "seconds"], rows)]
+
+
+def _error(trial: Trial) -> str:
+    """Return the standard error of the score over the folds."""
+    losses = trial.fold_losses
+    return f"{stdev(losses) / len(losses) ** 0.5:.4f}" if len(losses) > 1 else ""

@@ -101,11 +101,14 @@ class ValidateSettings:
 class SearchSettings:
     """The budget of one search and what it may try.
 
-    `folds` None leaves their number to the cost model; `row_ms` bounds the time that the ensemble may take
-    for one row.
+    `budget_s` bounds the wall-clock time, `max_cpu_s` and `max_usd` (by the price of `cost`) that time
+    multiplied by the CPUs which the search may occupy. `folds` None leaves their number to the cost model;
+    `row_ms` bounds the time that the ensemble may take for one row.
     """
 
     budget_s: float = 60.0
+    max_cpu_s: float | None = None
+    max_usd: float | None = None
     trials: int = 40
     folds: int | None = None
     row_ms: float = 0.25
@@ -118,11 +121,24 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         _require(self.budget_s >= 1, "budget_s", "at least 1 second", self.budget_s)
+        for name in ("max_cpu_s", "max_usd"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, name, "above 0", value)
         _require(self.trials >= 1, "trials", "at least 1", self.trials)
         _require(self.folds is None or 2 <= self.folds <= 20, "folds", "in [2, 20]", self.folds)
         _require(self.row_ms > 0, "row_ms", "above 0 milliseconds", self.row_ms)
         _require(len(self.families) > 0, "families", "at least one family", self.families)
         _require(self.trial_cpus >= 1, "trial_cpus", "at least 1", self.trial_cpus)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostSettings:
+    """What the cluster's time costs; the default is an AWS m7i on demand in us-east-1, per vCPU, 2026."""
+
+    usd_per_cpu_hour: float = 0.048
+
+    def __post_init__(self) -> None:
+        _require(self.usd_per_cpu_hour > 0, "usd_per_cpu_hour", "above 0", self.usd_per_cpu_hour)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +240,7 @@ class Workflow:
     features: FeatureSettings = FeatureSettings()
     validate: ValidateSettings = ValidateSettings()
     search: SearchSettings = SearchSettings()
+    cost: CostSettings = CostSettings()
     gate: GateSettings = GateSettings()
     serving: ServingSettings = ServingSettings()
     monitor: MonitorSettings = MonitorSettings()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-USD_PER_CPU_HOUR = 0.048  # an AWS m7i on demand in us-east-1, per vCPU, 2026
 
-
-def cpu_cost_usd(cpu_s: float, *, usd_per_cpu_hour: float = USD_PER_CPU_HOUR) -> float:
+def cpu_cost_usd(cpu_s: float, *, usd_per_cpu_hour: float) -> float:
     """Return the price of CPU-seconds.
 
     >>> round(cpu_cost_usd(3600, usd_per_cpu_hour=0.05), 3)

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -159,16 +160,19 @@ def _refuse_small(workflow: Workflow, snapshot: Snapshot) -> None:
         )
 
 
-def search_only(workflow: Workflow, *, listener: Listener | None = None) -> SearchResult:
-    """Build a snapshot as of now and search it, without gate or registration; Ray must be initialised.
+def search_only(
+    workflow: Workflow, *, as_of: datetime | None = None, listener: Listener | None = None
+) -> SearchResult:
+    """Build a snapshot as of an instant (default: now) and search all of it; Ray must be initialised.
 
-    The proof and final bundles are kept below ``bundles/<snapshot id>`` of a local store's root.
+    There is no gate and nothing is registered. The bundles are kept below ``bundles/<snapshot id>`` of a
+    local store's root.
 
     Raises:
         RaywfError: if a step refuses.
     """
     listener = listener or Listener()
-    snapshot = build_snapshot(workflow)
+    snapshot = build_snapshot(workflow, as_of=as_of if workflow.spine.event_time else None)
     listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
     folder = Path(workflow.stores.root if Store(workflow.stores.root).is_local else tempfile.mkdtemp())
     table = read_snapshot(snapshot)
@@ -273,7 +277,7 @@ def _register(
     verdict: Verdict,
     champion: ModelVersion | None,
 ) -> ModelVersion:
-    cost = cpu_cost_usd(found.sweep.cpu_s)
+    cost = cpu_cost_usd(found.sweep.cpu_s, usd_per_cpu_hour=workflow.cost.usd_per_cpu_hour)
     snapshot = load_snapshot(Store(workflow.stores.root), workflow.name, found.sweep.snapshot_id)
     run_id = log_sweep(workflow, snapshot, found.sweep, cost_usd=cost)
     lineage = Lineage(

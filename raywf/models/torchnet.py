@@ -1,9 +1,14 @@
-"""A small multilayer perceptron: trained by torch, saved as safetensors, served by numpy alone."""
+"""A small multilayer perceptron: trained by torch, saved as safetensors, served by numpy alone.
+
+Smoothly clipped inputs, many small steps and label smoothing after RealMLP (arXiv 2407.04491);
+self-normalising units (Klambauer et al., NeurIPS 2017), which numpy computes as well as torch.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +25,18 @@ from raywf.models.design import Design, activate, design_from, fit_design
 from raywf.models.encoding import Matrix
 from raywf.models.family import Cost, Model, Problem, Rows, Scores
 
-_BATCH = 512
-_PATIENCE = 4
+_STEPS = 1200
+_BATCHES = (32, 256)  # the smallest and the largest batch: about a fortieth of the rows
+_EPOCHS = (4, 120)
+_TIMED_STEPS = 20  # after so many the time for the others is known
+_SMOOTHING = 0.05
+_SOFT_CLIP = 3.0
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
 @dataclass(slots=True)
 class TorchNetModel:
-    """Layers as (weights ``(in, out)``, bias ``(out,)``), ReLU between; regression outputs are rescaled."""
+    """Layers as (weights ``(in, out)``, bias ``(out,)``), SELU between; regression outputs are rescaled."""
 
     design: Design
     layers: list[tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -36,11 +46,11 @@ class TorchNetModel:
     rounds: int = 0
 
     def predict(self, X: Matrix) -> Scores:
-        hidden = self.design.transform(X)
+        hidden = _soften(self.design.transform(X))
         for i, (weights, bias) in enumerate(self.layers):
             hidden = hidden @ weights + bias
             if i < len(self.layers) - 1:
-                hidden = np.maximum(hidden, 0)
+                hidden = _selu(hidden)
         return activate(hidden.astype(np.float64), self.task) * self.spread + self.center
 
     def save(self, folder: Path) -> None:
@@ -67,8 +77,15 @@ class TorchNetFamily:
         if problem.task == "regression":
             center, spread = float(rows.y.mean()), float(rows.y.std()) or 1.0
         net = _net(design.width, problem, params)
-        epochs = rounds or params.get("epochs", 12)
-        best = _train(net, problem, params, (design, rows, valid, center, spread), epochs)
+        batch = int(np.clip(len(rows.y) // 40, *_BATCHES))
+        epochs = rounds or round(float(np.clip(params.get("steps", _STEPS) * batch / len(rows.y), *_EPOCHS)))
+        data = _Data(
+            X=_tensor(design, rows),
+            y=_target(rows, center, spread),
+            valid=None if valid is None else (_tensor(design, valid), _target(valid, center, spread)),
+            batch=batch,
+        )
+        best = _train(net, problem, params, data, epochs)
         return TorchNetModel(design, _layers(net), center, spread, problem.task, best)
 
     def load(self, problem: Problem, folder: Path) -> Model:
@@ -83,13 +100,13 @@ class TorchNetFamily:
 
 
 class _AdamW:
-    """AdamW with a cosine-decaying step, by torch's own functional form.
+    """AdamW with a step that decays by a cosine to nothing after `steps`, by torch's own functional form.
 
     `torch.optim.AdamW` would import torch's compiler at its first use: two seconds in each new worker.
     """
 
     def __init__(self, weights: list[torch.Tensor], *, lr: float, steps: int) -> None:
-        self._weights, self._lr, self._steps, self._done = weights, lr, steps, 0
+        self._weights, self._lr, self.steps, self.done = weights, lr, steps, 0
         self._means = [torch.zeros_like(w) for w in weights]
         self._squares = [torch.zeros_like(w) for w in weights]
         self._counts = [torch.tensor(0.0) for _ in weights]
@@ -107,12 +124,12 @@ class _AdamW:
                 amsgrad=False,
                 beta1=0.9,
                 beta2=0.999,
-                lr=self._lr * (1 + math.cos(math.pi * self._done / self._steps)) / 2,
+                lr=self._lr * (1 + math.cos(math.pi * min(1.0, self.done / self.steps))) / 2,
                 weight_decay=1e-3,
                 eps=1e-8,
                 maximize=False,
             )
-        self._done += 1
+        self.done += 1
         for weight in self._weights:
             weight.grad = None
 
@@ -121,7 +138,10 @@ def _net(width: int, problem: Problem, params: dict[str, Any]) -> nn.Sequential:
     sizes = [width, *params.get("hidden", (128, 64))]
     blocks: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
-        blocks += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(params.get("dropout", 0.1))]
+        linear = nn.Linear(before, after)
+        nn.init.normal_(linear.weight, std=before**-0.5)
+        nn.init.zeros_(linear.bias)
+        blocks += [linear, nn.SELU(), nn.Dropout(params.get("dropout", 0.1))]
     return nn.Sequential(*blocks, nn.Linear(sizes[-1], problem.width))
 
 
@@ -130,54 +150,75 @@ def _layers(net: nn.Sequential) -> list[tuple[NDArray[np.float32], NDArray[np.fl
     return [(m.weight.detach().numpy().T.copy(), m.bias.detach().numpy().copy()) for m in linear]
 
 
-def _loss(problem: Problem) -> Any:
+def _soften(dense: Matrix) -> Matrix:
+    """Clip smoothly: small values stay, none is beyond 3."""
+    return np.asarray(dense / np.sqrt(1 + (dense / _SOFT_CLIP) ** 2))
+
+
+def _selu(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(_SELU_SCALE * np.where(z > 0, z, _SELU_ALPHA * np.expm1(np.minimum(z, 0))), z.dtype)
+
+
+def _tensor(design: Design, rows: Rows) -> torch.Tensor:
+    return torch.from_numpy(_soften(design.transform(rows.X)))
+
+
+def _target(rows: Rows, center: float, spread: float) -> torch.Tensor:
+    return torch.from_numpy(((rows.y - center) / spread).astype(np.float32))
+
+
+def _loss(problem: Problem, *, smoothing: float) -> Any:
     if problem.task == "binary":
-        return lambda out, y: nn.functional.binary_cross_entropy_with_logits(out[:, 0], y)
-    if problem.task == "multiclass":
-        return lambda out, y: nn.functional.cross_entropy(out, y.long())
-    return lambda out, y: nn.functional.smooth_l1_loss(out[:, 0], y)
-
-
-def _train(
-    net: nn.Sequential,
-    problem: Problem,
-    params: dict[str, Any],
-    data: tuple[Design, Rows, Rows | None, float, float],
-    epochs: int,
-) -> int:
-    """Train in place; return the epochs of the best validation loss (without validation, the whole ones)."""
-    design, rows, valid, center, spread = data
-    X = torch.from_numpy(design.transform(rows.X))
-    y = torch.from_numpy(((rows.y - center) / spread).astype(np.float32))
-    held = None
-    if valid is not None:
-        held = (
-            torch.from_numpy(design.transform(valid.X)),
-            torch.from_numpy(((valid.y - center) / spread).astype(np.float32)),
+        return lambda out, y: nn.functional.binary_cross_entropy_with_logits(
+            out[:, 0], y * (1 - smoothing) + smoothing / 2
         )
-    loss = _loss(problem)
-    steps = epochs * (len(X) // _BATCH + 1)
-    optimizer = _AdamW(list(net.parameters()), lr=params.get("lr", 2e-3), steps=steps)
+    if problem.task == "multiclass":
+        return lambda out, y: nn.functional.cross_entropy(out, y.long(), label_smoothing=smoothing)
+    return lambda out, y: nn.functional.mse_loss(out[:, 0], y)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Data:
+    """Dense inputs and targets, those held back for validation, rows a step."""
+
+    X: torch.Tensor
+    y: torch.Tensor
+    valid: tuple[torch.Tensor, torch.Tensor] | None
+    batch: int
+
+
+def _train(net: nn.Sequential, problem: Problem, params: dict[str, Any], data: _Data, epochs: int) -> int:
+    """Train in place; return the epochs of the best validation loss (without validation, the whole ones).
+
+    Where the deadline is near there are fewer epochs, so that the steps still decay to nothing.
+    """
+    loss, plain = _loss(problem, smoothing=_SMOOTHING), _loss(problem, smoothing=0.0)
+    a_pass = -(-len(data.X) // data.batch)
+    optimizer = _AdamW(list(net.parameters()), lr=params.get("lr", 4e-3), steps=epochs * a_pass)
     order = torch.Generator().manual_seed(problem.seed)
     best_loss, best_epoch, best_state = float("inf"), 0, None
-    for epoch in range(1, epochs + 1):
+    began, epoch = time.time(), 0
+    while epoch < epochs and not (epoch and problem.is_over()):
         net.train()
-        for index in torch.randperm(len(X), generator=order).split(_BATCH):
-            loss(net(X[index]), y[index]).backward()
+        for index in torch.randperm(len(data.X), generator=order).split(data.batch):
+            loss(net(data.X[index]), data.y[index]).backward()
             optimizer.step()
+            if optimizer.done == _TIMED_STEPS:
+                left = (problem.deadline - time.time()) / ((time.time() - began) / _TIMED_STEPS)
+                epochs = max(1, min(epochs, int(left / a_pass)) if math.isfinite(left) else epochs)
+                optimizer.steps = epochs * a_pass
             if problem.is_over():
                 break
-        if held is None:
-            best_epoch = epoch - problem.is_over()
-        else:
-            net.eval()
-            with torch.no_grad():
-                now = float(loss(net(held[0]), held[1]))
-            if now < best_loss:
-                best_loss, best_epoch = now, epoch
-                best_state = {k: v.clone() for k, v in net.state_dict().items()}
-        if problem.is_over() or (held is not None and epoch - best_epoch >= _PATIENCE):
-            break
+        epoch += 1
+        if data.valid is None:
+            best_epoch = epoch
+            continue
+        net.eval()
+        with torch.no_grad():
+            now = float(plain(net(data.valid[0]), data.valid[1]))
+        if now < best_loss:
+            best_loss, best_epoch = now, epoch
+            best_state = {k: v.clone() for k, v in net.state_dict().items()}
     if best_state is not None:
         net.load_state_dict(best_state)
     net.eval()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import ray
 
 from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
@@ -32,10 +31,11 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What the ensemble may take: milliseconds a row when served, seconds for fits that are still to come."""
+    """What the ensemble may take: milliseconds a row when served, seconds of CPUs for fits to come."""
 
     row_ms: float
     left_s: float
+    cpus: float
     bag: bool
 
 
@@ -116,13 +116,12 @@ def _growth(trial: Trial, count: int) -> float:
 
 def _affordable(weights: dict[str, float], trials: dict[str, Trial], data: SearchData, bounds: Bounds) -> int:
     """Return how many of the heaviest members can be fitted in nine tenths of the time left."""
-    cpus = max(1.0, float(ray.cluster_resources().get("CPU", 1)))
     growth = 2 * _REFIT_GROWTH if data.times is not None else _REFIT_GROWTH
     spent = 0.0
     for count, name in enumerate(sorted(weights, key=lambda i: -weights[i])):
         trial = trials[name]
         if not (bounds.bag and family(trial.family).merges):
-            spent += trial.seconds / len(data.folds) * growth / cpus
+            spent += trial.seconds / len(data.folds) * growth / bounds.cpus
         if count and spent > 0.9 * bounds.left_s:
             return count
     return len(weights)

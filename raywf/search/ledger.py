@@ -112,6 +112,14 @@ class Ledger:
             return None
         return found
 
+    def note_spent(self, seconds: float) -> None:
+        """Keep the wall-clock seconds that the sweep has taken so far."""
+        self._store.write(f"sweeps/{self.sweep_id}/spent.json", json.dumps({"wall_s": seconds}).encode())
+
+    def spent_s(self) -> float:
+        """Return the wall-clock seconds taken so far."""
+        return (self.settled("spent") or {"wall_s": 0.0})["wall_s"]
+
     def write_sweep(self, sweep: Sweep) -> None:
         """Keep the sweep's record."""
         self._store.write(f"sweeps/{self.sweep_id}/sweep.json", json.dumps(encode(sweep), indent=1).encode())

@@ -69,7 +69,7 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         "lightgbm",
         {"learning_rate": 0.1, "num_leaves": 8, "feature_fraction": 0.9, "lambda_l1": 1.0, "lambda_l2": 1.0},
     ),
-    ("torch", {"hidden": [128, 64], "epochs": 12, "lr": 0.002}),
+    ("torch", {"hidden": [128, 128], "lr": 0.004, "dropout": 0.1}),
     ("extratrees", {"n_estimators": 100, "min_samples_leaf": 3, "max_features": 0.5}),
     (
         "lightgbm",
@@ -106,7 +106,7 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     ("linear", {"C": 0.02, "alpha": 30.0}),
-    ("torch", {"hidden": [256], "epochs": 16, "lr": 0.004, "dropout": 0.3}),
+    ("torch", {"hidden": [192, 96], "lr": 0.008, "dropout": 0.25, "steps": 2400}),
 )
 
 # what a neighbour may change: the bounds of each number

@@ -20,7 +20,10 @@ _NEIGHBOURS_AFTER = 3  # finished trials that neighbours are chosen beside
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePlan:
-    """Which trials, within what: `most` in all, none begun after `deadline`; folds of `fold_rows` rows."""
+    """Which trials, within what: `most` in all, none begun after `deadline`; folds of `fold_rows` rows.
+
+    `ended` are the trials that an interrupted search has finished already.
+    """
 
     trials: tuple[Trial, ...]
     fold_rows: tuple[int, ...]
@@ -29,6 +32,7 @@ class QueuePlan:
     seed: int
     pace: Pace | None = None
     more: bool = True
+    ended: tuple[Trial, ...] = ()
 
 
 class TrialQueue(Searcher):  # type: ignore[misc]
@@ -40,11 +44,11 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     def __init__(self, plan: QueuePlan) -> None:
         super().__init__(metric="loss", mode="min")
         self._plan = plan
-        self._waiting = list(plan.trials)
-        self._done: list[Trial] = []
+        self._done = list(plan.ended)
+        self.handed: dict[str, Trial] = {t.id: t for t in plan.ended}
+        self._waiting = [t for t in plan.trials if t.id not in self.handed]
         self._running: set[str] = set()
         self._shaken = 0
-        self.handed: dict[str, Trial] = {}
 
     def suggest(self, trial_id: str) -> Any:
         if len(self.handed) >= self._plan.most or (self.handed and time.time() > self._plan.deadline):

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
-from raywf.core.records import Bundle, Snapshot, Sweep
+from raywf.core.records import Bundle, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.models.family import Problem
+from raywf.search.budget import Budget, allowed_seconds
 from raywf.search.choose import Bounds, choose
 from raywf.search.data import SearchData, newest_instant, prepare_data, with_folds
 from raywf.search.ledger import Ledger
@@ -25,6 +26,7 @@ from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, measu
 from raywf.search.portfolio import plan_trials
 from raywf.search.queue import QueuePlan
 from raywf.search.refit import Recipe, finish_bundle, loss_scale, start_fits
+from raywf.search.rescue import rescue
 from raywf.search.trial import TrialPlan
 from raywf.search.tuning import Progress, run_trials
 
@@ -36,6 +38,7 @@ _USED = 0.85  # of the slots' time that trials get to use, once their workers ar
 _START_S = 5.0  # until then
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
+_LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,28 +78,33 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     Raises:
         SearchError: if no trial finished within the budget.
     """
-    start = time.time()
     settings = workflow.search
+    ledger = Ledger(workflow.stores.root, plan.sweep_id)
+    budget = Budget(ledger, allowed_seconds(settings, workflow.cost, cpus=_cpus(settings)), _cpus(settings))
     gate = workflow.gate if plan.hold_gate else None
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate)
-    ledger = Ledger(workflow.stores.root, plan.sweep_id)
-    pace = _pace(data, settings, ledger)
+    pace = _pace(data, settings, budget)
     if settings.folds is None:
-        data = _with_affordable_folds(data, pace, settings, plan)
+        data = _with_affordable_folds(data, pace, settings, plan, budget)
     bag = data.times is None and len(data.folds) > 1
     shared = ray.put(data)
     trial_plan = TrialPlan(
         metric=workflow.metric,
         threads=settings.trial_cpus,
-        deadline=start + (_BAG_SHARE if bag else _REFIT_SHARE) * settings.budget_s,
-        last_moment=start + _LAST_SHARE * settings.budget_s,
+        deadline=budget.instant(_BAG_SHARE if bag else _REFIT_SHARE),
+        last_moment=budget.instant(_LAST_SHARE),
         seed=settings.seed,
         ledger=ledger,
         keep_models=bag,
     )
-    wanted = _queue(data, pace, settings, plan, deadline=trial_plan.deadline)
-    trials, nodes = run_trials(shared, wanted, trial_plan, settings=settings, progress=plan.progress)
-    bounds = Bounds(row_ms=settings.row_ms, left_s=start + settings.budget_s - time.time(), bag=bag)
+    trials, nodes = _trials(data, shared, pace, trial_plan, budget, workflow=workflow, plan=plan)
+    data, trials = rescue(data, trials, trial_plan)
+    bounds = Bounds(
+        row_ms=settings.row_ms,
+        left_s=max(_LEAST_REFIT_S, budget.left_s),
+        cpus=budget.cpus,
+        bag=bag,
+    )
     chosen = choose(data, trials, ledger, metric=workflow.metric, bounds=bounds)
     recipe = Recipe(
         snapshot=snapshot,
@@ -105,7 +113,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         encoder=encoder,
         loss_scale=loss_scale(data.rows.y) if snapshot.task == "regression" else None,
         threads=settings.trial_cpus,
-        deadline=start + _FIT_SHARE * settings.budget_s,
+        deadline=max(budget.instant(_FIT_SHARE), time.time() + _LEAST_REFIT_S),
         seed=settings.seed,
         ledger=ledger,
     )
@@ -119,18 +127,45 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         members=chosen.members,
         score=chosen.score,
         calibrated=chosen.calibration is not None,
-        budget_s=settings.budget_s,
-        spent_s=time.time() - start,
-        cpu_s=sum(t.seconds for t in trials) * settings.trial_cpus,
+        budget_s=budget.allowed_s,
+        spent_s=budget.spent_s,
+        cpu_s=budget.spent_s * budget.cpus,
         warm_from=plan.warm.id if plan.warm else None,
     )
+    budget.note(at_once=True)
     ledger.write_sweep(sweep)
     return SearchResult(sweep=sweep, proof=proof, final=final, gate_rows=data.gate, nodes=nodes)
 
 
-def _pace(data: SearchData, settings: SearchSettings, ledger: Ledger) -> Pace:
+def _trials(
+    data: SearchData,
+    shared: Any,
+    pace: Pace,
+    trial_plan: TrialPlan,
+    budget: Budget,
+    *,
+    workflow: Workflow,
+    plan: SearchPlan,
+) -> tuple[list[Trial], dict[str, str]]:
+    """Run the trials; those of a sweep that was finished once are as they were."""
+    finished = trial_plan.ledger.read_sweep()
+    if finished is not None:
+        return list(finished.trials), {}
+
+    wanted = _queue(data, pace, workflow.search, plan, budget, deadline=trial_plan.deadline)
+    return run_trials(
+        shared,
+        wanted,
+        trial_plan,
+        settings=workflow.search,
+        progress=plan.progress,
+        tick=budget.note,
+    )
+
+
+def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
     """Measure in a worker how long fits take, on a sample of the rows; a resumed search finds it settled."""
-    settled = ledger.settled("pace")
+    settled = budget.ledger.settled("pace")
     if settled is not None:
         return Pace(**settled)
     index = data.rest
@@ -138,23 +173,30 @@ def _pace(data: SearchData, settings: SearchSettings, ledger: Ledger) -> Pace:
         index = np.random.default_rng(settings.seed).choice(index, PROBE_ROWS, replace=False)
     problem = Problem(task=data.task, n_classes=data.n_classes, sizes=data.sizes, threads=settings.trial_cpus)
     probe = ray.remote(num_cpus=settings.trial_cpus, max_retries=2)(measure_pace)
-    seconds = min(_PROBE_MAX_S, _PROBE_SHARE * settings.budget_s)
+    seconds = min(_PROBE_MAX_S, _PROBE_SHARE * budget.allowed_s)
     pace: Pace = ray.get(probe.remote(data.rows.take(index), problem, seconds=seconds, whole=len(data.rest)))
-    return Pace(**ledger.settle("pace", {"round_s": pace.round_s, "rounds": pace.rounds}))
+    return Pace(**budget.ledger.settle("pace", {"round_s": pace.round_s, "rounds": pace.rounds}))
 
 
-def _core_seconds(settings: SearchSettings) -> float:
+def _slots(settings: SearchSettings) -> int:
     slots = max(1, int(ray.cluster_resources().get("CPU", 1)) // settings.trial_cpus)
-    seconds = max(1.0, _USED * (settings.budget_s - _START_S))
-    return seconds * min(slots, settings.max_concurrent or slots)
+    return min(slots, settings.max_concurrent or slots)
+
+
+def _cpus(settings: SearchSettings) -> float:
+    return float(_slots(settings) * settings.trial_cpus)
+
+
+def _core_seconds(settings: SearchSettings, budget: Budget) -> float:
+    return max(1.0, _USED * (budget.allowed_s - _START_S)) * _slots(settings)
 
 
 def _with_affordable_folds(
-    data: SearchData, pace: Pace, settings: SearchSettings, plan: SearchPlan
+    data: SearchData, pace: Pace, settings: SearchSettings, plan: SearchPlan, budget: Budget
 ) -> SearchData:
     """Return the data with as many folds as time allows and its rows bear; it has two already."""
     trials = plan_trials(settings, rows=len(data.rest), warm=plan.warm)
-    count = choose_folds(pace, trials, _core_seconds(settings))
+    count = choose_folds(pace, trials, _core_seconds(settings, budget))
     if data.times is not None:
         count = min(max(count, 2), _ORDERED_FOLDS)
     try:
@@ -164,13 +206,19 @@ def _with_affordable_folds(
 
 
 def _queue(
-    data: SearchData, pace: Pace, settings: SearchSettings, plan: SearchPlan, *, deadline: float
+    data: SearchData,
+    pace: Pace,
+    settings: SearchSettings,
+    plan: SearchPlan,
+    budget: Budget,
+    *,
+    deadline: float,
 ) -> QueuePlan:
     """Order the trials; learning rates rise where the budget would fit but few of them."""
     folds = len(data.folds)
     trials = plan_trials(settings, rows=len(data.rest), warm=plan.warm)
     needed = folds * sum(fit_seconds(pace, t.family, t.params) for t in trials)
-    speed = float(np.clip(needed / _core_seconds(settings), 1.0, _MAX_SPEED))
+    speed = float(np.clip(needed / _core_seconds(settings, budget), 1.0, _MAX_SPEED))
     trials = plan_trials(settings, rows=len(data.rest), warm=plan.warm, speed=speed)
     return QueuePlan(
         trials=trials,
@@ -179,6 +227,7 @@ def _queue(
         deadline=deadline,
         seed=settings.seed,
         pace=pace,
+        ended=budget.ledger.trials(),
     )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from ray import tune
 
 from raywf.core.codec import decode
-from raywf.core.metrics import METRICS
+from raywf.core.metrics import METRICS, Metric
 from raywf.core.records import Trial
 from raywf.models.families import family
 from raywf.models.family import Model, Problem
@@ -66,8 +67,8 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
             try:
                 self._results.append(self._run_fold(number))
             except Exception as err:  # noqa: BLE001 - a model library may raise anything, and not all of it unpickles
-                trial = self._trial("failed", error=f"{type(err).__name__}: {err}")
-                return self._report(trial, done=True)
+                reason = f"{type(err).__name__}: {err}"
+                return self._report(dataclasses.replace(self._trial("failed"), error=reason), done=True)
         done = len(self._results) == count
         trial = self._trial("done" if done else "running")
         if done:
@@ -88,52 +89,15 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
         self._end = time.time() + (left if left < _SHORT_S else _SHARE * left)
 
     def _run_fold(self, number: int) -> FoldResult:
-        start = time.perf_counter()
-        fold, problem = self._data.folds[number], self._problem(number)
-        fit, held = self._data.rows.take(fold.fit), self._data.rows.take(fold.score)
-        member = family(self._job.family)
-        model = member.fit(problem, fit, dict(self._job.params), valid=held, rounds=0)
-        scores = model.predict(held.X)
-        loss = METRICS[self._plan.metric].loss(held.y, scores)
-        if not np.isfinite(loss) or not np.isfinite(scores).all():
-            raise ValueError(f"{self._plan.metric} of the fold is {loss}")
-        result = FoldResult(
-            scores=scores.astype(np.float32),
-            loss=loss,
-            rounds=model.rounds,
-            seconds=time.perf_counter() - start,
-            row_s=_row_seconds(model, self._data, fold),
-        )
-        kept = _saved(model) if self._plan.keep_models and member.merges else None
-        self._plan.ledger.record_fold(self._job.id, number, result, model=kept)
-        return result
+        return fit_fold(self._job, self._data, self._plan, number, deadline=self._fold_deadline(number))
 
-    def _problem(self, number: int) -> Problem:
-        """State the problem; the trial's time is shared out evenly over the folds that are left."""
+    def _fold_deadline(self, number: int) -> float:
+        """Share the trial's time out evenly over the folds that are left."""
         now, left = time.time(), len(self._data.folds) - number
-        return Problem(
-            task=self._data.task,
-            n_classes=self._data.n_classes,
-            sizes=self._data.sizes,
-            threads=self._plan.threads,
-            deadline=min(self._plan.deadline, now + max(0.0, self._end - now) / left),
-            seed=self._plan.seed + number,
-        )
+        return min(self._plan.deadline, now + max(0.0, self._end - now) / left)
 
-    def _trial(self, status: str, error: str = "") -> Trial:
-        results = self._results
-        metric = METRICS[self._plan.metric]
-        mean = float(np.mean([r.loss for r in results])) if results else None
-        return dataclasses.replace(
-            self._job,
-            status=status,
-            fold_losses=tuple(r.loss for r in results),
-            score=None if mean is None else (-mean if metric.greater_is_better else mean),
-            rounds=round(float(np.mean([r.rounds for r in results]))) if results else 0,
-            seconds=sum(r.seconds for r in results),
-            row_us=1e6 * float(np.median([r.row_s for r in results])) if results else 0.0,
-            error=error,
-        )
+    def _trial(self, status: str) -> Trial:
+        return summarise(self._job, self._results, METRICS[self._plan.metric], status)
 
     def _report(self, trial: Trial, *, done: bool) -> dict[str, Any]:
         losses = trial.fold_losses
@@ -144,6 +108,58 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
             "node": os.environ.get("RAY_NODE_ID", "") or _node_id(),
             "done": done,
         }
+
+
+def fit_fold(trial: Trial, data: SearchData, plan: TrialPlan, number: int, *, deadline: float) -> FoldResult:
+    """Fit and score a trial's fold, and keep it in the ledger.
+
+    Raises:
+        ValueError: if the scores are not finite; a model library may raise anything else.
+    """
+    start = time.perf_counter()
+    fold, problem = data.folds[number], _problem(data, plan, number, deadline)
+    fit, held = data.rows.take(fold.fit), data.rows.take(fold.score)
+    member = family(trial.family)
+    model = member.fit(problem, fit, dict(trial.params), valid=held, rounds=0)
+    scores = model.predict(held.X)
+    loss = METRICS[plan.metric].loss(held.y, scores)
+    if not np.isfinite(loss) or not np.isfinite(scores).all():
+        raise ValueError(f"{plan.metric} of the fold is {loss}")
+    result = FoldResult(
+        scores=scores.astype(np.float32),
+        loss=loss,
+        rounds=model.rounds,
+        seconds=time.perf_counter() - start,
+        row_s=_row_seconds(model, data, fold),
+    )
+    kept = _saved(model) if plan.keep_models and member.merges else None
+    plan.ledger.record_fold(trial.id, number, result, model=kept)
+    return result
+
+
+def summarise(trial: Trial, results: Sequence[FoldResult], metric: Metric, status: str) -> Trial:
+    """Return a trial's record with what its folds gave."""
+    mean = float(np.mean([r.loss for r in results])) if results else None
+    return dataclasses.replace(
+        trial,
+        status=status,
+        fold_losses=tuple(r.loss for r in results),
+        score=None if mean is None else (-mean if metric.greater_is_better else mean),
+        rounds=round(float(np.mean([r.rounds for r in results]))) if results else 0,
+        seconds=sum(r.seconds for r in results),
+        row_us=1e6 * float(np.median([r.row_s for r in results])) if results else 0.0,
+    )
+
+
+def _problem(data: SearchData, plan: TrialPlan, number: int, deadline: float) -> Problem:
+    return Problem(
+        task=data.task,
+        n_classes=data.n_classes,
+        sizes=data.sizes,
+        threads=plan.threads,
+        deadline=deadline,
+        seed=plan.seed + number,
+    )
 
 
 def _row_seconds(model: Model, data: SearchData, fold: Fold) -> float:

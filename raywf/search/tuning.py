@@ -31,17 +31,24 @@ _QUIET = {
 
 
 def run_trials(
-    data: Any, wanted: QueuePlan, plan: TrialPlan, *, settings: SearchSettings, progress: Progress
+    data: Any,
+    wanted: QueuePlan,
+    plan: TrialPlan,
+    *,
+    settings: SearchSettings,
+    progress: Progress,
+    tick: Callable[[], None] = lambda: None,
 ) -> tuple[list[Trial], dict[str, str]]:
     """Run trials as the queue hands them out; return their last records and the node of each, by trial id.
 
     `data` is the object reference of the `SearchData`. Trials that the deadline cut come back as "stopped".
+    `tick` is called again and again while they run.
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     queue = TrialQueue(wanted)
     race = FoldRace(folds=wanted.fold_rows)
-    watch = _Watch(progress, race)
+    watch = _Watch(progress, race, tick)
     trainable = tune.with_resources(
         tune.with_parameters(FoldTrial, data=data, plan=plan), {"cpu": settings.trial_cpus}
     )
@@ -69,7 +76,7 @@ def run_trials(
         ),
     )
     tuner.fit()
-    found = [watch.last.get(t.id, _stopped(t)) for t in queue.handed.values()]
+    found = [watch.last.get(t.id, t) for t in queue.handed.values()]
     return [t if t.status in {"done", "failed"} else _stopped(t) for t in found], watch.nodes
 
 
@@ -102,10 +109,13 @@ class _Deadline(tune.Stopper):  # type: ignore[misc]
 class _Watch(tune.Callback):  # type: ignore[misc]
     """Keeps each trial's last record and tells `progress` when one has ended."""
 
-    def __init__(self, progress: Progress, race: FoldRace) -> None:
-        self._progress, self._race = progress, race
+    def __init__(self, progress: Progress, race: FoldRace, tick: Callable[[], None]) -> None:
+        self._progress, self._race, self._tick = progress, race, tick
         self.last: dict[str, Trial] = {}
         self.nodes: dict[str, str] = {}
+
+    def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+        self._tick()
 
     def on_trial_result(
         self,

@@ -15,7 +15,7 @@ import pytest
 from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
 from raywf.core.records import Column, Member, Snapshot, Sweep
-from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
+from raywf.core.settings import CostSettings, SearchSettings, SpineSettings, StoreSettings, Workflow
 from raywf.models.bundle import load_bundle
 from raywf.search.ledger import Ledger
 from raywf.search.run import SearchPlan, SearchResult, run_search
@@ -85,7 +85,13 @@ class Search:
 
 
 def search(
-    root: Path, task: str, *, timed: bool = True, warm: Sweep | None = None, **settings: Any
+    root: Path,
+    task: str,
+    *,
+    timed: bool = True,
+    warm: Sweep | None = None,
+    price: float = 0.05,
+    **settings: Any,
 ) -> Search:
     """Search a table of a task with two quick configurations."""
     workflow = Workflow(
@@ -95,6 +101,7 @@ def search(
         search=SearchSettings(
             **{"budget_s": 40, "trials": 2, "folds": 2, "families": ("lightgbm", "linear")} | settings
         ),
+        cost=CostSettings(usd_per_cpu_hour=price),
         stores=StoreSettings(root=str(root)),
     )
     table = make_table(task, timed=timed)
@@ -198,6 +205,22 @@ def test_budget_is_kept(ray_session: None, tmp_path: Path) -> None:
     assert sweep.spent_s <= 15 * 1.5
     assert any(t.status == "done" for t in sweep.trials)
     assert sweep.members
+
+
+def test_money_bounds_the_time(ray_session: None, tmp_path: Path) -> None:
+    """A cent at 3 dollars a CPU-hour is six seconds of two CPUs, whatever `budget_s` says."""
+    done = search(tmp_path, "binary", timed=False, budget_s=300, max_usd=0.01, price=3.0, trials=200).result
+    assert done.sweep.budget_s == pytest.approx(6.0)
+    assert done.sweep.cpu_s * 3.0 / 3600 <= 0.01 * 1.25  # six seconds are short beside a refit
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_budget_for_no_trial_gives_a_model(ray_session: None, tmp_path: Path, timed: bool) -> None:
+    """A second is too short for a worker to begin: a model all the same."""
+    found = search(tmp_path, "binary", timed=timed, budget_s=1, trials=3).result
+    assert found.sweep.members
+    assert np.isfinite(found.sweep.score)
+    assert np.isfinite(load_bundle(found.final.uri).predict_row({"x": 0.5, "lane": "a"})).all()
 
 
 _SWEEP = Sweep(

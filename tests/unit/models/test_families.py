@@ -125,7 +125,7 @@ def test_deadline_stops_a_fit(name: str) -> None:
     late = family(name).fit(
         type(full.problem)(task="binary", n_classes=2, sizes=full.problem.sizes, deadline=0.0),
         full.rows,
-        {"epochs": 100_000, "n_estimators": 100_000} if name in {"extratrees", "torch"} else {},
+        {"n_estimators": 100_000} if name == "extratrees" else {},
         valid=None,
         rounds=100_000,
     )
@@ -139,8 +139,7 @@ def test_stops_early_by_validation(name: str) -> None:
     """Labels without a pattern stop a long fit long before its bound."""
     fitted = fit(name, "binary")
     noise = Rows(fitted.rows.X, np.random.default_rng(3).permutation(make_labels("binary")))
-    params = {"epochs": 500} if name == "torch" else {}
-    model = family(name).fit(fitted.problem, fitted.rows, params, valid=noise, rounds=0)
+    model = family(name).fit(fitted.problem, fitted.rows, {}, valid=noise, rounds=0)
     assert 1 <= model.rounds < 300
 
 

@@ -1,0 +1,125 @@
+"""Members, their weights and how each is made, within the time for a row and for fits."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raywf.core.errors import SearchError
+from raywf.core.metrics import METRICS
+from raywf.core.records import Trial
+from raywf.models.family import Rows
+from raywf.search.choose import Bounds, Chosen, choose
+from raywf.search.data import Fold, SearchData
+from raywf.search.ledger import FoldResult, Ledger
+from raywf.search.portfolio import make_trial
+from raywf.search.trial import summarise
+
+ROWS, FOLDS = 400, 4
+AMPLE = Bounds(row_ms=10.0, left_s=1000.0, cpus=2.0, bag=True)
+
+
+@pytest.fixture
+def data() -> SearchData:
+    """Binary rows in four folds."""
+    rows = np.arange(ROWS)
+    return SearchData(
+        rows=Rows(np.zeros((ROWS, 3), np.float32), (rows // 2 % 2).astype(np.float64)),
+        times=None,
+        known=None,
+        folds=tuple(Fold(fit=rows[rows % FOLDS != k], score=rows[rows % FOLDS == k]) for k in range(FOLDS)),
+        gate=rows[:0],
+        rest=rows,
+        task="binary",
+        n_classes=2,
+        sizes=(0, 0, 0),
+    )
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """An empty ledger."""
+    return Ledger(str(tmp_path), "sweep")
+
+
+def run(data: SearchData, ledger: Ledger, family: str, *, seed: int, row_s: float, seconds: float) -> Trial:
+    """Keep a finished trial whose scores are the labels with noise."""
+    draw = np.random.default_rng(seed)
+    trial, results = make_trial(family, {"learning_rate": 0.05 + seed / 1000}), []
+    for number, fold in enumerate(data.folds):
+        labels = data.rows.y[fold.score]
+        scores = np.clip(0.25 + 0.5 * labels + 0.2 * draw.normal(size=len(labels)), 0.02, 0.98)
+        loss = METRICS["log_loss"].loss(labels, scores[:, None])
+        result = FoldResult(
+            scores=scores[:, None].astype(np.float32), loss=loss, rounds=10, seconds=seconds, row_s=row_s
+        )
+        ledger.record_fold(trial.id, number, result)
+        results.append(result)
+    return summarise(trial, results, METRICS["log_loss"], "done")
+
+
+def three(data: SearchData, ledger: Ledger, *, row_s: float = 2e-5, seconds: float = 1) -> list[Trial]:
+    """Return two kinds of trees and a linear trial, alike in quality and with errors of their own."""
+    kinds = enumerate(("lightgbm", "xgboost", "linear"))
+    return [run(data, ledger, f, seed=i, row_s=row_s, seconds=seconds) for i, f in kinds]
+
+
+def pick(data: SearchData, ledger: Ledger, trials: list[Trial], bounds: Bounds) -> Chosen:
+    return choose(data, trials, ledger, metric="log_loss", bounds=bounds)
+
+
+def test_with_time_to_spare_all_folds_answer(data: SearchData, ledger: Ledger) -> None:
+    """Trees are merged of every fold's model; a linear member is fitted again."""
+    chosen = pick(data, ledger, three(data, ledger), AMPLE)
+    assert {m.family: m.folds for m in chosen.members} == {"lightgbm": 4, "xgboost": 4, "linear": 0}
+    assert sum(m.weight for m in chosen.members) == pytest.approx(1)
+    weights = [m.weight for m in chosen.members]
+    assert weights == sorted(weights, reverse=True)
+
+
+def test_little_time_for_a_row_means_fewer_folds(data: SearchData, ledger: Ledger) -> None:
+    """As many as fit; below two the member is fitted again."""
+    trials = three(data, ledger, row_s=5e-5)
+    folds = [
+        max(m.folds for m in pick(data, ledger, trials, dataclasses.replace(AMPLE, row_ms=ms)).members)
+        for ms in (0.5, 0.3, 0.2)
+    ]
+    assert folds[0] == 4
+    assert 2 <= folds[1] < 4
+    assert folds[2] == 0
+
+
+def test_too_slow_members_are_dropped(data: SearchData, ledger: Ledger) -> None:
+    """Down to the heaviest, which stays however slow it is."""
+    trials = three(data, ledger, row_s=1e-3)
+    assert len(pick(data, ledger, trials, dataclasses.replace(AMPLE, row_ms=2.1)).members) == 2
+    assert len(pick(data, ledger, trials, dataclasses.replace(AMPLE, row_ms=0.1)).members) == 1
+
+
+def test_no_time_for_fits_drops_members(data: SearchData, ledger: Ledger) -> None:
+    """Where every member has to be fitted again."""
+    trials = three(data, ledger, seconds=40)
+    hasty = dataclasses.replace(AMPLE, bag=False, left_s=20.0)
+    chosen = pick(data, ledger, trials, hasty)
+    assert [m.folds for m in chosen.members] == [0]
+
+
+def test_unfinished_trials_are_left_out(data: SearchData, ledger: Ledger) -> None:
+    """Stopped and failed ones; without any other the reasons are told."""
+    first, second, _ = three(data, ledger)
+    stopped = dataclasses.replace(second, status="stopped")
+    assert [m.family for m in pick(data, ledger, [first, stopped], AMPLE).members] == ["lightgbm"]
+    failed = dataclasses.replace(second, status="failed", error="ValueError: too deep")
+    with pytest.raises(SearchError, match=r"no trial of 2 gave a model: xgboost-\w+: ValueError: too deep"):
+        pick(data, ledger, [stopped, failed], AMPLE)
+
+
+def test_score_is_that_of_the_calibrated_mix(data: SearchData, ledger: Ledger) -> None:
+    """Timid scores are calibrated, and the score is out of fold."""
+    chosen = pick(data, ledger, three(data, ledger), AMPLE)
+    assert chosen.calibration is not None
+    assert chosen.calibration.slope > 1
+    assert 0 < chosen.score < 0.3
