@@ -16,7 +16,7 @@ from raywf.search.ensemble import Candidates, keep_largest, most_candidates, sel
 from raywf.search.ledger import FoldResult, Ledger
 
 _REFIT_GROWTH = 2.2  # a fit on all rows beside one on a fold's, with what Ray adds
-_ENCODE_US, _ENCODE_COLUMN_US = 15.0, 0.8  # the encoder's time for a row
+_ENCODE_US, _ENCODE_COLUMN_US = 20.0, 1.5  # the encoder's time for a row
 _LEAST_BAG = 2
 
 

@@ -16,7 +16,9 @@ from raywf.search.niceness import yield_cpu
 
 PROBE_RATE, PROBE_LEAVES = 0.1, 50
 PROBE_ROWS = 40_000
-_LEAST_FIT_S = 0.1  # what a fold costs at the very least, scores and ledger included
+_CROWDED = 2.5  # a fit beside others, scored, timed and kept, in fits of the probe alone
+_REPEAT_ROWS = 5_000
+_LEAST_FIT_S = 0.05  # what a fold costs at the very least, scores and ledger included
 _UNFINISHED = 3.0  # a probe that the time cut short needed about so many times more rounds
 _WORTHWHILE = 6  # configurations that an ensemble should have to choose from, the first of the portfolio
 
@@ -71,8 +73,12 @@ def fit_seconds(pace: Pace, name: str, params: dict[str, Any]) -> float:
     return boosting + cost.whole * pace.fit_s
 
 
-def choose_folds(pace: Pace, trials: Sequence[Trial], core_s: float) -> int:
-    """Return how many folds leave room to choose from: a single hold-out, 3, 5, or 8 and their repeats."""
+def choose_folds(pace: Pace, trials: Sequence[Trial], core_s: float, *, rows: int) -> int:
+    """Return how many folds leave room to choose from: a single hold-out, 3, 5, or 8.
+
+    Of few rows, which chance parts unevenly, there are repeats of 8.
+    """
     first = [max(_LEAST_FIT_S, fit_seconds(pace, t.family, t.params)) for t in trials[:_WORTHWHILE]]
-    affordable = core_s / sum(first)
-    return next((count for count in (24, 16, 8, 5, 3) if count <= affordable), 1)
+    affordable = core_s / (_CROWDED * sum(first))
+    counts = (24, 16, 8, 5, 3) if rows <= _REPEAT_ROWS else (8, 5, 3)
+    return next((count for count in counts if count <= affordable), 1)

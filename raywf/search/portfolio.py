@@ -39,7 +39,7 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "l2_leaf_reg": 3.0,
             "random_strength": 0.8,
             "one_hot_max_size": 15,
-            "max_ctr_complexity": 1,
+            "leaf_estimation_iterations": 1,
         },
     ),
     (
@@ -90,7 +90,7 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "depth": 8,
             "l2_leaf_reg": 5.0,
             "one_hot_max_size": 4,
-            "max_ctr_complexity": 1,
+            "leaf_estimation_iterations": 1,
         },
     ),
     (

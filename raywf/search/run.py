@@ -196,7 +196,7 @@ def _with_affordable_folds(
 ) -> SearchData:
     """Return the data with as many folds as time allows and its rows bear; it has two already."""
     trials = plan_trials(settings, rows=len(data.rest), warm=plan.warm)
-    count = choose_folds(pace, trials, _core_seconds(settings, budget))
+    count = choose_folds(pace, trials, _core_seconds(settings, budget), rows=len(data.rest))
     if data.times is not None:
         count = min(max(count, 2), _ORDERED_FOLDS)
     try:
