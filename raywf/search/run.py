@@ -19,7 +19,7 @@ from raywf.core.records import Bundle, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.models.family import Problem
 from raywf.search.budget import Budget, allowed_seconds
-from raywf.search.choose import Bounds, choose
+from raywf.search.choose import Bounds, Chosen, choose
 from raywf.search.data import SearchData, newest_instant, prepare_data, with_folds
 from raywf.search.ledger import Ledger
 from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, measure_pace
@@ -118,7 +118,22 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         ledger=ledger,
     )
     proof, final = _refit(recipe, shared, data, table, folder=plan.folder)
-    sweep = Sweep(
+    sweep = _record(workflow, snapshot, plan, budget, trials=trials, chosen=chosen)
+    budget.note(at_once=True)
+    ledger.write_sweep(sweep)
+    return SearchResult(sweep=sweep, proof=proof, final=final, gate_rows=data.gate, nodes=nodes)
+
+
+def _record(
+    workflow: Workflow,
+    snapshot: Snapshot,
+    plan: SearchPlan,
+    budget: Budget,
+    *,
+    trials: list[Trial],
+    chosen: Chosen,
+) -> Sweep:
+    return Sweep(
         id=plan.sweep_id,
         snapshot_id=snapshot.id,
         metric=workflow.metric,
@@ -132,9 +147,6 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         cpu_s=budget.spent_s * budget.cpus,
         warm_from=plan.warm.id if plan.warm else None,
     )
-    budget.note(at_once=True)
-    ledger.write_sweep(sweep)
-    return SearchResult(sweep=sweep, proof=proof, final=final, gate_rows=data.gate, nodes=nodes)
 
 
 def _trials(
