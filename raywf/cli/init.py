@@ -22,6 +22,8 @@ spine:                        # one row for each thing to predict
   # positive: "yes"           # which label counts as positive in a binary task
   # event_time: asked_at      # when the prediction is asked for
   # label_time: known_at      # when the label became known
+  # weight: importance        # how much a row counts in a fit
+  # group: customer           # rows of one group are never parted between fitting and scoring
 
 features:
   exclude: []                 # columns of the spine that must not be used

@@ -19,6 +19,15 @@ def stable_id(*parts: Any, length: int = 12) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+def stable_number(text: str) -> int:
+    """Return a whole number of 63 bits made of a text.
+
+    >>> stable_number("a") == stable_number("a") != stable_number("b")
+    True
+    """
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
 def digest_bytes(data: bytes) -> str:
     """Return ``sha256:<hex>`` of the data."""
     return "sha256:" + hashlib.sha256(data).hexdigest()

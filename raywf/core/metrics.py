@@ -2,32 +2,86 @@
 
 Scores have shape ``(n_rows, k)``: ``k = 1`` for binary (probability of the positive class) and regression
 (the value), the number of classes for multiclass. Labels are class indices or values, shape ``(n_rows,)``.
+A metric of decisions asks of two classes whether the probability reaches a threshold, of more which one is
+the likeliest; a metric of groups is the mean over groups of rows, such as the answers to one query.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Groups = NDArray[np.int64] | None
 _EPS = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A named score with its direction; `loss` turns it so that less is better."""
+    """A named score with its direction; `loss` turns it so that less is better.
+
+    `of` is its function of labels and scores, and of groups where `grouped`. `counted`, of a metric of
+    decisions, gives it for two classes by (true positives, false positives, positives, negatives), arrays of
+    one shape. `quantile` is what a regression should predict for it: None the mean, 0.5 the median.
+    """
 
     name: str
     greater_is_better: bool
     tasks: tuple[str, ...]
-    score: Callable[[Array, Array], float]
+    of: Callable[..., float]
+    counted: Callable[[Any, Any, float, float], Any] | None = None
+    grouped: bool = False
+    quantile: float | None = None
 
-    def loss(self, labels: Array, scores: Array) -> float:
+    def score(self, labels: Array, scores: Array, *, groups: Groups = None, threshold: float = 0.5) -> float:
+        """Return the value; nan where it is not defined, such as of groups that are not given."""
+        if self.grouped:
+            return float("nan") if groups is None else self.of(labels, scores, groups)
+        if self.counted is not None and scores.shape[1] == 1:
+            hits, positive = scores[:, 0] >= threshold, labels > 0.5
+            true, total = float((hits & positive).sum()), float(positive.sum())
+            return float(self.counted(true, float(hits.sum()) - true, total, len(labels) - total))
+        return self.of(labels, scores)
+
+    def loss(self, labels: Array, scores: Array, *, groups: Groups = None, threshold: float = 0.5) -> float:
         """Return the score, negated where greater is better."""
-        value = self.score(labels, scores)
+        return self._turned(self.score(labels, scores, groups=groups, threshold=threshold))
+
+    def best_loss(self, labels: Array, scores: Array, *, groups: Groups = None) -> float:
+        """Return the loss at the threshold that is best for these rows, where there is one to choose."""
+        if not self.has_threshold(scores):
+            return self.loss(labels, scores, groups=groups)
+        return float(np.min(self._losses(labels, scores)[1]))
+
+    def best_threshold(self, labels: Array, scores: Array) -> float:
+        """Return the threshold of the least loss: the middle of the gap in which it is."""
+        cuts, losses = self._losses(labels, scores)
+        least = int(np.argmin(losses))
+        below = cuts[least + 1] if least + 1 < len(cuts) else 0.0
+        return float(cuts[least] + below) / 2
+
+    def has_threshold(self, scores: Array) -> bool:
+        """Whether the metric turns on where two classes are parted, beyond the likelier one."""
+        return self.counted is not None and self.name != "accuracy" and scores.shape[1] == 1
+
+    def _losses(self, labels: Array, scores: Array) -> tuple[Array, Array]:
+        """Return the distinct scores, falling, and the loss where each is the threshold."""
+        values = scores[:, 0]
+        order = np.argsort(-values, kind="stable")
+        last = np.r_[np.diff(values[order]) != 0, True]
+        positive = labels[order] > 0.5
+        true = np.cumsum(positive)[last].astype(np.float64)
+        false = np.cumsum(~positive)[last].astype(np.float64)
+        assert self.counted is not None
+        found = np.asarray(self.counted(true, false, float(positive.sum()), float((~positive).sum())))
+        return values[order][last], np.nan_to_num(-found if self.greater_is_better else found, nan=np.inf)
+
+    def _turned(self, value: float) -> float:
         return -value if self.greater_is_better else value
 
 
@@ -87,6 +141,45 @@ def accuracy(labels: Array, scores: Array) -> float:
     return float((class_probabilities(scores).argmax(axis=1) == labels.astype(int)).mean())
 
 
+def _recalls(labels: Array, scores: Array) -> tuple[Array, Array, Array]:
+    """Return true positives, rows and decisions of each class that has any of the two latter."""
+    likeliest, true = class_probabilities(scores).argmax(axis=1), labels.astype(int)
+    size = int(max(likeliest.max(initial=0), true.max(initial=0))) + 1
+    hits = np.bincount(true[likeliest == true], minlength=size).astype(np.float64)
+    rows, said = np.bincount(true, minlength=size), np.bincount(likeliest, minlength=size)
+    some = (rows > 0) | (said > 0)
+    return hits[some], rows[some].astype(np.float64), said[some].astype(np.float64)
+
+
+def f1(labels: Array, scores: Array) -> float:
+    """Return the mean over the classes of the harmonic mean of precision and recall (macro F1)."""
+    hits, rows, said = _recalls(labels, scores)
+    return float(np.mean(2 * hits / (rows + said)))
+
+
+def balanced_accuracy(labels: Array, scores: Array) -> float:
+    """Return the mean recall of the classes that have rows."""
+    hits, rows, _ = _recalls(labels, scores)
+    return float(np.mean((hits / np.maximum(rows, 1))[rows > 0]))
+
+
+def _f1_counted(true: Any, false: Any, positives: float, _negatives: float) -> Any:
+    return 2 * true / np.maximum(true + false + positives, 1)
+
+
+def _balanced_counted(true: Any, false: Any, positives: float, negatives: float) -> Any:
+    recalls = []
+    if positives:
+        recalls.append(true / positives)
+    if negatives:
+        recalls.append(1 - false / negatives)
+    return sum(recalls) / max(1, len(recalls))
+
+
+def _accuracy_counted(true: Any, false: Any, positives: float, negatives: float) -> Any:
+    return (true + negatives - false) / max(1.0, positives + negatives)
+
+
 def brier(labels: Array, scores: Array) -> float:
     """Return the mean bounded loss of a classification, in [0, 1]."""
     return float(bounded_loss(labels, scores, scale=None).mean())
@@ -100,6 +193,34 @@ def rmse(labels: Array, scores: Array) -> float:
 def mae(labels: Array, scores: Array) -> float:
     """Return the mean absolute error."""
     return float(np.mean(np.abs(labels - scores[:, 0])))
+
+
+def mape(labels: Array, scores: Array) -> float:
+    """Return the mean absolute error as a share of the label's size."""
+    return float(np.mean(np.abs(labels - scores[:, 0]) / np.maximum(np.abs(labels), _EPS)))
+
+
+def pinball(labels: Array, scores: Array, *, quantile: float) -> float:
+    """Return the mean pinball loss of a predicted quantile."""
+    gap = labels - scores[:, 0]
+    return float(np.mean(np.maximum(quantile * gap, (quantile - 1) * gap)))
+
+
+def ndcg(labels: Array, scores: Array, groups: NDArray[np.int64]) -> float:
+    """Return the mean normalised discounted cumulative gain of the groups (linear gains, ties as they come).
+
+    Groups without a label above 0 are left out; nan if there is no other.
+    """
+    order = np.lexsort((-scores[:, 0], groups))
+    ideal = np.lexsort((-labels, groups))
+    sorted_groups = groups[order]
+    starts = np.flatnonzero(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]])
+    sizes = np.diff(np.r_[starts, len(groups)])
+    discount = 1 / np.log2(np.arange(len(groups)) - np.repeat(starts, sizes) + 2)
+    gained = np.add.reduceat(labels[order] * discount, starts)
+    possible = np.add.reduceat(labels[ideal] * discount, starts)
+    some = possible > 0
+    return float(np.mean(gained[some] / possible[some])) if some.any() else float("nan")
 
 
 def r2(labels: Array, scores: Array) -> float:
@@ -131,9 +252,30 @@ METRICS: dict[str, Metric] = {
         Metric("average_precision", True, ("binary",), average_precision),
         Metric("log_loss", False, _CLASSES, log_loss),
         Metric("brier", False, _CLASSES, brier),
-        Metric("accuracy", True, _CLASSES, accuracy),
+        Metric("accuracy", True, _CLASSES, accuracy, _accuracy_counted),
+        Metric("f1", True, _CLASSES, f1, _f1_counted),
+        Metric("balanced_accuracy", True, _CLASSES, balanced_accuracy, _balanced_counted),
         Metric("rmse", False, ("regression",), rmse),
-        Metric("mae", False, ("regression",), mae),
+        Metric("mae", False, ("regression",), mae, quantile=0.5),
+        Metric("mape", False, ("regression",), mape, quantile=0.5),
         Metric("r2", True, ("regression",), r2),
+        Metric("ndcg", True, ("regression",), ndcg, grouped=True),
     )
 }
+
+
+def find_metric(name: str) -> Metric | None:
+    """Return a metric by its name, or None; ``quantile_0.9`` is the pinball loss of that quantile.
+
+    >>> find_metric("quantile_0.9").quantile
+    0.9
+    """
+    if not name.startswith("quantile_"):
+        return METRICS.get(name)
+    try:
+        quantile = float(name.removeprefix("quantile_"))
+    except ValueError:
+        return None
+    if not 0 < quantile < 1:
+        return None
+    return Metric(name, False, ("regression",), partial(pinball, quantile=quantile), quantile=quantile)

@@ -52,9 +52,9 @@ class Snapshot:
 
     Rows lie in Parquet files below `uri`, sorted by event time where there is one. Reserved columns:
     ``__label`` (class index or value), ``__time`` (event time), ``__label_time`` (when the label became
-    known, where that is told), ``__key`` (a hash of the entity keys and the event time, or of the row where
-    there are no keys). `classes` are the labels as text in the order of their
-    index.
+    known, where that is told), ``__weight`` and ``__group`` (where they are named), ``__key`` (a hash of the
+    entity keys and the event time, or of the row where there are no keys). `classes` are the labels as text
+    in the order of their index.
     """
 
     id: str
@@ -128,7 +128,10 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A servable model on disk: `uri` is its folder, `digest` covers every file in it."""
+    """A servable model on disk: `uri` is its folder, `digest` covers every file in it.
+
+    `threshold` is the probability from which on the second of two classes is the prediction.
+    """
 
     uri: str
     digest: str
@@ -139,6 +142,7 @@ class Bundle:
     snapshot_id: str
     fitted_until: datetime | None
     loss_scale: float | None
+    threshold: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

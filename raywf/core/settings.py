@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Literal
 
 from raywf.core.codec import DecodeError
-from raywf.core.metrics import METRICS
+from raywf.core.metrics import METRICS, find_metric
 
 Task = Literal["binary", "multiclass", "regression"]
 Family = Literal["lightgbm", "catboost", "xgboost", "linear", "extratrees", "torch"]
@@ -24,7 +24,11 @@ def _require(ok: bool, key: str, rule: str, got: object) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpineSettings:
-    """The table of things to predict: one row a prediction that was or could have been asked for."""
+    """The table of things to predict: one row a prediction that was or could have been asked for.
+
+    `weight` names a column that says how much a row counts in a fit; `group` one whose equal values belong
+    together: without times they are never parted between fitting and scoring.
+    """
 
     path: str
     label: str
@@ -32,6 +36,8 @@ class SpineSettings:
     event_time: str | None = None
     label_time: str | None = None
     positive: str | None = None
+    weight: str | None = None
+    group: str | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -103,7 +109,8 @@ class SearchSettings:
 
     `budget_s` bounds the wall-clock time, `max_cpu_s` and `max_usd` (by the price of `cost`) that time
     multiplied by the CPUs which the search may occupy. `folds` None leaves their number to the cost model;
-    `row_ms` bounds the time that the ensemble may take for one row.
+    `row_ms` bounds the time that the ensemble may take for one row. `class_weight` "balanced" lets each class
+    count alike in the fits, as in scikit-learn.
     """
 
     budget_s: float = 60.0
@@ -112,6 +119,7 @@ class SearchSettings:
     trials: int = 40
     folds: int | None = None
     row_ms: float = 0.25
+    class_weight: Literal["none", "balanced"] = "none"
     purge: timedelta = timedelta(0)
     families: tuple[Family, ...] = FAMILIES
     trial_cpus: int = 1
@@ -251,19 +259,36 @@ class Workflow:
     def __post_init__(self) -> None:
         good = self.name.replace("-", "").replace("_", "").isalnum() and self.name.isascii()
         _require(good, "name", "letters, digits, '-' and '_'", self.name)
-        fitting = sorted(m.name for m in METRICS.values() if self.task in m.tasks)
         if not self.metric:
             default = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}[self.task]
             object.__setattr__(self, "metric", default)
-        _require(
-            self.metric in fitting,
-            "metric",
-            f"one of {', '.join(fitting)} for a {self.task} task",
-            self.metric,
-        )
+        self._require_metric()
         _require(
             self.spine.positive is None or self.task == "binary",
             "spine",
             "without 'positive' unless the task is binary",
             self.spine.positive,
+        )
+        _require(
+            self.search.class_weight == "none" or self.task != "regression",
+            "search",
+            "without 'class_weight' for a regression",
+            self.search.class_weight,
+        )
+
+    def _require_metric(self) -> None:
+        metric = find_metric(self.metric)
+        fitting = sorted(m.name for m in METRICS.values() if self.task in m.tasks)
+        fitting += ["quantile_0.9"] if self.task == "regression" else []
+        _require(
+            metric is not None and self.task in metric.tasks,
+            "metric",
+            f"one of {', '.join(fitting)} for a {self.task} task",
+            self.metric,
+        )
+        _require(
+            metric is None or not metric.grouped or self.spine.group is not None,
+            "metric",
+            "used with 'spine.group', the column that says which rows belong together",
+            self.metric,
         )

@@ -85,8 +85,7 @@ class _Replayed:
 def _load_traffic(workflow: Workflow, folder: Path) -> _Traffic:
     asked = dataclasses.replace(workflow.spine, path=str(folder / "data" / "traffic.parquet"))
     table = joined_rows(dataclasses.replace(workflow, spine=asked))
-    reserved = {"__label", "__time", "__label_time", "__key"}
-    columns = [c for c in table.column_names if c not in reserved]
+    columns = [c for c in table.column_names if not c.startswith("__")]
     recent = table.filter(pa.compute.greater_equal(table.column("__time"), pa.scalar(FIRST_DAY)))
     return _Traffic(recent, make_flights(recent, columns))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ class GateBlock:
     """The rows that decide: labels ``(n_rows,)``, both models' scores ``(n_rows, k)``.
 
     `against` names what the challenger is compared with: a version, or "baseline" for the training prior.
+    `thresholds` are the challenger's and the champion's; `groups` are the rows', for a metric of groups.
     """
 
     labels: Array
@@ -30,6 +31,35 @@ class GateBlock:
     champion: Array
     against: str
     loss_scale: float | None = None
+    thresholds: tuple[float, float] = (0.5, 0.5)
+    groups: NDArray[np.int64] | None = None
+
+    def losses(self, metric: Metric) -> tuple[float, float]:
+        """Return the challenger's and the champion's loss."""
+        ours, theirs = self.thresholds
+        return (
+            metric.loss(self.labels, self.challenger, groups=self.groups, threshold=ours),
+            metric.loss(self.labels, self.champion, groups=self.groups, threshold=theirs),
+        )
+
+    def resampled(self, rng: np.random.Generator) -> GateBlock:
+        """Return a bootstrap sample: of rows, or of whole groups, each of which is then a group anew."""
+        groups = None
+        if self.groups is None:
+            index = rng.integers(0, len(self.labels), len(self.labels))
+        else:
+            order = np.argsort(self.groups, kind="stable")
+            parts = np.split(order, np.flatnonzero(np.diff(self.groups[order])) + 1)
+            drawn = [parts[i] for i in rng.integers(0, len(parts), len(parts))]
+            index = np.concatenate(drawn)
+            groups = np.repeat(np.arange(len(drawn)), [len(part) for part in drawn])
+        return replace(
+            self,
+            labels=self.labels[index],
+            challenger=self.challenger[index],
+            champion=self.champion[index],
+            groups=groups,
+        )
 
 
 def judge(block: GateBlock, metric: Metric, settings: GateSettings) -> Verdict:
@@ -70,20 +100,16 @@ def judge(block: GateBlock, metric: Metric, settings: GateSettings) -> Verdict:
 def _scores(block: GateBlock, metric: Metric) -> tuple[float, float]:
     if not len(block.labels):
         return float("nan"), float("nan")  # not every metric has a value of no rows
-    return metric.score(block.labels, block.challenger), metric.score(block.labels, block.champion)
+    ours, theirs = block.losses(metric)
+    return (-ours, -theirs) if metric.greater_is_better else (ours, theirs)
 
 
 def _gain_check(block: GateBlock, metric: Metric, settings: GateSettings, *, margin: float) -> Check:
     rng = np.random.default_rng(_SEED)
-    rows = len(block.labels)
-
-    def gain(index: NDArray[np.int64] | slice) -> float:
-        labels = block.labels[index]
-        return metric.loss(labels, block.champion[index]) - metric.loss(labels, block.challenger[index])
-
-    found = np.asarray([gain(rng.integers(0, rows, rows)) for _ in range(_RESAMPLES)])
-    low, high = np.nanquantile(found, [settings.alpha, 1 - settings.alpha])
-    figure = gain(slice(None))
+    samples = np.asarray([block.resampled(rng).losses(metric) for _ in range(_RESAMPLES)])
+    low, high = np.nanquantile(samples[:, 1] - samples[:, 0], [settings.alpha, 1 - settings.alpha])
+    ours, theirs = block.losses(metric)
+    figure = theirs - ours
     return Check(
         name=f"{metric.name} gain",
         figure=figure,

@@ -22,7 +22,7 @@ from raywf.core.errors import (
     ValidationError,
 )
 from raywf.core.ids import stable_id
-from raywf.core.metrics import METRICS
+from raywf.core.metrics import find_metric
 from raywf.core.records import Decision, ModelVersion, Snapshot, Sweep, Trial, Verdict
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
@@ -33,6 +33,7 @@ from raywf.loop.promote import promote
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
 from raywf.registry.runs import log_sweep
+from raywf.search.data import row_groups
 from raywf.search.ledger import Ledger
 from raywf.search.run import SearchPlan, SearchResult, run_search
 from raywf.snapshots.build import build_snapshot
@@ -231,31 +232,35 @@ def gate(
     labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
     challenger = load_bundle(found.proof.uri)
     scores = challenger.predict_table(block)
-    against, other = "baseline", _prior(table, found.gate_rows, scores.shape)
+    against, other, threshold = "baseline", _prior(table, found.gate_rows, scores.shape), 0.5
     if champion is not None:
         theirs = _champion_scores(registry, champion, challenger, block)
         if theirs is not None:
-            against, other = f"version {champion.version}", theirs
+            against, (other, threshold) = f"version {champion.version}", theirs
+    metric = find_metric(workflow.metric)
+    assert metric is not None  # settings with another were refused
     compared = GateBlock(
         labels=labels,
         challenger=scores,
         champion=other,
         against=against,
         loss_scale=challenger.bundle.loss_scale,
+        thresholds=(challenger.bundle.threshold, threshold),
+        groups=row_groups(block) if metric.grouped else None,
     )
-    return judge(compared, METRICS[workflow.metric], workflow.gate)
+    return judge(compared, metric, workflow.gate)
 
 
 def _champion_scores(
     registry: Registry, champion: ModelVersion, challenger: Predictor, block: pa.Table
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
-    """Return the champion's scores, or None where its columns or classes are not the challenger's."""
+) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], float] | None:
+    """Return the champion's scores and threshold; None where its columns or classes are others."""
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
         predictor = load_bundle(registry.fetch(champion, Path(folder)), digest=champion.digest)
         known = {c.name for c in predictor.bundle.columns} <= set(block.column_names)
         if not known or predictor.bundle.classes != challenger.bundle.classes:
             return None
-        return predictor.predict_table(block)
+        return predictor.predict_table(block), predictor.bundle.threshold
 
 
 def _prior(

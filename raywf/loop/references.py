@@ -31,10 +31,12 @@ class RegistryReferences:
         snapshot = load_snapshot(store, self.workflow.name, found.snapshot_id)
         cache = Path(self.workflow.stores.root if store.is_local else "/tmp/raywf")  # noqa: S108 a cache of bundles
         bundle = self.registry.fetch(found, cache / "cache" / self.workflow.name)
+        facts = json.loads((bundle / "bundle.json").read_text())
         return Reference(
             version=version,
             task=snapshot.task,
             classes=snapshot.classes,
-            loss_scale=json.loads((bundle / "bundle.json").read_text())["loss_scale"],
+            loss_scale=facts["loss_scale"],
+            threshold=facts.get("threshold", 0.5),
             profile=snapshot.profile,
         )

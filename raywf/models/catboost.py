@@ -43,7 +43,7 @@ class CatBoostFamily:
         if len(columns) == 1 and problem.task != "regression":
             raise ValueError("CatBoost needs rows of two classes")
         settings = {
-            "loss_function": _LOSSES[problem.task],
+            "loss_function": _loss(problem),
             "iterations": rounds or _MAX_ROUNDS,
             "boosting_type": "Plain",
             "thread_count": problem.threads,
@@ -55,11 +55,12 @@ class CatBoostFamily:
             "grow_policy": "SymmetricTree",
             "depth": min(params.get("depth", 6), MAX_DEPTH),
         }
-        train = cb.Pool(_features(rows.X, problem), rows.y)
+        train = cb.Pool(_features(rows.X, problem), rows.y, weight=rows.weights)
         extra: dict[str, Any] = {}
         if valid is not None:
             known = np.isin(valid.y, columns) if problem.task == "multiclass" else np.ones(len(valid.y), bool)
-            held = cb.Pool(_features(valid.X[known], problem), valid.y[known])
+            valid = valid.take(np.flatnonzero(known))
+            held = cb.Pool(_features(valid.X, problem), valid.y, weight=valid.weights)
             extra = {"eval_set": held, "early_stopping_rounds": _PATIENCE}
         model = cb.CatBoost(settings)
         try:
@@ -73,6 +74,10 @@ class CatBoostFamily:
 
     def merge(self, models: Sequence[Any]) -> Model:
         return merge_symmetric(models)
+
+
+def _loss(problem: Problem) -> str:
+    return _LOSSES[problem.task] if problem.quantile is None else f"Quantile:alpha={problem.quantile}"
 
 
 def _features(X: Matrix, problem: Problem) -> Any:

@@ -47,7 +47,7 @@ class ExtraTreesFamily:
         labels = rows.y if problem.task == "regression" else rows.y.astype(int)
         while forest.n_estimators < trees and not (forest.n_estimators and problem.is_over()):
             forest.n_estimators = min(trees, forest.n_estimators + 10)
-            forest.fit(filled, labels)
+            forest.fit(filled, labels, sample_weight=rows.weights)
         columns = np.zeros(1, np.int64) if problem.task == "regression" else forest.classes_.astype(np.int64)
         return _translate(forest, columns, problem)
 

@@ -22,7 +22,8 @@ class Problem:
     """What a fit is told besides its data.
 
     `sizes` are the encoder's category counts, shape ``(n_features,)``; `deadline` is a `time.time()` after
-    which a fit stops early with what it has; `threads` is exact.
+    which a fit stops early with what it has; `threads` is exact. A regression predicts the mean, or the
+    `quantile`.
     """
 
     task: str
@@ -31,6 +32,7 @@ class Problem:
     threads: int = 1
     deadline: float = float("inf")
     seed: int = 0
+    quantile: float | None = None
 
     @property
     def width(self) -> int:
@@ -44,14 +46,23 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Encoded features ``(n_rows, n_features)`` and labels ``(n_rows,)``."""
+    """Encoded features ``(n_rows, n_features)`` and labels ``(n_rows,)``.
+
+    `weights` say how much each row counts in a fit; `groups` are the rows' groups, as numbers.
+    """
 
     X: Matrix
     y: Labels
+    weights: Labels | None = None
+    groups: NDArray[np.int64] | None = None
 
     def take(self, index: NDArray[np.int64]) -> Rows:
         """Return the rows at `index`."""
-        return Rows(self.X[index], self.y[index])
+        return Rows(self.X[index], self.y[index], _at(self.weights, index), _at(self.groups, index))
+
+
+def _at(values: NDArray[Any] | None, index: NDArray[np.int64]) -> Any:
+    return None if values is None else values[index]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,6 @@ from raywf.models.family import Cost, Model, Problem, Rows
 from raywf.models.trees import Output, TreeModel, load_trees, merge_trees
 
 _MAX_ROUNDS = 3000
-_OBJECTIVES = {"binary": "binary", "multiclass": "multiclass", "regression": "regression"}
 
 
 class LightGBMFamily:
@@ -26,13 +25,12 @@ class LightGBMFamily:
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
     ) -> Model:
         settings = {
-            "objective": _OBJECTIVES[problem.task],
+            **_objective(problem),
             "num_threads": problem.threads,
             "seed": problem.seed,
             "verbosity": -1,
             "max_bin": 255,
             "feature_pre_filter": False,
-            **({"num_class": problem.n_classes} if problem.task == "multiclass" else {}),
             **params,
         }
         data = {
@@ -45,11 +43,11 @@ class LightGBMFamily:
                 "feature_pre_filter": False,
             },
         }
-        train = lgb.Dataset(rows.X, rows.y, **data)
+        train = lgb.Dataset(rows.X, rows.y, weight=rows.weights, **data)
         callbacks: list[Any] = [_stop_at(problem)]
         sets = []
         if valid is not None:
-            sets = [lgb.Dataset(valid.X, valid.y, reference=train, **data)]
+            sets = [lgb.Dataset(valid.X, valid.y, weight=valid.weights, reference=train, **data)]
             callbacks.append(lgb.early_stopping(_patience(params), verbose=False))
         booster = lgb.train(settings, train, rounds or _MAX_ROUNDS, valid_sets=sets, callbacks=callbacks)
         best = booster.current_iteration()
@@ -63,6 +61,16 @@ class LightGBMFamily:
 
     def merge(self, models: Sequence[Any]) -> Model:
         return merge_trees(models)
+
+
+def _objective(problem: Problem) -> dict[str, Any]:
+    if problem.task == "multiclass":
+        return {"objective": "multiclass", "num_class": problem.n_classes}
+    if problem.quantile == 0.5:
+        return {"objective": "regression_l1"}
+    if problem.quantile is not None:
+        return {"objective": "quantile", "alpha": problem.quantile}
+    return {"objective": problem.task}
 
 
 def _patience(params: dict[str, Any]) -> int:

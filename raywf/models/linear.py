@@ -57,13 +57,15 @@ class LinearFamily:
         design = fit_design(rows.X, problem.sizes)
         dense = design.transform(rows.X)
         if problem.task == "regression":
-            ridge = Ridge(alpha=params.get("alpha", 1.0)).fit(dense, rows.y)
+            ridge = Ridge(alpha=params.get("alpha", 1.0)).fit(dense, rows.y, sample_weight=rows.weights)
             weights, intercept = ridge.coef_.reshape(-1, 1), np.atleast_1d(ridge.intercept_)
+            if problem.quantile is not None:  # the quantile lies beside the mean by the same for all rows
+                intercept = intercept + np.quantile(rows.y - ridge.predict(dense), problem.quantile)
         elif len(seen := np.unique(rows.y).astype(int)) == 1:
             weights, intercept = _certain(seen[0], dense.shape[1], problem)
         else:
             model = LogisticRegression(C=params.get("C", 0.3), max_iter=params.get("max_iter", 120), tol=1e-3)
-            model.fit(dense, rows.y.astype(int))
+            model.fit(dense, rows.y.astype(int), sample_weight=rows.weights)
             weights, intercept = _full(model, problem)
         return LinearModel(design, weights.astype(np.float32), intercept.astype(np.float32), problem.task)
 

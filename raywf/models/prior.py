@@ -45,9 +45,12 @@ class PriorFamily:
         rounds: int,
     ) -> Model:
         if problem.task == "multiclass":
-            shares = np.bincount(rows.y.astype(int), minlength=problem.n_classes) / len(rows.y)
+            shares = np.bincount(rows.y.astype(int), rows.weights, minlength=problem.n_classes)
+            shares = shares / shares.sum()
             return PriorModel(tuple(shares.tolist()))
-        return PriorModel((float(rows.y.mean()),))
+        if problem.quantile is not None:
+            return PriorModel((float(np.quantile(rows.y, problem.quantile)),))
+        return PriorModel((float(np.average(rows.y, weights=rows.weights)),))
 
     def load(self, problem: Problem, folder: Path) -> Model:
         return PriorModel(tuple(json.loads((folder / "prior.json").read_text())))

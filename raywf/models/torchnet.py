@@ -82,7 +82,10 @@ class TorchNetFamily:
         data = _Data(
             X=_tensor(design, rows),
             y=_target(rows, center, spread),
-            valid=None if valid is None else (_tensor(design, valid), _target(valid, center, spread)),
+            weights=_weights(rows),
+            valid=None
+            if valid is None
+            else (_tensor(design, valid), _target(valid, center, spread), _weights(valid)),
             batch=batch,
         )
         best = _train(net, problem, params, data, epochs)
@@ -167,14 +170,29 @@ def _target(rows: Rows, center: float, spread: float) -> torch.Tensor:
     return torch.from_numpy(((rows.y - center) / spread).astype(np.float32))
 
 
+def _weights(rows: Rows) -> torch.Tensor:
+    weights = np.ones(len(rows.y)) if rows.weights is None else rows.weights
+    return torch.from_numpy(weights.astype(np.float32))
+
+
 def _loss(problem: Problem, *, smoothing: float) -> Any:
-    if problem.task == "binary":
-        return lambda out, y: nn.functional.binary_cross_entropy_with_logits(
-            out[:, 0], y * (1 - smoothing) + smoothing / 2
-        )
-    if problem.task == "multiclass":
-        return lambda out, y: nn.functional.cross_entropy(out, y.long(), label_smoothing=smoothing)
-    return lambda out, y: nn.functional.mse_loss(out[:, 0], y)
+    """Return the mean loss as a function of outputs, targets and weights."""
+    ops = nn.functional
+
+    def parts(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        if problem.task == "binary":
+            soft = y * (1 - smoothing) + smoothing / 2
+            return ops.binary_cross_entropy_with_logits(out[:, 0], soft, reduction="none")
+        if problem.task == "multiclass":
+            return ops.cross_entropy(out, y.long(), label_smoothing=smoothing, reduction="none")
+        gap = y - out[:, 0]
+        return gap**2 if problem.quantile is None else _pinball(gap, problem.quantile)
+
+    return lambda out, y, weights: (parts(out, y) * weights).mean()
+
+
+def _pinball(gap: torch.Tensor, quantile: float) -> torch.Tensor:
+    return torch.maximum(quantile * gap, (quantile - 1) * gap)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +201,8 @@ class _Data:
 
     X: torch.Tensor
     y: torch.Tensor
-    valid: tuple[torch.Tensor, torch.Tensor] | None
+    weights: torch.Tensor
+    valid: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None
     batch: int
 
 
@@ -201,7 +220,7 @@ def _train(net: nn.Sequential, problem: Problem, params: dict[str, Any], data: _
     while epoch < epochs and not (epoch and problem.is_over()):
         net.train()
         for index in torch.randperm(len(data.X), generator=order).split(data.batch):
-            loss(net(data.X[index]), data.y[index]).backward()
+            loss(net(data.X[index]), data.y[index], data.weights[index]).backward()
             optimizer.step()
             if optimizer.done == _TIMED_STEPS:
                 left = (problem.deadline - time.time()) / ((time.time() - began) / _TIMED_STEPS)
@@ -215,7 +234,7 @@ def _train(net: nn.Sequential, problem: Problem, params: dict[str, Any], data: _
             continue
         net.eval()
         with torch.no_grad():
-            now = float(plain(net(data.valid[0]), data.valid[1]))
+            now = float(plain(net(data.valid[0]), *data.valid[1:]))
         if now < best_loss:
             best_loss, best_epoch = now, epoch
             best_state = {k: v.clone() for k, v in net.state_dict().items()}

@@ -16,7 +16,6 @@ from raywf.models.family import Cost, Model, Problem, Rows
 from raywf.models.trees import Output, Tree, TreeModel, load_trees, merge_trees, trees_text
 
 _MAX_ROUNDS = 2000
-_OBJECTIVES = {"binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "reg:squarederror"}
 
 
 class XGBoostFamily:
@@ -33,19 +32,18 @@ class XGBoostFamily:
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
     ) -> Model:
         settings = {
-            "objective": _OBJECTIVES[problem.task],
+            **_objective(problem),
             "nthread": problem.threads,
             "seed": problem.seed,
             "verbosity": 0,
             "tree_method": "hist",
             "max_cat_to_onehot": 8,
-            **({"num_class": problem.n_classes} if problem.task == "multiclass" else {}),
             **params,
         }
-        train = _matrix(rows.X, rows.y, problem)
+        train = _matrix(rows, problem)
         extra: dict[str, Any] = {}
         if valid is not None:
-            extra["evals"] = [(_matrix(valid.X, valid.y, problem), "valid")]
+            extra["evals"] = [(_matrix(valid, problem), "valid")]
             extra["early_stopping_rounds"] = 40
         booster = xgb.train(
             settings, train, rounds or _MAX_ROUNDS, verbose_eval=False, callbacks=[_StopAt(problem)], **extra
@@ -70,11 +68,25 @@ def _filled(X: Matrix, problem: Problem) -> Matrix:
     return np.where(np.isnan(X), np.asarray(_fills(problem), dtype=np.float32), X)
 
 
-def _matrix(X: Matrix, y: Any, problem: Problem) -> xgb.DMatrix:
-    types = ["c" if size > 0 else "q" for size in problem.sizes]
+def _matrix(rows: Rows, problem: Problem) -> xgb.DMatrix:
     return xgb.DMatrix(
-        _filled(X, problem), y, feature_types=types, enable_categorical=True, nthread=problem.threads
+        _filled(rows.X, problem),
+        rows.y,
+        weight=rows.weights,
+        feature_types=["c" if size > 0 else "q" for size in problem.sizes],
+        enable_categorical=True,
+        nthread=problem.threads,
     )
+
+
+def _objective(problem: Problem) -> dict[str, Any]:
+    if problem.task == "multiclass":
+        return {"objective": "multi:softprob", "num_class": problem.n_classes}
+    if problem.task == "binary":
+        return {"objective": "binary:logistic"}
+    if problem.quantile is not None:
+        return {"objective": "reg:quantileerror", "quantile_alpha": problem.quantile}
+    return {"objective": "reg:squarederror"}
 
 
 def _translate(booster: xgb.Booster, problem: Problem, rounds: int) -> TreeModel:
@@ -83,7 +95,7 @@ def _translate(booster: xgb.Booster, problem: Problem, rounds: int) -> TreeModel
     text = trees_text(trees, features=len(problem.sizes), width=problem.width)
     output = Output(task="regression", width=problem.width, base=(0.0,) * problem.width, fill=_fills(problem))
     probe = np.zeros((1, len(problem.sizes)), dtype=np.float32)
-    margin = booster.predict(_matrix(probe, None, problem), output_margin=True)
+    margin = booster.predict(_matrix(Rows(probe, np.zeros(1)), problem), output_margin=True)
     base = np.asarray(margin, dtype=np.float64).ravel() - TreeModel(text, output, rounds).predict(probe)[0]
     return TreeModel(
         text,

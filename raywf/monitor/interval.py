@@ -7,21 +7,24 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import rankdata
 
-from raywf.core.metrics import METRICS, Array, bounded_loss, class_probabilities
+from raywf.core.metrics import Array, Metric, bounded_loss, class_probabilities, find_metric
 
 _Z = 1.959963984540054
 _RESAMPLES = 200
 
 
-def metric_interval(name: str, labels: Array, scores: Array) -> tuple[float, float, float] | None:
-    """Return the metric and its interval; None where it is not defined (a class is absent).
+def metric_interval(
+    name: str, labels: Array, scores: Array, *, threshold: float = 0.5
+) -> tuple[float, float, float] | None:
+    """Return the metric and its interval; None where it is not defined (a class is absent, rows have groups).
 
     ROC AUC: DeLong's variance by ranks (Sun and Xu, 2014, doi:10.1109/LSP.2014.2337313). Means of rows:
     normal; the root of one by the delta method. Others: percentiles of 200 bootstrap resamples from a fixed
     seed.
     """
-    value = METRICS[name].score(labels, scores)
-    if not np.isfinite(value):
+    metric = find_metric(name)
+    value = float("nan") if metric is None else metric.score(labels, scores, threshold=threshold)
+    if metric is None or not np.isfinite(value):
         return None
     if name == "roc_auc":
         low, high = _around(value, _delong_error(labels, scores[:, -1]))
@@ -31,7 +34,7 @@ def metric_interval(name: str, labels: Array, scores: Array) -> tuple[float, flo
         return value, *_around(value, error)
     if name in _ROWS:
         return value, *_around(value, _error(_ROWS[name](labels, scores)))
-    return value, *_bootstrap(name, labels, scores)
+    return value, *_bootstrap(metric, labels, scores, threshold)
 
 
 def _log_losses(labels: Array, scores: Array) -> Array:
@@ -41,7 +44,8 @@ def _log_losses(labels: Array, scores: Array) -> Array:
 
 
 def _hits(labels: Array, scores: Array) -> Array:
-    return np.asarray(class_probabilities(scores).argmax(axis=1) == labels.astype(int), dtype=np.float64)
+    likeliest = scores[:, 0] >= 0.5 if scores.shape[1] == 1 else scores.argmax(axis=1)
+    return np.asarray(likeliest == labels.astype(int), dtype=np.float64)
 
 
 def _briers(labels: Array, scores: Array) -> Array:
@@ -78,9 +82,9 @@ def _delong_error(labels: Array, scores: Array) -> float:
     return float(np.sqrt(variance + (below.var(ddof=1) / n if n > 1 else 0.25)))
 
 
-def _bootstrap(name: str, labels: Array, scores: Array) -> tuple[float, float]:
+def _bootstrap(metric: Metric, labels: Array, scores: Array, threshold: float) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, len(labels), (_RESAMPLES, len(labels)))
-    values = np.array([METRICS[name].score(labels[rows], scores[rows]) for rows in drawn])
+    values = np.array([metric.score(labels[rows], scores[rows], threshold=threshold) for rows in drawn])
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(low), float(high)

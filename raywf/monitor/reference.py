@@ -18,6 +18,7 @@ class Reference:
     task: str
     classes: tuple[str, ...] = ()
     loss_scale: float | None = None
+    threshold: float = 0.5
     profile: tuple[ColumnProfile, ...] = ()
 
     def label_value(self, label: str | float) -> float | None:

@@ -76,7 +76,8 @@ class Window:
         losses = self._losses(labels[known], scores[known])
         interval = None
         if known.sum() >= min_labelled:
-            interval = metric_interval(metric, labels[known], scores[known])
+            threshold = self.reference.threshold
+            interval = metric_interval(metric, labels[known], scores[known], threshold=threshold)
         figure, low, high = interval or (None, None, None)
         paid = values[~np.isnan(values)]
         return Evidence(

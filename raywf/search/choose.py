@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raywf.core.errors import SearchError
-from raywf.core.metrics import METRICS
+from raywf.core.metrics import Metric
 from raywf.core.records import Member, Trial
 from raywf.models.calibration import Calibration, fit_calibration
 from raywf.models.families import family
@@ -22,11 +22,15 @@ _LEAST_BAG = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """The members, heaviest first, the calibration and the out-of-fold score of the whole."""
+    """The members, heaviest first, the calibration and the out-of-fold score of the whole.
+
+    `threshold` is the probability from which on the second of two classes is the prediction.
+    """
 
     members: tuple[Member, ...]
     calibration: Calibration | None
     score: float
+    threshold: float = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +43,18 @@ class Bounds:
     bag: bool
 
 
-def choose(data: SearchData, trials: list[Trial], ledger: Ledger, *, metric: str, bounds: Bounds) -> Chosen:
+def choose(
+    data: SearchData, trials: list[Trial], ledger: Ledger, *, metric: Metric, bounds: Bounds
+) -> Chosen:
     """Weigh the finished trials by their out-of-fold scores, within the bounds.
 
     Raises:
         SearchError: if no trial finished its folds.
     """
     found = _finished(data, trials, ledger)
-    labels = np.concatenate([data.rows.y[f.score] for f in data.folds])
+    order = np.concatenate([f.score for f in data.folds])
+    labels = data.rows.y[order]
+    groups = None if data.rows.groups is None else data.rows.groups[order]
     scores = {t.id: np.concatenate([r.scores for r in results]) for t, results in found}
     by_id = {t.id: t for t, _ in found}
     blocks = _blocks(data)
@@ -55,9 +63,10 @@ def choose(data: SearchData, trials: list[Trial], ledger: Ledger, *, metric: str
         labels=labels,
         scores=scores,
         blocks=blocks,
+        groups=groups,
         costs={t.id: t.row_us / room_us for t, _ in found},
     )
-    weights = select_ensemble(candidates, METRICS[metric])
+    weights = select_ensemble(candidates, metric)
     weights = _within(weights, by_id, room_us)
     weights = keep_largest(weights, _affordable(weights, by_id, data, bounds))
     mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
@@ -65,8 +74,13 @@ def choose(data: SearchData, trials: list[Trial], ledger: Ledger, *, metric: str
     final = mix if calibration is None else calibration.apply(mix)
     bag = _bag_size(weights, by_id, room_us, len(data.folds)) if bounds.bag else 0
     members = tuple(_member(by_id[i], w, bag) for i, w in sorted(weights.items(), key=lambda x: -x[1]))
-    score = float(np.mean([METRICS[metric].score(labels[b], final[b]) for b in blocks]))
-    return Chosen(members=members, calibration=calibration, score=score)
+    threshold = metric.best_threshold(labels, final) if metric.has_threshold(final) else 0.5
+    found_scores = [
+        metric.score(labels[b], final[b], groups=None if groups is None else groups[b], threshold=threshold)
+        for b in blocks
+    ]
+    score = float(np.mean(found_scores))
+    return Chosen(members=members, calibration=calibration, score=score, threshold=threshold)
 
 
 def _finished(

@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raywf.core.errors import SearchError
+from raywf.core.ids import stable_number
+from raywf.core.metrics import Metric
 from raywf.core.records import Snapshot
 from raywf.core.settings import GateSettings, SearchSettings
 from raywf.models.encoding import Encoder, fit_encoder
-from raywf.models.family import Rows
+from raywf.models.family import Problem, Rows
 
 Index = NDArray[np.int64]
 _MIN_FIT_ROWS = 20
@@ -51,10 +53,28 @@ class SearchData:
     task: str
     n_classes: int
     sizes: tuple[int, ...]
+    quantile: float | None = None
+
+    def problem(self, *, threads: int = 1, deadline: float = float("inf"), seed: int = 0) -> Problem:
+        """Return what a fit on these rows is told."""
+        return Problem(
+            task=self.task,
+            n_classes=self.n_classes,
+            sizes=self.sizes,
+            quantile=self.quantile,
+            threads=threads,
+            deadline=deadline,
+            seed=seed,
+        )
 
 
 def prepare_data(
-    snapshot: Snapshot, table: pa.Table, *, search: SearchSettings, gate: GateSettings | None
+    snapshot: Snapshot,
+    table: pa.Table,
+    *,
+    search: SearchSettings,
+    gate: GateSettings | None,
+    metric: Metric,
 ) -> tuple[SearchData, Encoder]:
     """Encode a snapshot's table and lay out the gate block (none without `gate`) and the folds.
 
@@ -68,9 +88,10 @@ def prepare_data(
         times = known = None
     elif known is None:
         known = times
-    held, rest = _gate_rows(table, times, known, gate)
+    groups = row_groups(table)
+    held, rest = _gate_rows(table, times, known, gate, groups)
     data = SearchData(
-        rows=Rows(encoder.table(table), labels),
+        rows=Rows(encoder.table(table), labels, _weights(table, labels, search, metric), groups),
         times=times,
         known=known,
         folds=(),
@@ -79,6 +100,7 @@ def prepare_data(
         task=snapshot.task,
         n_classes=len(snapshot.classes),
         sizes=encoder.sizes,
+        quantile=metric.quantile,
     )
     return with_folds(data, search, search.folds or _FEWEST_FOLDS), encoder
 
@@ -113,13 +135,45 @@ def _instants(table: pa.Table, name: str) -> Index | None:
     return np.asarray(table.column(name).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())
 
 
+def row_groups(table: pa.Table) -> Index | None:
+    """Return each row's group as a number; a row without one is a group of its own."""
+    if "__group" not in table.column_names:
+        return None
+    names = table.column("__group").to_numpy(zero_copy_only=False)
+    known = {name: stable_number(name) for name in set(names.tolist()) if name is not None}
+    keys = table.column("__key").to_pylist()
+    numbers = (known.get(name, key) for name, key in zip(names, keys, strict=True))
+    return np.fromiter(numbers, np.int64, len(names))
+
+
+def _weights(
+    table: pa.Table, labels: NDArray[np.float64], search: SearchSettings, metric: Metric
+) -> NDArray[np.float64] | None:
+    """Return how much each row counts, 1 in the mean; None where all count alike."""
+    weights = np.ones(len(labels))
+    if "__weight" in table.column_names:
+        weights = np.asarray(table.column("__weight").to_numpy(), dtype=np.float64)
+    if search.class_weight == "balanced":
+        classes = labels.astype(int)
+        totals = np.bincount(classes, weights)
+        weights = weights / totals[classes]
+    if metric.name == "mape":
+        weights = weights / np.maximum(np.abs(labels), 1e-3 * np.median(np.abs(labels)) + 1e-12)
+    return None if np.ptp(weights) == 0 else weights / weights.mean()
+
+
 def _gate_rows(
-    table: pa.Table, times: Index | None, known: Index | None, gate: GateSettings | None
+    table: pa.Table,
+    times: Index | None,
+    known: Index | None,
+    gate: GateSettings | None,
+    groups: Index | None,
 ) -> tuple[NDArray[np.bool_], Index]:
     if gate is None:
         held = np.zeros(table.num_rows, dtype=bool)
     elif times is None:
-        held = hashed_share(np.asarray(table.column("__key").to_numpy()), gate.newest, seed=0)
+        keys = np.asarray(table.column("__key").to_numpy()) if groups is None else groups
+        held = hashed_share(keys, gate.newest, seed=0)
     else:
         held = newest_block(times, gate)
     fitted = ~held
@@ -173,13 +227,28 @@ def _ordered_folds(
 
 
 def _shuffled_folds(data: SearchData, seed: int, *, count: int) -> tuple[Fold, ...]:
-    """Shuffled folds, stratified by class."""
+    """Shuffled folds, stratified by class; or of whole groups, alike in rows."""
+    if data.rows.groups is not None:
+        return _grouped_folds(data, data.rows.groups, seed, count=count)
     shuffle = np.random.default_rng(seed).permutation(data.rest)
     order = shuffle[np.argsort(data.rows.y[shuffle], kind="stable")]
     place = np.arange(len(order)) % count
     if not data.n_classes:
         place = np.random.default_rng(seed + 1).permutation(place)
     return tuple(Fold(fit=np.sort(order[place != k]), score=np.sort(order[place == k])) for k in range(count))
+
+
+def _grouped_folds(data: SearchData, groups: Index, seed: int, *, count: int) -> tuple[Fold, ...]:
+    names, member, sizes = np.unique(groups[data.rest], return_inverse=True, return_counts=True)
+    if len(names) < count:
+        raise SearchError(f"{len(names)} groups are too few for {count} folds; lower search.folds")
+    place, filled = np.zeros(len(names), np.int64), np.zeros(count)
+    shuffle = np.random.default_rng(seed).permutation(len(names))
+    for group in shuffle[np.argsort(-sizes[shuffle], kind="stable")]:  # the largest first, to the emptiest
+        place[group] = int(np.argmin(filled))
+        filled[place[group]] += sizes[group]
+    found = place[member]
+    return tuple(Fold(fit=data.rest[found != k], score=data.rest[found == k]) for k in range(count))
 
 
 def newest_instant(table: pa.Table) -> datetime | None:

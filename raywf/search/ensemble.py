@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from raywf.core.metrics import Metric
+from raywf.core.metrics import Groups, Metric
 
 STEPS = 25
 _LATENCY_WEIGHT = 2e-3  # of the best single loss, for a member that takes the whole bound
@@ -22,13 +22,20 @@ _LATENCY_WEIGHT = 2e-3  # of the best single loss, for a member that takes the w
 class Candidates:
     """Out-of-fold scores ``(n_rows, k)`` by trial id, rows in the order of `labels`; `blocks` are the folds.
 
-    `costs` are the shares of the latency bound that one model of each takes; missing ones are free.
+    `groups` are the rows', for a metric of groups. `costs` are the shares of the latency bound that one model
+    of each takes; missing ones are free.
     """
 
     labels: NDArray[np.float64]
     scores: Mapping[str, NDArray[np.float32]]
     blocks: Sequence[slice]
     costs: Mapping[str, float]
+    groups: Groups = None
+
+    def parts(self) -> list[tuple[slice, NDArray[np.float64], Groups]]:
+        """Return each block with its labels and groups."""
+        groups = self.groups
+        return [(b, self.labels[b], None if groups is None else groups[b]) for b in self.blocks]
 
 
 def select_ensemble(candidates: Candidates, metric: Metric, *, steps: int = STEPS) -> dict[str, float]:
@@ -37,10 +44,10 @@ def select_ensemble(candidates: Candidates, metric: Metric, *, steps: int = STEP
     Starts from the best single trial and adds, with replacement, the one that helps most; the best prefix is
     kept.
     """
-    labels, scores, blocks = candidates.labels, candidates.scores, candidates.blocks
+    scores, parts = candidates.scores, candidates.parts()
 
     def loss(mix: NDArray[np.float64]) -> float:
-        return float(np.mean([metric.loss(labels[b], mix[b]) for b in blocks]))
+        return float(np.mean([metric.best_loss(labels, mix[b], groups=g) for b, labels, g in parts]))
 
     names = sorted(scores)
     alone = {n: loss(np.asarray(scores[n], dtype=np.float64)) for n in names}

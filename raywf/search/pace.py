@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,13 +45,7 @@ def measure_pace(rows: Rows, problem: Problem, *, seconds: float, whole: int) ->
     order = np.random.default_rng(0).permutation(len(rows.y))
     cut = max(1, len(order) // 5)
     begun = time.time()
-    timed = Problem(
-        task=problem.task,
-        n_classes=problem.n_classes,
-        sizes=problem.sizes,
-        threads=problem.threads,
-        deadline=begun + seconds,
-    )
+    timed = dataclasses.replace(problem, deadline=begun + seconds)
     params = {"learning_rate": PROBE_RATE, "num_leaves": PROBE_LEAVES, "min_data_in_leaf": 20}
     model = probe.fit(timed, rows.take(order[cut:]), params, valid=rows.take(order[:cut]), rounds=0)
     spent = time.time() - begun

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +18,7 @@ from raywf.models.bundle import Draft, write_bundle
 from raywf.models.calibration import Calibration
 from raywf.models.encoding import Encoder
 from raywf.models.families import family
-from raywf.models.family import Model, Problem
+from raywf.models.family import Model
 from raywf.search.data import SearchData
 from raywf.search.ledger import Ledger
 from raywf.search.niceness import yield_cpu
@@ -34,6 +33,7 @@ class Recipe:
     snapshot: Snapshot
     members: tuple[Member, ...]
     calibration: Calibration | None
+    threshold: float
     encoder: Encoder
     loss_scale: float | None
     threads: int
@@ -84,6 +84,7 @@ def finish_bundle(
         snapshot_id=snapshot.id,
         fitted_until=fitted_until,
         loss_scale=recipe.loss_scale,
+        threshold=recipe.threshold,
     )
     draft = Draft(
         bundle=bundle,
@@ -103,23 +104,17 @@ def loss_scale(labels: NDArray[np.float64]) -> float:
 def _fit(data: SearchData, index: NDArray[np.int64] | None, member: Member, recipe: Recipe) -> Made:
     yield_cpu()
     rows = data.rows if index is None else data.rows.take(index)
-    problem = dataclasses.replace(
-        _problem(data), threads=recipe.threads, deadline=recipe.deadline, seed=recipe.seed
-    )
+    problem = data.problem(threads=recipe.threads, deadline=recipe.deadline, seed=recipe.seed)
     model = family(member.family).fit(problem, rows, dict(member.params), valid=None, rounds=member.rounds)
     return Made(model, not problem.is_over())
 
 
 def _merge(data: SearchData, member: Member, ledger: Ledger) -> Made:
     yield_cpu()
-    made, problem = family(member.family), _problem(data)
+    made, problem = family(member.family), data.problem()
     models = []
     for number in range(member.folds):
         with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
             ledger.write_model(member.trial_id, number, Path(folder))
             models.append(made.load(problem, Path(folder)))
     return Made(made.merge(models), True)
-
-
-def _problem(data: SearchData) -> Problem:
-    return Problem(task=data.task, n_classes=data.n_classes, sizes=data.sizes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from raywf.core.metrics import METRICS
 from raywf.core.records import Trial
 from raywf.search.data import SearchData
 from raywf.search.portfolio import make_trial
@@ -40,4 +39,4 @@ def _one_more(data: SearchData, trials: list[Trial], plan: TrialPlan) -> tuple[l
 
 
 def _as_done(trial: Trial, plan: TrialPlan, folds: int) -> Trial:
-    return summarise(trial, plan.ledger.folds(trial.id, folds), METRICS[plan.metric], "done")
+    return summarise(trial, plan.ledger.folds(trial.id, folds), plan.metric, "done")

@@ -14,10 +14,9 @@ import ray
 from numpy.typing import NDArray
 
 from raywf.core.errors import SearchError
-from raywf.core.metrics import METRICS
+from raywf.core.metrics import Metric, find_metric
 from raywf.core.records import Bundle, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
-from raywf.models.family import Problem
 from raywf.search.budget import Budget, allowed_seconds
 from raywf.search.choose import Bounds, Chosen, choose
 from raywf.search.data import SearchData, newest_instant, prepare_data, with_folds
@@ -82,14 +81,15 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     ledger = Ledger(workflow.stores.root, plan.sweep_id)
     budget = Budget(ledger, allowed_seconds(settings, workflow.cost, cpus=_cpus(settings)), _cpus(settings))
     gate = workflow.gate if plan.hold_gate else None
-    data, encoder = prepare_data(snapshot, table, search=settings, gate=gate)
+    metric = _metric(workflow)
+    data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
     pace = _pace(data, settings, budget)
     if settings.folds is None:
         data = _with_affordable_folds(data, pace, settings, plan, budget)
     bag = data.times is None and len(data.folds) > 1
     shared = ray.put(data)
     trial_plan = TrialPlan(
-        metric=workflow.metric,
+        metric=metric,
         threads=settings.trial_cpus,
         deadline=budget.instant(_BAG_SHARE if bag else _REFIT_SHARE),
         last_moment=budget.instant(_LAST_SHARE),
@@ -105,11 +105,12 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         cpus=budget.cpus,
         bag=bag,
     )
-    chosen = choose(data, trials, ledger, metric=workflow.metric, bounds=bounds)
+    chosen = choose(data, trials, ledger, metric=metric, bounds=bounds)
     recipe = Recipe(
         snapshot=snapshot,
         members=chosen.members,
         calibration=chosen.calibration,
+        threshold=chosen.threshold,
         encoder=encoder,
         loss_scale=loss_scale(data.rows.y) if snapshot.task == "regression" else None,
         threads=settings.trial_cpus,
@@ -122,6 +123,13 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     budget.note(at_once=True)
     ledger.write_sweep(sweep)
     return SearchResult(sweep=sweep, proof=proof, final=final, gate_rows=data.gate, nodes=nodes)
+
+
+def _metric(workflow: Workflow) -> Metric:
+    metric = find_metric(workflow.metric)
+    if metric is None:
+        raise SearchError(f"unknown metric {workflow.metric!r}")
+    return metric
 
 
 def _record(
@@ -137,7 +145,7 @@ def _record(
         id=plan.sweep_id,
         snapshot_id=snapshot.id,
         metric=workflow.metric,
-        greater_is_better=METRICS[workflow.metric].greater_is_better,
+        greater_is_better=_metric(workflow).greater_is_better,
         trials=tuple(trials),
         members=chosen.members,
         score=chosen.score,
@@ -183,7 +191,7 @@ def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
     index = data.rest
     if len(index) > PROBE_ROWS:
         index = np.random.default_rng(settings.seed).choice(index, PROBE_ROWS, replace=False)
-    problem = Problem(task=data.task, n_classes=data.n_classes, sizes=data.sizes, threads=settings.trial_cpus)
+    problem = data.problem(threads=settings.trial_cpus)
     probe = ray.remote(num_cpus=settings.trial_cpus, max_retries=2)(measure_pace)
     seconds = min(_PROBE_MAX_S, _PROBE_SHARE * budget.allowed_s)
     pace: Pace = ray.get(probe.remote(data.rows.take(index), problem, seconds=seconds, whole=len(data.rest)))

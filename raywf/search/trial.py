@@ -14,10 +14,10 @@ import numpy as np
 from ray import tune
 
 from raywf.core.codec import decode
-from raywf.core.metrics import METRICS, Metric
+from raywf.core.metrics import Metric
 from raywf.core.records import Trial
 from raywf.models.families import family
-from raywf.models.family import Model, Problem
+from raywf.models.family import Model
 from raywf.search.data import Fold, SearchData
 from raywf.search.ledger import FoldResult, Ledger
 from raywf.search.niceness import yield_cpu
@@ -35,7 +35,7 @@ class TrialPlan:
     `keep_models` has the folds' models kept beside their scores.
     """
 
-    metric: str
+    metric: Metric
     threads: int
     deadline: float
     last_moment: float
@@ -97,7 +97,7 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
         return min(self._plan.deadline, now + max(0.0, self._end - now) / left)
 
     def _trial(self, status: str) -> Trial:
-        return summarise(self._job, self._results, METRICS[self._plan.metric], status)
+        return summarise(self._job, self._results, self._plan.metric, status)
 
     def _report(self, trial: Trial, *, done: bool) -> dict[str, Any]:
         losses = trial.fold_losses
@@ -117,14 +117,15 @@ def fit_fold(trial: Trial, data: SearchData, plan: TrialPlan, number: int, *, de
         ValueError: if the scores are not finite; a model library may raise anything else.
     """
     start = time.perf_counter()
-    fold, problem = data.folds[number], _problem(data, plan, number, deadline)
+    fold = data.folds[number]
+    problem = data.problem(threads=plan.threads, deadline=deadline, seed=plan.seed + number)
     fit, held = data.rows.take(fold.fit), data.rows.take(fold.score)
     member = family(trial.family)
     model = member.fit(problem, fit, dict(trial.params), valid=held, rounds=0)
     scores = model.predict(held.X)
-    loss = METRICS[plan.metric].loss(held.y, scores)
+    loss = plan.metric.best_loss(held.y, scores, groups=held.groups)
     if not np.isfinite(loss) or not np.isfinite(scores).all():
-        raise ValueError(f"{plan.metric} of the fold is {loss}")
+        raise ValueError(f"{plan.metric.name} of the fold is {loss}")
     result = FoldResult(
         scores=scores.astype(np.float32),
         loss=loss,
@@ -148,17 +149,6 @@ def summarise(trial: Trial, results: Sequence[FoldResult], metric: Metric, statu
         rounds=round(float(np.mean([r.rounds for r in results]))) if results else 0,
         seconds=sum(r.seconds for r in results),
         row_us=1e6 * float(np.median([r.row_s for r in results])) if results else 0.0,
-    )
-
-
-def _problem(data: SearchData, plan: TrialPlan, number: int, deadline: float) -> Problem:
-    return Problem(
-        task=data.task,
-        n_classes=data.n_classes,
-        sizes=data.sizes,
-        threads=plan.threads,
-        deadline=deadline,
-        seed=plan.seed + number,
     )
 
 

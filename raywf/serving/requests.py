@@ -118,10 +118,10 @@ def answers(rows: Sequence[Row], scores: Sequence[Sequence[float]], bundle: Bund
         return [{"id": row.id, "value": values[0]} for row, values in zip(rows, scores, strict=True)]
     found = []
     for row, values in zip(rows, scores, strict=True):
-        shares = (1 - values[0], values[0]) if bundle.task == "binary" else values
+        shares: Sequence[float] = (1 - values[0], values[0]) if bundle.task == "binary" else values
         best = max(range(len(shares)), key=shares.__getitem__)
-        # Equal shares of two classes go to the positive one: a probability of 0.5 is a yes.
-        best = 1 if bundle.task == "binary" and values[0] == 0.5 else best
+        if bundle.task == "binary":
+            best = int(values[0] >= bundle.threshold)
         probabilities = dict(zip(bundle.classes, shares, strict=True))
         found.append({"id": row.id, "prediction": bundle.classes[best], "probabilities": probabilities})
     return found

@@ -34,6 +34,7 @@ from raywf.snapshots.labels import (
     known_rows,
     pending_rows,
 )
+from raywf.snapshots.prepare import RESERVED
 from raywf.snapshots.profile import profile_table
 from raywf.snapshots.sources import data_context
 
@@ -170,8 +171,8 @@ def _keys(table: pa.Table) -> np.ndarray:
 
 
 def _final(table: pa.Table, columns: tuple[Column, ...]) -> pa.Table:
-    times = [name for name in ("__time", "__label_time") if name in table.column_names]
-    return table.select([*(column.name for column in columns), "__label", *times, "__key"])
+    reserved = [name for name in RESERVED if name in table.column_names]
+    return table.select([*(column.name for column in columns), *reserved])
 
 
 def _sums_and_window(table: pa.Table) -> tuple[tuple[int, ...], tuple[datetime, datetime] | None, int]:

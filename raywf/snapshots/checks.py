@@ -56,6 +56,7 @@ def check_content(content: Content, workflow: Workflow) -> tuple[str, ...]:
     """
     _check_labels(content, workflow)
     _check_unique(content, workflow)
+    _check_weights(content, workflow)
     warnings = [*_check_order(content, workflow), *_check_columns(content, workflow)]
     return (*warnings, *_check_leaks(content, workflow))
 
@@ -95,6 +96,18 @@ def _check_unique(content: Content, workflow: Workflow) -> None:
         f"{len(repeated)} rows of the spine repeat their keys and event time{example}; remove the duplicates "
         f"or name more columns in spine.keys"
     )
+
+
+def _check_weights(content: Content, workflow: Workflow) -> None:
+    if workflow.spine.weight is None:
+        return
+    weights = content.sample.column("__weight").to_numpy()
+    bad = int((~(np.isfinite(weights) & (weights >= 0))).sum())
+    if bad or not weights.any():
+        raise ValidationError(
+            f"the weight {workflow.spine.weight!r} is missing, below 0 or not a number in {bad} of "
+            f"{len(weights)} rows; each row needs one of at least 0, and not all may be 0"
+        )
 
 
 def _check_order(content: Content, workflow: Workflow) -> list[str]:

@@ -35,20 +35,23 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class TablePlan:
-    """What is taken from a table; `times` maps reserved names to columns, `label` is for the spine only."""
+    """What is taken from a table; `times` maps reserved names to columns. For the spine only: `label`, and
+    `extras`, which are a row's weight and group.
+    """
 
     table: str
     keys: tuple[str, ...]
     times: dict[str, str]
     features: tuple[Feature, ...]
     label: Feature | None = None
+    extras: tuple[Feature, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns to read, each once."""
         label = [self.label.source] if self.label else []
-        features = [feature.source for feature in self.features]
-        return tuple(dict.fromkeys([*self.keys, *self.times.values(), *label, *features]))
+        others = [feature.source for feature in (*self.features, *self.extras)]
+        return tuple(dict.fromkeys([*self.keys, *self.times.values(), *label, *others]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,9 @@ def _spine_features(workflow: Workflow, table: Table) -> list[str]:
     table.require(spine.keys, role="key")
     table.require(times, role="time")
     table.require(wanted, role="feature")
-    taken = {*spine.keys, spine.label, *times}
+    extras = [column for column, _, _ in _extras(workflow)]
+    table.require(extras, role="weight or group")
+    taken = {*spine.keys, spine.label, *times, *extras}
     if spine.label in wanted:
         raise SettingsError(f"features.columns names the label {spine.label!r}; take it out")
     return list(wanted or [c for c in table.columns if c not in taken])
@@ -189,7 +194,17 @@ def _spine_plan(workflow: Workflow, features: tuple[Feature, ...]) -> TablePlan:
         times={key: column for key, column in times.items() if column},
         features=features,
         label=Feature(spine.label, "__label", "number" if workflow.task == "regression" else "category"),
+        extras=tuple(Feature(column, name, kind) for column, name, kind in _extras(workflow)),
     )
+
+
+def _extras(workflow: Workflow) -> list[tuple[str, str, ColumnKind]]:
+    spine = workflow.spine
+    named: list[tuple[str | None, str, ColumnKind]] = [
+        (spine.weight, "__weight", "number"),
+        (spine.group, "__group", "category"),
+    ]
+    return [(column, name, kind) for column, name, kind in named if column is not None]
 
 
 def _name_features(workflow: Workflow, taken: dict[str, list[str]]) -> dict[str, tuple[Feature, ...]]:
@@ -205,6 +220,8 @@ def _name_features(workflow: Workflow, taken: dict[str, list[str]]) -> dict[str,
         workflow.spine.label,
         workflow.spine.event_time,
         workflow.spine.label_time,
+        workflow.spine.weight,
+        workflow.spine.group,
     }
     for setting, wanted in (("exclude", exclude), ("categorical", set(workflow.features.categorical))):
         for name in sorted(wanted - known - settled):

@@ -10,6 +10,7 @@ from raywf.snapshots.digest import row_hashes
 from raywf.snapshots.plan import Feature, TablePlan
 
 KEY = "__key:"
+RESERVED = ("__label", "__weight", "__group", "__time", "__label_time", "__key")
 ORDER = "__order"
 FAR_PAST = -(2**62)
 
@@ -29,7 +30,7 @@ def prepare_block(
     columns |= {KEY + key: to_text(_take(block, key)) for key in plan.keys}
     if plan.label is not None:
         columns["__label"] = _feature(block, plan.label)
-    columns |= {feature.name: _feature(block, feature) for feature in plan.features}
+    columns |= {feature.name: _feature(block, feature) for feature in (*plan.extras, *plan.features)}
     columns = {name: _fit(values, schema_of(plan).field(name).type) for name, values in columns.items()}
     table = pa.table(columns | {name: block.column(name) for name in (ORDER,) if name in block.column_names})
     return _within(table, after_us=after_us, until_us=until_us)
@@ -47,7 +48,7 @@ def schema_of(plan: TablePlan) -> pa.Schema:
     fields = [(name, TIME) for name in plan.times] + [(KEY + key, pa.string()) for key in plan.keys]
     if plan.label is not None:
         fields.append(("__label", ARROW_TYPE[plan.label.kind]))
-    fields += [(feature.name, ARROW_TYPE[feature.kind]) for feature in plan.features]
+    fields += [(feature.name, ARROW_TYPE[feature.kind]) for feature in (*plan.extras, *plan.features)]
     return pa.schema(fields)
 
 

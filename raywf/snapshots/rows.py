@@ -9,6 +9,7 @@ from raywf.core.settings import Workflow
 from raywf.snapshots.assemble import Limits, assemble
 from raywf.snapshots.blocks import to_blocks
 from raywf.snapshots.catalog import sort_rows
+from raywf.snapshots.prepare import RESERVED
 
 
 def joined_rows(workflow: Workflow) -> pa.Table:
@@ -27,5 +28,5 @@ def joined_rows(workflow: Workflow) -> pa.Table:
     if not blocks.parts:
         raise SourceError(f"spine table {workflow.spine.path!r} has no row with an event time")
     table = blocks.table()
-    reserved = [n for n in ("__label", "__time", "__label_time", "__key") if n in table.column_names]
+    reserved = [name for name in RESERVED if name in table.column_names]
     return sort_rows(table.select([*(column.name for column in rows.columns), *reserved]))

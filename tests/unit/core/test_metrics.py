@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as peer
 
-from raywf.core.metrics import METRICS, bounded_loss
+from raywf.core.metrics import METRICS, bounded_loss, find_metric
 
 Pair = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
@@ -67,7 +68,7 @@ def test_a_binary_column_is_two_classes(pair: Pair) -> None:
     """One column of probabilities scores as the two columns that it stands for."""
     labels, scores = pair
     both = np.hstack([1 - scores, scores])
-    for name in ("log_loss", "brier", "accuracy"):
+    for name in ("log_loss", "brier"):
         assert METRICS[name].score(labels, scores) == pytest.approx(METRICS[name].score(labels, both))
 
 
@@ -85,6 +86,8 @@ def test_brier_is_scikit_learn_s(pair: Pair) -> None:
     [
         ("rmse", peer.root_mean_squared_error),
         ("mae", peer.mean_absolute_error),
+        ("mape", peer.mean_absolute_percentage_error),
+        ("quantile_0.8", partial(peer.mean_pinball_loss, alpha=0.8)),
         ("r2", peer.r2_score),
     ],
 )
@@ -92,7 +95,67 @@ def test_regression_metrics_are_scikit_learn_s(name: str, expected: Any) -> None
     """Values are the only column of the scores."""
     rng = np.random.default_rng(0)
     labels, scores = rng.normal(size=50), rng.normal(size=(50, 1))
-    assert METRICS[name].score(labels, scores) == pytest.approx(expected(labels, scores[:, 0]))
+    metric = find_metric(name)
+    assert metric.score(labels, scores) == pytest.approx(expected(labels, scores[:, 0]))
+
+
+_DECISIONS = {
+    "accuracy": peer.accuracy_score,
+    "balanced_accuracy": peer.balanced_accuracy_score,
+    "f1": peer.f1_score,
+}
+
+
+@settings(deadline=None)
+@given(binary(), st.sampled_from(sorted(_DECISIONS)), st.sampled_from([0.2, 0.5, 0.7]))
+def test_decisions_are_scikit_learn_s(pair: Pair, name: str, threshold: float) -> None:
+    """A probability that reaches the threshold is a yes."""
+    labels, scores = pair
+    expected = _DECISIONS[name](labels, (scores[:, 0] >= threshold).astype(float))
+    assert METRICS[name].score(labels, scores, threshold=threshold) == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(binary(), st.sampled_from(["balanced_accuracy", "f1"]))
+def test_no_threshold_is_better_than_the_best(pair: Pair, name: str) -> None:
+    """The best loss is that of the best threshold, and no other beats it."""
+    labels, scores = pair
+    metric = METRICS[name]
+    best = metric.loss(labels, scores, threshold=metric.best_threshold(labels, scores))
+    assert metric.best_loss(labels, scores) == pytest.approx(best)
+    assert best <= min(metric.loss(labels, scores, threshold=t) for t in np.linspace(0.01, 1, 100)) + 1e-12
+
+
+@settings(deadline=None)
+@given(multiclass(), st.sampled_from(["accuracy", "balanced_accuracy", "f1"]))
+def test_decisions_of_several_classes_are_scikit_learn_s(pair: Pair, name: str) -> None:
+    """The likeliest class is the decision; F1 is the mean over the classes."""
+    labels, scores = pair
+    decided = scores.argmax(axis=1).astype(float)
+    extra = {"average": "macro"} if name == "f1" else {}
+    assert METRICS[name].score(labels, scores) == pytest.approx(_DECISIONS[name](labels, decided, **extra))
+
+
+def test_ndcg_is_scikit_learn_s_by_group() -> None:
+    """The mean over the groups that have anything to find."""
+    rng = np.random.default_rng(0)
+    groups, labels, scores = (
+        rng.integers(0, 9, 80),
+        rng.integers(0, 4, 80).astype(float),
+        rng.normal(size=(80, 1)),
+    )
+    labels[groups == 3] = 0
+    each = [
+        peer.ndcg_score(labels[None, groups == g], scores[None, groups == g, 0]) for g in range(9) if g != 3
+    ]
+    assert METRICS["ndcg"].score(labels, scores, groups=groups) == pytest.approx(np.mean(each))
+    assert np.isnan(METRICS["ndcg"].score(labels, scores))
+
+
+@pytest.mark.parametrize("name", ["quantile_", "quantile_1.5", "quantile_x", "gini"])
+def test_other_names_are_no_metrics(name: str) -> None:
+    """Rather none than a guess."""
+    assert find_metric(name) is None
 
 
 @pytest.mark.parametrize("name", ["roc_auc", "average_precision"])
@@ -114,5 +177,6 @@ def test_the_bounded_loss_is_bounded(pair: Pair) -> None:
 def test_a_loss_is_less_when_better() -> None:
     """The direction is part of the metric."""
     labels, good, bad = np.array([0.0, 1.0]), np.array([[0.1], [0.9]]), np.array([[0.6], [0.4]])
+    groups = np.zeros(2, dtype=int)
     for metric in METRICS.values():
-        assert metric.loss(labels, good) < metric.loss(labels, bad)
+        assert metric.loss(labels, good, groups=groups) < metric.loss(labels, bad, groups=groups)

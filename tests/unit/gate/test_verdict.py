@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,6 +84,26 @@ BETTER = {
 def decide(block: GateBlock, metric: str = "roc_auc", **settings: float) -> Verdict:
     """Judge with the default settings but for those given."""
     return judge(block, METRICS[metric], GateSettings(**settings))  # type: ignore[arg-type]
+
+
+def test_each_model_decides_by_its_own_threshold() -> None:
+    """A champion whose probabilities are half as large, and its threshold too, decides as the challenger."""
+    block = binary(2000, ours=2.0, theirs=2.0)
+    same = replace(block, champion=block.challenger / 2, thresholds=(0.5, 0.25))
+    found = decide(same, "f1")
+    assert found.challenger == found.champion
+    assert decide(replace(same, thresholds=(0.5, 0.5)), "f1").champion < found.champion
+
+
+def test_groups_are_resampled_whole() -> None:
+    """Each group drawn is one of its own, with all its rows in it."""
+    block = replace(regression(60, ours=2.0, theirs=4.0), groups=np.repeat(np.arange(12), 5))
+    sample = block.resampled(np.random.default_rng(0))
+    assert sample.groups is not None
+    known = {tuple(part) for part in block.labels.reshape(12, 5)}
+    assert {tuple(part) for part in sample.labels.reshape(12, 5)} <= known
+    assert len(set(sample.groups.tolist())) == 12
+    assert decide(block, "ndcg").metric == "ndcg"
 
 
 @pytest.mark.parametrize("metric", BETTER)

@@ -74,7 +74,14 @@ class Fitted:
     model: Model
 
 
-def fit(name: str, task: str, *, keep: Sequence[int] | None = None, **problem: Any) -> Fitted:
+def fit(
+    name: str,
+    task: str,
+    *,
+    keep: Sequence[int] | None = None,
+    weights: np.ndarray[Any, Any] | None = None,
+    **problem: Any,
+) -> Fitted:
     """Fit a family on the rows of a table, or on those whose class is in `keep`."""
     table, labels = make_table(), make_labels(task)
     if keep is not None:
@@ -82,7 +89,7 @@ def fit(name: str, task: str, *, keep: Sequence[int] | None = None, **problem: A
         table, labels = table.take(pa.array(index)), labels[index]
     encoder = fit_encoder(table, COLUMNS)
     stated = Problem(task=task, n_classes=len(CLASSES[task]), sizes=encoder.sizes, **problem)
-    rows = Rows(encoder.table(table), labels)
+    rows = Rows(encoder.table(table), labels, weights)
     rounds = ROUNDS.get(name, 0)
     model = family(name).fit(stated, rows, dict(PARAMS.get(name, {})), valid=None, rounds=rounds)
     return Fitted(stated, table, rows, model)

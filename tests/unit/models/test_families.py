@@ -150,6 +150,24 @@ def test_same_seed_same_model(name: str, written: Any) -> None:
     np.testing.assert_array_equal(once.model.predict(once.rows.X), again.model.predict(again.rows.X))
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_weights_draw_the_answers(name: str, written: Any) -> None:
+    """Rows of one class that count ten times as much raise its probability."""
+    weights = np.where(make_labels("binary") > 0.5, 1.8, 0.18)
+    plain, weighted = written(name, "binary")[0], fit(name, "binary", weights=weights)
+    X = plain.rows.X
+    assert weighted.model.predict(X).mean() > plain.model.predict(X).mean() + 0.01
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost", "linear", "torch", "prior"])
+def test_a_quantile_lies_where_it_should(name: str) -> None:
+    """The higher one above the lower one, with about so many labels below; kept in the bundle's way."""
+    low, high = (fit(name, "regression", quantile=q) for q in (0.2, 0.8))
+    below = [float((f.rows.y < f.model.predict(f.rows.X)[:, 0]).mean()) for f in (low, high)]
+    assert below[0] < 0.5 < below[1]
+    assert low.model.predict(low.rows.X).mean() < high.model.predict(high.rows.X).mean()
+
+
 def test_unknown_family_names_the_nearest() -> None:
     """A typo is answered with the family that was meant."""
     with pytest.raises(SearchError, match="unknown model family 'lightgmb'; did you mean 'lightgbm'"):

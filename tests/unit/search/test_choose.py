@@ -68,7 +68,7 @@ def three(data: SearchData, ledger: Ledger, *, row_s: float = 2e-5, seconds: flo
 
 
 def pick(data: SearchData, ledger: Ledger, trials: list[Trial], bounds: Bounds) -> Chosen:
-    return choose(data, trials, ledger, metric="log_loss", bounds=bounds)
+    return choose(data, trials, ledger, metric=METRICS["log_loss"], bounds=bounds)
 
 
 def test_with_time_to_spare_all_folds_answer(data: SearchData, ledger: Ledger) -> None:

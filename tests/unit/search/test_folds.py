@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from raywf.core.errors import SearchError
+from raywf.core.metrics import METRICS
 from raywf.core.records import Column, Snapshot
 from raywf.core.settings import GateSettings, SearchSettings
 from raywf.search.data import (
@@ -29,7 +30,13 @@ few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthChec
 
 
 def prepare(
-    hours: list[int] | None, rows: int = 0, *, task: str = "binary", gated: bool = True, **search: object
+    hours: list[int] | None,
+    rows: int = 0,
+    *,
+    task: str = "binary",
+    gated: bool = True,
+    groups: list[str | None] | None = None,
+    **search: object,
 ) -> SearchData:
     """Lay out rows at the given hours, or so many without a time."""
     rows = len(hours) if hours is not None else rows
@@ -40,6 +47,8 @@ def prepare(
         "__label": labels.astype(float),
         "__key": np.arange(rows) * 7919,
     }
+    if groups is not None:
+        columns["__group"] = pa.array(groups, pa.string())
     if hours is not None:
         stamps = [START + hour * HOUR for hour in hours]
         columns["__time"] = pa.array(stamps, pa.timestamp("us", "UTC"))
@@ -61,7 +70,9 @@ def prepare(
     )
     settings = SearchSettings(**search)  # type: ignore[arg-type]
     gate = GateSettings() if gated else None
-    return prepare_data(snapshot, pa.table(columns), search=settings, gate=gate)[0]
+    return prepare_data(snapshot, pa.table(columns), search=settings, gate=gate, metric=METRICS["log_loss"])[
+        0
+    ]
 
 
 def ordered(hours: list[int], **search: object) -> SearchData:
@@ -188,3 +199,33 @@ def test_newest_instant() -> None:
     table = pa.table({"__time": pa.array([START, START + HOUR], pa.timestamp("us", "UTC"))})
     assert newest_instant(table) == START + HOUR
     assert newest_instant(pa.table({"x": [1]})) is None
+
+
+def test_groups_are_never_parted() -> None:
+    """Neither between a fold's fit and its score, nor between the gate and the rest."""
+    rng = np.random.default_rng(0)
+    names = [None if i % 50 == 0 else f"g{n}" for i, n in enumerate(rng.zipf(1.6, 600) % 60)]
+    data = prepare(None, 600, groups=names, folds=5)
+    groups = data.rows.groups
+    assert groups is not None
+    for fold in data.folds:
+        assert not set(groups[fold.fit]) & set(groups[fold.score])
+    assert not set(groups[data.gate]) & set(groups[data.rest])
+    assert len(set(groups.tolist())) == 12 + len({n for n in names if n is not None})
+    scored = np.sort(np.concatenate([f.score for f in data.folds]))
+    assert (scored == data.rest).all()
+
+
+def test_fewer_groups_than_folds_are_refused() -> None:
+    """In one line that says what to lower."""
+    with pytest.raises(SearchError, match=r"groups are too few for 5 folds; lower search\.folds"):
+        prepare(None, 300, groups=["a", "b", "c"] * 100, gated=False, folds=5)
+
+
+def test_balanced_classes_weigh_alike() -> None:
+    """And 1 in the mean."""
+    data = prepare(None, 301, task="binary", class_weight="balanced")
+    weights = data.rows.weights
+    assert weights is not None
+    assert weights.mean() == pytest.approx(1)
+    assert weights[data.rows.y == 0].sum() == pytest.approx(weights[data.rows.y == 1].sum())
