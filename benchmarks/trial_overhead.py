@@ -26,6 +26,7 @@ import ray
 from ray import tune
 
 from raywf.core.ids import stable_id
+from raywf.core.metrics import METRICS
 from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.models.family import Rows
@@ -63,13 +64,13 @@ def run_raywf(folder: Path, count: int) -> tuple[float, int]:
     """Return the seconds, and how many trials were done and are in the ledger."""
     end = time.time() + 600
     ledger = Ledger(str(folder / "raywf"), "overhead")
-    plan = TrialPlan(metric="brier", threads=1, deadline=end, last_moment=end, seed=0, ledger=ledger)
+    plan = TrialPlan(metric=METRICS["brier"], threads=1, deadline=end, last_moment=end, seed=0, ledger=ledger)
     settings = SearchSettings(budget_s=600, trials=count, folds=2)
     start = time.perf_counter()
     shared = ray.put(small_data())
     found, _nodes = run_trials(
         shared,
-        planned(prior_trials(count), fold_rows=(100, 100), deadline=end),
+        planned(prior_trials(count), fold_rows=(100, 100), deadline=end, slots=2),
         plan,
         settings=settings,
         progress=lambda _trial: None,

@@ -13,6 +13,7 @@ import yaml
 
 from raywf.core.codec import DecodeError, decode, encode
 from raywf.core.errors import SettingsError, did_you_mean
+from raywf.core.own import read_code
 from raywf.core.settings import Workflow
 
 _Origins = dict[tuple[str, ...], str]
@@ -131,8 +132,18 @@ def _anchor(workflow: Workflow, folder: Path) -> Workflow:
         return path if "://" in path else str(folder / Path(path).expanduser())
 
     views = {k: dataclasses.replace(v, path=absolute(v.path)) for k, v in workflow.features.views.items()}
+
+    def anchored(settings: Any) -> Any:
+        return {k: dataclasses.replace(v, code=absolute(v.code)) for k, v in settings.items()}
+
+    search = dataclasses.replace(workflow.search, models=anchored(workflow.search.models))
+    metrics = anchored(workflow.metrics)
+    for one in (*search.models.values(), *metrics.values()):
+        read_code(one.code)
     return dataclasses.replace(
         workflow,
+        search=search,
+        metrics=metrics,
         spine=dataclasses.replace(workflow.spine, path=absolute(workflow.spine.path)),
         features=dataclasses.replace(workflow.features, views=views),
         stores=dataclasses.replace(workflow.stores, root=absolute(workflow.stores.root)),

@@ -5,12 +5,14 @@ Each range or choice that is broken raises `DecodeError` with the key; the loade
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from raywf.core.codec import DecodeError
 from raywf.core.metrics import METRICS, find_metric
+from raywf.core.space import parse_space
 
 Task = Literal["binary", "multiclass", "regression"]
 Family = Literal["lightgbm", "catboost", "xgboost", "linear", "extratrees", "torch"]
@@ -104,13 +106,61 @@ class ValidateSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnModelSettings:
+    """A model of the user's own: ``code: file.py:Name``, run only with ``trust: true``.
+
+    `params` are its first configuration, `space` is what others are drawn from, at most `trials` in all. A
+    trial takes `cpus` and `gpus` (a share of one will do). With `rungs` the first fold is fitted rung by rung
+    and losers are stopped between them.
+    """
+
+    code: str
+    trust: bool = False
+    params: dict[str, Any] = field(default_factory=dict)
+    space: dict[str, Any] = field(default_factory=dict)
+    trials: int = 10
+    cpus: int = 1
+    gpus: float = 0.0
+    rungs: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.trust, "trust", "true: the file's Python is run as it is", self.trust)
+        _require(self.trials >= 1, "trials", "at least 1", self.trials)
+        _require(self.cpus >= 1, "cpus", "at least 1", self.cpus)
+        _require(self.gpus >= 0, "gpus", "at least 0", self.gpus)
+        rising = all(a < b for a, b in itertools.pairwise((0, *self.rungs)))
+        _require(rising, "rungs", "whole numbers that rise, from 1 on", self.rungs)
+        _require_space(self.space, "space")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnMetricSettings:
+    """A metric of the user's own: a function of labels and scores, run only with ``trust: true``."""
+
+    code: str
+    greater_is_better: bool
+    trust: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.trust, "trust", "true: the file's Python is run as it is", self.trust)
+
+
+def _require_space(space: dict[str, Any], key: str) -> None:
+    try:
+        parse_space(space)
+    except ValueError as err:
+        raise DecodeError(f"{key}: {err}", (key,)) from err
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSettings:
     """The budget of one search and what it may try.
 
     `budget_s` bounds the wall-clock time, `max_cpu_s` and `max_usd` (by the price of `cost`) that time
     multiplied by the CPUs which the search may occupy. `folds` None leaves their number to the cost model;
     `row_ms` bounds the time that the ensemble may take for one row. `class_weight` "balanced" lets each class
-    count alike in the fits, as in scikit-learn.
+    count alike in the fits, as in scikit-learn. `spaces` are drawn from by family once the portfolio is
+    through.
     """
 
     budget_s: float = 60.0
@@ -122,6 +172,8 @@ class SearchSettings:
     class_weight: Literal["none", "balanced"] = "none"
     purge: timedelta = timedelta(0)
     families: tuple[Family, ...] = FAMILIES
+    models: dict[str, OwnModelSettings] = field(default_factory=dict)
+    spaces: dict[str, dict[str, Any]] = field(default_factory=dict)
     trial_cpus: int = 1
     max_concurrent: int | None = None
     max_failures: int = 3
@@ -135,7 +187,14 @@ class SearchSettings:
         _require(self.trials >= 1, "trials", "at least 1", self.trials)
         _require(self.folds is None or 2 <= self.folds <= 20, "folds", "in [2, 20]", self.folds)
         _require(self.row_ms > 0, "row_ms", "above 0 milliseconds", self.row_ms)
-        _require(len(self.families) > 0, "families", "at least one family", self.families)
+        some = len(self.families) + len(self.models) > 0
+        _require(some, "families", "at least one family, or models given", self.families)
+        for name in self.models:
+            good = name.isidentifier() and name not in (*FAMILIES, "prior")
+            _require(good, "models", "named otherwise than raywf's families, as a word", name)
+        for name, space in self.spaces.items():
+            _require(name in self.families, "spaces", "of families that are searched", name)
+            _require_space(space, "spaces")
         _require(self.trial_cpus >= 1, "trial_cpus", "at least 1", self.trial_cpus)
 
 
@@ -245,6 +304,7 @@ class Workflow:
     task: Task
     spine: SpineSettings
     metric: str = ""
+    metrics: dict[str, OwnMetricSettings] = field(default_factory=dict)
     features: FeatureSettings = FeatureSettings()
     validate: ValidateSettings = ValidateSettings()
     search: SearchSettings = SearchSettings()
@@ -276,7 +336,16 @@ class Workflow:
             self.search.class_weight,
         )
 
+    @property
+    def trusts_own_code(self) -> bool:
+        """Whether bundles with Python of the user's own may be loaded."""
+        return len(self.search.models) > 0
+
     def _require_metric(self) -> None:
+        for name in self.metrics:
+            _require(find_metric(name) is None, "metrics", "named otherwise than raywf's metrics", name)
+        if self.metric in self.metrics:
+            return
         metric = find_metric(self.metric)
         fitting = sorted(m.name for m in METRICS.values() if self.task in m.tasks)
         fitting += ["quantile_0.9"] if self.task == "regression" else []

@@ -22,7 +22,7 @@ from raywf.core.errors import (
     ValidationError,
 )
 from raywf.core.ids import stable_id
-from raywf.core.metrics import find_metric
+from raywf.core.own import read_code, workflow_metric
 from raywf.core.records import Decision, ModelVersion, Snapshot, Sweep, Trial, Verdict
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
@@ -194,9 +194,10 @@ def search(
     """Search, warm-started from the champion's sweep; the same data and settings resume the same sweep."""
     root = workflow.stores.root
     warm = Ledger(root, champion.sweep_id).read_sweep() if champion is not None else None
-    sweep_id = stable_id(
-        snapshot.id, encode(workflow.search), workflow.metric, warm.id if warm else None, hold_gate
-    )
+    codes = [m.code for m in workflow.search.models.values()] + [m.code for m in workflow.metrics.values()]
+    own = [read_code(code).digest for code in codes]
+    settings = encode(workflow.search)
+    sweep_id = stable_id(snapshot.id, settings, own, workflow.metric, warm.id if warm else None, hold_gate)
     start = time.time()
     plan = SearchPlan(
         sweep_id=sweep_id,
@@ -230,15 +231,15 @@ def gate(
         rows = rows[fresh[rows]]
     block = table.take(pa.array(rows))
     labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
-    challenger = load_bundle(found.proof.uri)
+    trust = workflow.trusts_own_code
+    challenger = load_bundle(found.proof.uri, trust=trust)
     scores = challenger.predict_table(block)
     against, other, threshold = "baseline", _prior(table, found.gate_rows, scores.shape), 0.5
     if champion is not None:
-        theirs = _champion_scores(registry, champion, challenger, block)
+        theirs = _champion_scores(registry, champion, challenger, block, trust=trust)
         if theirs is not None:
             against, (other, threshold) = f"version {champion.version}", theirs
-    metric = find_metric(workflow.metric)
-    assert metric is not None  # settings with another were refused
+    metric = workflow_metric(workflow)
     compared = GateBlock(
         labels=labels,
         challenger=scores,
@@ -252,11 +253,11 @@ def gate(
 
 
 def _champion_scores(
-    registry: Registry, champion: ModelVersion, challenger: Predictor, block: pa.Table
+    registry: Registry, champion: ModelVersion, challenger: Predictor, block: pa.Table, *, trust: bool
 ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], float] | None:
     """Return the champion's scores and threshold; None where its columns or classes are others."""
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
-        predictor = load_bundle(registry.fetch(champion, Path(folder)), digest=champion.digest)
+        predictor = load_bundle(registry.fetch(champion, Path(folder)), digest=champion.digest, trust=trust)
         known = {c.name for c in predictor.bundle.columns} <= set(block.column_names)
         if not known or predictor.bundle.classes != challenger.bundle.classes:
             return None

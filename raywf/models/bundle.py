@@ -31,8 +31,9 @@ from raywf.core.ids import digest_bytes
 from raywf.core.records import Bundle, Member
 from raywf.models.calibration import Calibration
 from raywf.models.encoding import Encoder
-from raywf.models.families import family
+from raywf.models.families import family, is_family
 from raywf.models.family import Model, Problem
+from raywf.models.own import load_own
 
 TOLERANCE = 1e-5
 
@@ -131,16 +132,17 @@ def write_bundle(draft: Draft, folder: Path) -> Bundle:
     record = {k: v for k, v in encode(draft.bundle).items() if k not in {"uri", "digest"}}
     _write_json(folder / "bundle.json", record)
     _write_json(folder / "digests.json", _digests(folder))
-    loaded = load_bundle(folder)
+    loaded = load_bundle(folder, trust=True)
     check_answers(loaded.predict_rows(rows), answers)
     return loaded.bundle
 
 
-def load_bundle(folder: str | Path, *, digest: str | None = None) -> Predictor:
-    """Load a bundle after checking every file against its digest.
+def load_bundle(folder: str | Path, *, digest: str | None = None, trust: bool = False) -> Predictor:
+    """Load a bundle after checking every file against its digest; with `trust` members of the user's own too.
 
     Raises:
-        BundleError: if a file is missing, changed or extra, or the bundle is not the one with `digest`.
+        BundleError: if a file is missing, changed or extra, the bundle is not the one with `digest`, or it
+            holds Python of the user's own and is not trusted.
     """
     root = Path(folder)
     try:
@@ -158,7 +160,7 @@ def load_bundle(folder: str | Path, *, digest: str | None = None) -> Predictor:
         calibration = None
         if (root / "calibration.json").exists():
             calibration = decode(Calibration, json.loads((root / "calibration.json").read_text()))
-        models = _load_members(root, bundle, encoder)
+        models = _load_members(root, bundle, encoder, trust=trust)
     except (OSError, ValueError, KeyError, DecodeError) as err:
         raise BundleError(f"bundle {root} cannot be read: {err}") from err
     return Predictor(bundle, encoder, models, calibration=calibration)
@@ -169,9 +171,14 @@ def problem_of(bundle: Bundle, encoder: Encoder) -> Problem:
     return Problem(task=bundle.task, n_classes=len(bundle.classes), sizes=encoder.sizes)
 
 
-def _load_members(root: Path, bundle: Bundle, encoder: Encoder) -> list[Model]:
+def _load_members(root: Path, bundle: Bundle, encoder: Encoder, *, trust: bool) -> list[Model]:
     problem = problem_of(bundle, encoder)
-    return [family(m.family).load(problem, root / f"member-{i}") for i, m in enumerate(bundle.members)]
+    return [
+        family(m.family).load(problem, root / f"member-{i}")
+        if is_family(m.family)
+        else load_own(problem, root / f"member-{i}", trust=trust)
+        for i, m in enumerate(bundle.members)
+    ]
 
 
 def _digests(root: Path) -> dict[str, str]:

@@ -19,6 +19,11 @@ _PLACES = {
 }
 
 
+def is_family(name: str) -> bool:
+    """Return whether raywf has a family of that name."""
+    return name in _PLACES
+
+
 def is_installed(name: str) -> bool:
     """Return whether a family's library is here; only CatBoost's may be missing."""
     return name != "catboost" or importlib.util.find_spec("catboost") is not None

@@ -14,7 +14,7 @@ import numpy as np
 from raywf.core.ids import stable_id
 from raywf.core.records import Sweep, Trial
 from raywf.core.settings import SearchSettings
-from raywf.models.families import is_installed
+from raywf.models.families import is_family, is_installed
 
 _MOST_ROWS = {"extratrees": 20_000, "torch": 60_000}
 _MAX_RATE = 0.12
@@ -162,11 +162,14 @@ def plan_trials(
     if warm is not None:
         ranked = sorted(warm.members, key=lambda m: -m.weight)
         wanted += [(m.family, m.params) for m in ranked]
+    own = settings.models
+    wanted += [(name, model.params) for name, model in own.items() if model.params or not model.space]
     wanted += [(family, _faster(params, speed)) for family, params in _CONFIGURATIONS]
     made = (
         make_trial(family, params)
         for family, params in wanted
-        if family in settings.families and is_installed(family) and rows <= _MOST_ROWS.get(family, rows)
+        if family in own
+        or (family in settings.families and is_installed(family) and rows <= _MOST_ROWS.get(family, rows))
     )
     return tuple({t.id: t for t in made}.values())[: settings.trials]
 
@@ -176,7 +179,8 @@ def neighbour(done: Sequence[Trial], number: int, *, seed: int) -> Trial | None:
 
     The best is chosen most often; None if nothing can be changed.
     """
-    ranked = sorted((t for t in done if _changeable(t.params)), key=lambda t: np.mean(t.fold_losses))[:4]
+    known = (t for t in done if is_family(t.family) and _changeable(t.params))
+    ranked = sorted(known, key=lambda t: np.mean(t.fold_losses))[:4]
     if not ranked:
         return None
     draw = np.random.default_rng((seed, number))

@@ -1,28 +1,43 @@
-"""What Tune asks for the next trial: the portfolio in order, then neighbours of the best."""
+"""What Tune asks for the next trials: the portfolio in order, then draws from spaces, and neighbours."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from raywf.core.codec import encode
 from raywf.core.records import Trial
+from raywf.core.settings import SearchSettings
+from raywf.core.space import Space, parse_space
 from raywf.search.pace import Pace, fit_seconds
 from raywf.search.portfolio import neighbour
+from raywf.search.studies import Studies
 
 _PATIENCE = 1.5  # a trial begins if it is likely to end within so many times the time left
 _NEIGHBOURS_AFTER = 3  # finished trials that neighbours are chosen beside
+_HAND_S = 1.0  # quick trials are handed out together until they take about so long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spaces:
+    """What trials are drawn from by family: at most `most` of one; `base` are parameters that stay."""
+
+    spaces: Mapping[str, Space] = field(default_factory=dict)
+    base: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    most: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePlan:
     """Which trials, within what: `most` in all, none begun after `deadline`; folds of `fold_rows` rows.
 
-    `ended` are the trials that an interrupted search has finished already.
+    `ended` are the trials that an interrupted search has finished already; `slots` is how many run at once.
     """
 
     trials: tuple[Trial, ...]
@@ -30,25 +45,34 @@ class QueuePlan:
     most: int
     deadline: float
     seed: int
+    slots: int = 1
     pace: Pace | None = None
     more: bool = True
+    drawn: Spaces = field(default_factory=Spaces)
     ended: tuple[Trial, ...] = ()
 
 
 class TrialQueue(Searcher):  # type: ignore[misc]
     """Hands trials out in order; one that the time left is too short for is passed over.
 
-    `handed` are the trials that were begun, in order.
+    Trials of a family whose former ones took but a moment are handed out several at a time, fewer towards the
+    end so that all slots end together (guided self-scheduling, Polychronopoulos and Kuck, 1987). `handed` are
+    the trials that were begun, in order.
     """
 
     def __init__(self, plan: QueuePlan) -> None:
         super().__init__(metric="loss", mode="min")
         self._plan = plan
-        self._done = list(plan.ended)
         self.handed: dict[str, Trial] = {t.id: t for t in plan.ended}
         self._waiting = [t for t in plan.trials if t.id not in self.handed]
         self._running: set[str] = set()
-        self._shaken = 0
+        self._done: list[Trial] = []
+        self._seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._shaken = self._turn = 0
+        drawn = plan.drawn
+        self._studies = Studies(drawn.spaces, base=drawn.base, seed=plan.seed) if drawn.spaces else None
+        for trial in plan.ended:
+            self._learn(trial)
 
     def suggest(self, trial_id: str) -> Any:
         if len(self.handed) >= self._plan.most or (self.handed and time.time() > self._plan.deadline):
@@ -56,17 +80,16 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         trial = self._next()
         if trial is None:
             return None if self._running and self._plan.more else Searcher.FINISHED
-        self.handed[trial.id] = trial
+        hand = [trial, *self._others(trial)]
         self._running.add(trial_id)
-        return {"job": encode(trial)}
+        return {"jobs": [encode(t) for t in hand]}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         self._running.discard(trial_id)
-        trial = (result or {}).get("trial")
-        if trial is not None and trial.status == "done":
-            self._done.append(trial)
+        for trial in (result or {}).get("trials", ()):
+            self._learn(trial)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is what lasts."""
@@ -74,14 +97,66 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is what lasts."""
 
+    def _learn(self, trial: Trial) -> None:
+        if trial.status == "done":
+            self._done.append(trial)
+            self._seconds[trial.family].append(trial.seconds)
+        if self._studies is not None:
+            self._studies.tell(trial)
+
     def _next(self) -> Trial | None:
+        """Return the next trial, as handed out."""
+        trial = self._from_portfolio() or (self._more() if self._plan.more else None)
+        if trial is not None:
+            self.handed[trial.id] = trial
+        return trial
+
+    def _from_portfolio(self) -> Trial | None:
         while self._waiting:
             trial = self._waiting.pop(0)
             if not self.handed or self._fits(trial):
                 return trial
-        return self._neighbour() if self._plan.more and self._plan.pace is not None else None
+        return None
+
+    def _others(self, first: Trial) -> list[Trial]:
+        """Return what goes into the same hand: more of the same family, where they are quick."""
+        known = self._seconds[first.family]
+        if not known:
+            return []
+        each = max(1e-3, sum(known[-20:]) / len(known[-20:]))
+        left = min(self._plan.most - len(self.handed), max(len(self._waiting), self._plan.slots))
+        count = min(math.floor(_HAND_S / each), math.ceil(left / (2 * self._plan.slots))) - 1
+        found: list[Trial] = []
+        while len(found) < count and self._waiting and self._waiting[0].family == first.family:
+            trial = self._waiting.pop(0)
+            self.handed[trial.id] = trial
+            found.append(trial)
+        return found
+
+    def _more(self) -> Trial | None:
+        """Return a drawn trial or a neighbour, in turn."""
+        drawn = self._plan.drawn
+        sources = [name for name in drawn.spaces if self._count(name) < drawn.most.get(name, 10**9)]
+        ways = [*sources, ""]  # the last stands for the neighbours
+        for _ in ways:
+            way = ways[self._turn % len(ways)]
+            self._turn += 1
+            trial = self._draw(way) if way else self._neighbour()
+            if trial is not None:
+                return trial
+        return None
+
+    def _count(self, family: str) -> int:
+        return sum(t.family == family for t in self.handed.values())
+
+    def _draw(self, family: str) -> Trial | None:
+        assert self._studies is not None
+        trial = self._studies.draw(family, known=self.handed)
+        return trial if trial is not None and self._fits(trial) else None
 
     def _neighbour(self) -> Trial | None:
+        if self._plan.pace is None:
+            return None
         for _ in range(20):
             if len(self._done) < min(_NEIGHBOURS_AFTER, len(self._plan.trials)):
                 return None
@@ -92,15 +167,37 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         return None
 
     def _fits(self, trial: Trial) -> bool:
-        if self._plan.pace is None:
-            return True
         left = self._plan.deadline - time.time()
-        needed = len(self._plan.fold_rows) * fit_seconds(self._plan.pace, trial.family, trial.params)
+        known = self._seconds[trial.family]
+        if self._plan.pace is None:
+            needed = max(known, default=0.0)
+        else:
+            folds = len(self._plan.fold_rows)
+            needed = folds * fit_seconds(self._plan.pace, trial.family, trial.params)
         return needed < _PATIENCE * left
 
 
-def planned(trials: Sequence[Trial], *, fold_rows: tuple[int, ...], deadline: float) -> QueuePlan:
+def planned(
+    trials: Sequence[Trial], *, fold_rows: tuple[int, ...], deadline: float, slots: int = 1
+) -> QueuePlan:
     """Return the plan that runs exactly these trials."""
     return QueuePlan(
-        trials=tuple(trials), fold_rows=fold_rows, most=len(trials), deadline=deadline, seed=0, more=False
+        trials=tuple(trials),
+        fold_rows=fold_rows,
+        most=len(trials),
+        deadline=deadline,
+        seed=0,
+        slots=slots,
+        more=False,
+    )
+
+
+def read_spaces(settings: SearchSettings) -> Spaces:
+    """Return what the settings say trials are drawn from."""
+    own = {name: model for name, model in settings.models.items() if model.space}
+    spaces = {name: parse_space(space) for name, space in settings.spaces.items()}
+    return Spaces(
+        spaces=spaces | {name: parse_space(model.space) for name, model in own.items()},
+        base={name: model.params for name, model in own.items()},
+        most={name: model.trials for name, model in own.items()},
     )

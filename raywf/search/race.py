@@ -1,4 +1,7 @@
-"""Stops losers early, with folds as the fidelity (early-stopped cross-validation, Bergman et al. 2024)."""
+"""Stops losers early, with folds as the fidelity (early-stopped cross-validation, Bergman et al. 2024).
+
+Where a family has rungs, they are the fidelity within the first fold (ASHA, Li et al., MLSys 2020).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+_KEEP_ONE_OF = 3
 
 
 class FoldRace(FIFOScheduler):  # type: ignore[misc]
@@ -24,11 +29,14 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
         self._slack, self._least = slack, least
         self._early = int(np.searchsorted(np.cumsum(folds), rows)) if len(folds) else 0
         self._means: dict[int, dict[str, float]] = {}
+        self._rungs: dict[tuple[str, int], list[float]] = {}
         self.stopped: set[str] = set()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if result["done"] or result["trial"].status == "failed":
+        if result["done"]:
             return str(TrialScheduler.CONTINUE)
+        if result["rung"]:
+            return self._halve(result)
         if result["fold"] <= self._early:
             return str(TrialScheduler.CONTINUE)
         seen = self._means.setdefault(result["fold"], {})
@@ -36,6 +44,19 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
         first = self._means[min(self._means)].values()
         spread = max(first, default=0.0) - min(first, default=0.0)
         if len(seen) > self._least and result["loss"] > min(seen.values()) + self._slack * spread:
-            self.stopped.add(result["trial"].id)
-            return str(TrialScheduler.STOP)
+            return self._stop(result)
         return str(TrialScheduler.CONTINUE)
+
+    def _halve(self, result: dict[str, Any]) -> str:
+        """Go on only from the best third of those that have come so far (ASHA)."""
+        family = result["trials"][0].family
+        seen = self._rungs.setdefault((family, result["rung"]), [])
+        seen.append(result["loss"])
+        if len(seen) < _KEEP_ONE_OF:
+            return str(TrialScheduler.CONTINUE)
+        best = sorted(seen)[: max(1, len(seen) // _KEEP_ONE_OF)]
+        return str(TrialScheduler.CONTINUE) if result["loss"] <= best[-1] else self._stop(result)
+
+    def _stop(self, result: dict[str, Any]) -> str:
+        self.stopped.update(trial.id for trial in result["trials"])
+        return str(TrialScheduler.STOP)

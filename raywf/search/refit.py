@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from raywf.models.family import Model
 from raywf.search.data import SearchData
 from raywf.search.ledger import Ledger
 from raywf.search.niceness import yield_cpu
+from raywf.search.own import Families
 
 _REFERENCE_ROWS = 24
 
@@ -40,6 +41,7 @@ class Recipe:
     deadline: float
     seed: int
     ledger: Ledger
+    families: Families = field(default_factory=Families)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,17 @@ def start_fits(recipe: Recipe, data: Any, index: NDArray[np.int64] | None) -> li
     A member of folds is merged of their models, another is fitted on the rows at `index` (None: all). `data`
     is the object reference of the `SearchData`.
     """
-    fit = ray.remote(num_cpus=recipe.threads, max_retries=2)(_fit)
-    merge = ray.remote(num_cpus=recipe.threads, max_retries=2)(_merge)
+    fit, merge = ray.remote(max_retries=2)(_fit), ray.remote(max_retries=2)(_merge)
     rows = None if index is None else ray.put(index)
-    return [
-        merge.remote(data, member, recipe.ledger) if member.folds else fit.remote(data, rows, member, recipe)
-        for member in recipe.members
-    ]
+    made = []
+    for member in recipe.members:
+        cpus = recipe.families.cpus(member.family, default=recipe.threads)
+        if member.folds:
+            made.append(merge.options(num_cpus=cpus).remote(data, member, recipe.ledger))
+        else:
+            gpus = recipe.families.gpus(member.family)
+            made.append(fit.options(num_cpus=cpus, num_gpus=gpus).remote(data, rows, member, recipe))
+    return made
 
 
 def finish_bundle(
@@ -104,8 +110,10 @@ def loss_scale(labels: NDArray[np.float64]) -> float:
 def _fit(data: SearchData, index: NDArray[np.int64] | None, member: Member, recipe: Recipe) -> Made:
     yield_cpu()
     rows = data.rows if index is None else data.rows.take(index)
-    problem = data.problem(threads=recipe.threads, deadline=recipe.deadline, seed=recipe.seed)
-    model = family(member.family).fit(problem, rows, dict(member.params), valid=None, rounds=member.rounds)
+    threads = recipe.families.cpus(member.family, default=recipe.threads)
+    problem = data.problem(threads=threads, deadline=recipe.deadline, seed=recipe.seed)
+    made = recipe.families.find(member.family)
+    model = made.fit(problem, rows, dict(member.params), valid=None, rounds=member.rounds)
     return Made(model, not problem.is_over())
 
 

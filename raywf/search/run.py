@@ -14,16 +14,17 @@ import ray
 from numpy.typing import NDArray
 
 from raywf.core.errors import SearchError
-from raywf.core.metrics import Metric, find_metric
+from raywf.core.own import workflow_metric
 from raywf.core.records import Bundle, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.search.budget import Budget, allowed_seconds
 from raywf.search.choose import Bounds, Chosen, choose
 from raywf.search.data import SearchData, newest_instant, prepare_data, with_folds
 from raywf.search.ledger import Ledger
+from raywf.search.own import find_families
 from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, measure_pace
 from raywf.search.portfolio import plan_trials
-from raywf.search.queue import QueuePlan
+from raywf.search.queue import QueuePlan, read_spaces
 from raywf.search.refit import Recipe, finish_bundle, loss_scale, start_fits
 from raywf.search.rescue import rescue
 from raywf.search.trial import TrialPlan
@@ -81,7 +82,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     ledger = Ledger(workflow.stores.root, plan.sweep_id)
     budget = Budget(ledger, allowed_seconds(settings, workflow.cost, cpus=_cpus(settings)), _cpus(settings))
     gate = workflow.gate if plan.hold_gate else None
-    metric = _metric(workflow)
+    metric, families = workflow_metric(workflow), find_families(settings)
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
     pace = _pace(data, settings, budget)
     if settings.folds is None:
@@ -96,6 +97,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         seed=settings.seed,
         ledger=ledger,
         keep_models=bag,
+        families=families,
     )
     trials, nodes = _trials(data, shared, pace, trial_plan, budget, workflow=workflow, plan=plan)
     data, trials = rescue(data, trials, trial_plan)
@@ -117,19 +119,13 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         deadline=max(budget.instant(_FIT_SHARE), time.time() + _LEAST_REFIT_S),
         seed=settings.seed,
         ledger=ledger,
+        families=families,
     )
     proof, final = _refit(recipe, shared, data, table, folder=plan.folder)
     sweep = _record(workflow, snapshot, plan, budget, trials=trials, chosen=chosen)
     budget.note(at_once=True)
     ledger.write_sweep(sweep)
     return SearchResult(sweep=sweep, proof=proof, final=final, gate_rows=data.gate, nodes=nodes)
-
-
-def _metric(workflow: Workflow) -> Metric:
-    metric = find_metric(workflow.metric)
-    if metric is None:
-        raise SearchError(f"unknown metric {workflow.metric!r}")
-    return metric
 
 
 def _record(
@@ -145,7 +141,7 @@ def _record(
         id=plan.sweep_id,
         snapshot_id=snapshot.id,
         metric=workflow.metric,
-        greater_is_better=_metric(workflow).greater_is_better,
+        greater_is_better=workflow_metric(workflow).greater_is_better,
         trials=tuple(trials),
         members=chosen.members,
         score=chosen.score,
@@ -246,6 +242,8 @@ def _queue(
         most=settings.trials,
         deadline=deadline,
         seed=settings.seed,
+        slots=_slots(settings),
+        drawn=read_spaces(settings),
         pace=pace,
         ended=budget.ledger.trials(),
     )

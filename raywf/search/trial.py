@@ -6,7 +6,8 @@ import dataclasses
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from ray import tune
 from raywf.core.codec import decode
 from raywf.core.metrics import Metric
 from raywf.core.records import Trial
-from raywf.models.families import family
-from raywf.models.family import Model
+from raywf.models.family import Family, Model, Problem, Rows
+from raywf.models.own import OwnFamily
 from raywf.search.data import Fold, SearchData
 from raywf.search.ledger import FoldResult, Ledger
 from raywf.search.niceness import yield_cpu
+from raywf.search.own import Families
 
 _ROW_CALLS = 15
 _SHARE = 0.6  # of the time left that one trial may take while others are to follow
@@ -42,38 +44,30 @@ class TrialPlan:
     seed: int
     ledger: Ledger
     keep_models: bool = False
+    families: Families = field(default_factory=Families)
 
 
 class FoldTrial(tune.Trainable):  # type: ignore[misc]
-    """Fits and scores one fold a step, which the ledger keeps.
+    """Fits and scores one fold of a trial a step, or all folds of several quick trials in one step.
 
-    Folds that the ledger already holds are reported without fitting. A library's error becomes a result with
-    ``error``, since not every library's exceptions survive the way back.
+    The folds that the ledger already holds are reported without fitting. A library's error becomes a record
+    with ``error``, since not every library's exceptions survive the way back.
     """
 
     def setup(self, config: dict[str, Any], data: SearchData, plan: TrialPlan) -> None:
         yield_cpu()
         self._data, self._plan = data, plan
-        self._begin(config["job"])
+        self._begin(config["jobs"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config["job"])
+        self._begin(new_config["jobs"])
         return True
 
     def step(self) -> dict[str, Any]:
-        """Report the running mean loss; ``done`` on the last fold or on an error."""
-        number, count = len(self._results), len(self._data.folds)
-        if number < count:
-            try:
-                self._results.append(self._run_fold(number))
-            except Exception as err:  # noqa: BLE001 - a model library may raise anything, and not all of it unpickles
-                reason = f"{type(err).__name__}: {err}"
-                return self._report(dataclasses.replace(self._trial("failed"), error=reason), done=True)
-        done = len(self._results) == count
-        trial = self._trial("done" if done else "running")
-        if done:
-            self._plan.ledger.record(trial)
-        return self._report(trial, done=done)
+        """Report the trials' records; ``done`` when all have ended."""
+        if len(self._runs) == 1:
+            return self._report([self._runs[0].advance()])
+        return self._report([run.finish() for run in self._runs])
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the ledger is what lasts."""
@@ -81,33 +75,77 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: the ledger is what lasts."""
 
-    def _begin(self, job: dict[str, Any]) -> None:
-        self._job = decode(Trial, job)
-        found = self._plan.ledger.folds(self._job.id, len(self._data.folds))
-        self._results: list[FoldResult] = list(found)
-        left = self._plan.deadline - time.time()
+    def _begin(self, jobs: list[dict[str, Any]]) -> None:
+        self._runs = [TrialRun(decode(Trial, job), self._data, self._plan) for job in jobs]
+
+    def _report(self, trials: list[Trial]) -> dict[str, Any]:
+        losses = [loss for trial in trials for loss in trial.fold_losses]
+        run = self._runs[0]
+        found = losses or ([] if run.rung_loss is None else [run.rung_loss])
+        return {
+            "loss": float(np.mean(found)) if found else float(np.finfo(np.float32).max),
+            "fold": len(trials[0].fold_losses),
+            "rung": run.rung,
+            "trials": trials,
+            "node": os.environ.get("RAY_NODE_ID", "") or _node_id(),
+            "done": all(trial.status in {"done", "failed"} for trial in trials),
+        }
+
+
+class TrialRun:
+    """One trial on its way through its folds; the first one rung by rung, where its family has rungs.
+
+    `rung` is the number of the rung that was reached last while its fold is under way, with its loss.
+    """
+
+    def __init__(self, trial: Trial, data: SearchData, plan: TrialPlan) -> None:
+        self._trial, self._data, self._plan = trial, data, plan
+        self._results = list(plan.ledger.folds(trial.id, len(data.folds)))
+        self._stages: Iterator[float | FoldResult] | None = None
+        self.rung, self.rung_loss = 0, None if not self._results else self._results[0].loss
+        left = plan.deadline - time.time()
         self._end = time.time() + (left if left < _SHORT_S else _SHARE * left)
 
-    def _run_fold(self, number: int) -> FoldResult:
-        return fit_fold(self._job, self._data, self._plan, number, deadline=self._fold_deadline(number))
+    def advance(self) -> Trial:
+        """Fit the next fold or rung and return the trial's record."""
+        number, count = len(self._results), len(self._data.folds)
+        if number < count:
+            try:
+                self._go_on(number)
+            except Exception as err:  # noqa: BLE001 - a model library may raise anything, and not all of it unpickles
+                return dataclasses.replace(self._record("failed"), error=f"{type(err).__name__}: {err}")
+        done = len(self._results) == count
+        trial = self._record("done" if done else "running")
+        if done:
+            self._plan.ledger.record(trial)
+        return trial
+
+    def finish(self) -> Trial:
+        """Fit all folds that are left and return the trial's record."""
+        trial = self.advance()
+        while trial.status == "running":
+            trial = self.advance()
+        return trial
+
+    def _go_on(self, number: int) -> None:
+        if self._stages is None:
+            deadline = self._fold_deadline(number)
+            self._stages = fold_stages(self._trial, self._data, self._plan, number, deadline=deadline)
+            self.rung = 0
+        found = next(self._stages)
+        if isinstance(found, FoldResult):
+            self._results.append(found)
+            self._stages, self.rung = None, 0
+        else:
+            self.rung, self.rung_loss = self.rung + 1, found
 
     def _fold_deadline(self, number: int) -> float:
         """Share the trial's time out evenly over the folds that are left."""
         now, left = time.time(), len(self._data.folds) - number
         return min(self._plan.deadline, now + max(0.0, self._end - now) / left)
 
-    def _trial(self, status: str) -> Trial:
-        return summarise(self._job, self._results, self._plan.metric, status)
-
-    def _report(self, trial: Trial, *, done: bool) -> dict[str, Any]:
-        losses = trial.fold_losses
-        return {
-            "loss": float(np.mean(losses)) if losses else float(np.finfo(np.float32).max),
-            "fold": len(losses),
-            "trial": trial,
-            "node": os.environ.get("RAY_NODE_ID", "") or _node_id(),
-            "done": done,
-        }
+    def _record(self, status: str) -> Trial:
+        return summarise(self._trial, self._results, self._plan.metric, status)
 
 
 def fit_fold(trial: Trial, data: SearchData, plan: TrialPlan, number: int, *, deadline: float) -> FoldResult:
@@ -116,16 +154,36 @@ def fit_fold(trial: Trial, data: SearchData, plan: TrialPlan, number: int, *, de
     Raises:
         ValueError: if the scores are not finite; a model library may raise anything else.
     """
+    *_, last = fold_stages(trial, data, plan, number, deadline=deadline)
+    assert isinstance(last, FoldResult)
+    return last
+
+
+def fold_stages(
+    trial: Trial, data: SearchData, plan: TrialPlan, number: int, *, deadline: float
+) -> Iterator[float | FoldResult]:
+    """Fit and score a trial's fold: yield the loss at each rung but the last, then the fold's result.
+
+    Only the first fold of a family with rungs has any. The result is kept in the ledger.
+
+    Raises:
+        ValueError: as `fit_fold`.
+    """
     start = time.perf_counter()
-    fold = data.folds[number]
-    problem = data.problem(threads=plan.threads, deadline=deadline, seed=plan.seed + number)
+    fold, member = data.folds[number], plan.families.find(trial.family)
+    threads = plan.families.cpus(trial.family, default=plan.threads)
+    problem = data.problem(threads=threads, deadline=deadline, seed=plan.seed + number)
     fit, held = data.rows.take(fold.fit), data.rows.take(fold.score)
-    member = family(trial.family)
-    model = member.fit(problem, fit, dict(trial.params), valid=held, rounds=0)
-    scores = model.predict(held.X)
-    loss = plan.metric.best_loss(held.y, scores, groups=held.groups)
-    if not np.isfinite(loss) or not np.isfinite(scores).all():
-        raise ValueError(f"{plan.metric.name} of the fold is {loss}")
+    loss, model, scores = None, None, np.zeros(0)
+    for model in _models(member, problem, fit, held, trial, number):
+        if loss is not None:
+            yield loss
+        scores = model.predict(held.X)
+        loss = plan.metric.best_loss(held.y, scores, groups=held.groups)
+        if not np.isfinite(loss) or not np.isfinite(scores).all():
+            raise ValueError(f"{plan.metric.name} of the fold is {loss}")
+    assert loss is not None
+    assert model is not None
     result = FoldResult(
         scores=scores.astype(np.float32),
         loss=loss,
@@ -135,7 +193,15 @@ def fit_fold(trial: Trial, data: SearchData, plan: TrialPlan, number: int, *, de
     )
     kept = _saved(model) if plan.keep_models and member.merges else None
     plan.ledger.record_fold(trial.id, number, result, model=kept)
-    return result
+    yield result
+
+
+def _models(
+    member: Family, problem: Problem, fit: Rows, held: Rows, trial: Trial, number: int
+) -> Iterator[Model]:
+    if isinstance(member, OwnFamily) and number == 0:
+        return member.stages(problem, fit, dict(trial.params), valid=held)
+    return iter([member.fit(problem, fit, dict(trial.params), valid=held, rounds=0)])
 
 
 def summarise(trial: Trial, results: Sequence[FoldResult], metric: Metric, status: str) -> Trial:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
@@ -50,7 +51,7 @@ def run_trials(
     race = FoldRace(folds=wanted.fold_rows)
     watch = _Watch(progress, race, tick)
     trainable = tune.with_resources(
-        tune.with_parameters(FoldTrial, data=data, plan=plan), {"cpu": settings.trial_cpus}
+        tune.with_parameters(FoldTrial, data=data, plan=plan), partial(_resources, settings=settings)
     )
     tuner = tune.Tuner(
         trainable,
@@ -80,8 +81,16 @@ def run_trials(
     return [t if t.status in {"done", "failed"} else _stopped(t) for t in found], watch.nodes
 
 
+def _resources(config: dict[str, Any], *, settings: SearchSettings) -> tune.PlacementGroupFactory:
+    """Return what the trials of a hand take, which are of one family."""
+    own = settings.models.get(config["jobs"][0]["family"])
+    if own is None:
+        return tune.PlacementGroupFactory([{"CPU": settings.trial_cpus}])
+    return tune.PlacementGroupFactory([{"CPU": own.cpus, **({"GPU": own.gpus} if own.gpus else {})}])
+
+
 def _name(trial: Any) -> str:
-    return str(trial.config["job"]["id"])
+    return str(trial.config["jobs"][0]["id"])
 
 
 def _slots(trial_cpus: int) -> int:
@@ -125,8 +134,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        record: Trial = result["trial"]
-        self.last[record.id] = record
-        self.nodes[record.id] = result["node"]
-        if result["done"] or record.id in self._race.stopped:
-            self._progress(record if record.status != "running" else _stopped(record))
+        for record in result["trials"]:
+            self.last[record.id] = record
+            self.nodes[record.id] = result["node"]
+            if result["done"] or record.id in self._race.stopped:
+                self._progress(record if record.status != "running" else _stopped(record))

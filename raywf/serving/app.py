@@ -51,7 +51,9 @@ class Endpoint:
     def __init__(self, workflow: Workflow, source: ModelSource) -> None:
         sys.setswitchinterval(SWITCH_S)
         self._workflow, self._settings, self._clock = workflow, workflow.serving, WallClock()
-        self._slots = ModelSlots(source, BundleCache(workflow.stores.root, workflow.name, source))
+        self._slots = ModelSlots(
+            source, BundleCache(workflow.stores.root, workflow.name, source, trust=workflow.trusts_own_code)
+        )
         self._log = LogWriter(workflow.stores.root, workflow.name)
         self._routes: dict[str, dict[str, Handler]] = {
             "/v1/predict": {"POST": self._predict},

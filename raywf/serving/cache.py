@@ -47,18 +47,20 @@ class LoadedModel:
 class BundleCache:
     """Fetches, checks and keeps bundles for the replicas of this machine; safe among processes.
 
+    With `trust` bundles with members of the user's own are loaded too.
+
     Raises:
         ServingError: if the root is not a local or mounted folder.
 
     """
 
-    def __init__(self, root: str, workflow: str, source: ModelSource) -> None:
+    def __init__(self, root: str, workflow: str, source: ModelSource, *, trust: bool = False) -> None:
         store = Store(root)
         if not store.is_local:
             raise ServingError(f"serving needs a local or mounted stores.root for its cache, got {root!r}")
         self.folder = Path(store.filesystem()[1]) / "cache" / workflow
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._store, self._source = Store(str(self.folder)), source
+        self._store, self._source, self._trust = Store(str(self.folder)), source, trust
 
     def load(self, version: ModelVersion) -> LoadedModel:
         """Return the version in memory after its digest and reference answers are checked.
@@ -73,7 +75,7 @@ class BundleCache:
         folder = self._bundle_folder(version)
         if folder.exists():
             try:
-                return _check(version, folder)
+                return _check(version, folder, trust=self._trust)
             except BundleError:
                 shutil.rmtree(folder, ignore_errors=True)
         return self._fetch(version, folder)
@@ -99,7 +101,7 @@ class BundleCache:
         draft.mkdir()
         try:
             fetched = self._source.fetch(version, draft)
-            model = _check(version, fetched)
+            model = _check(version, fetched, trust=self._trust)
             fetched.rename(folder)
         except OSError:
             if not folder.exists():  # else another replica was first
@@ -119,9 +121,9 @@ class BundleCache:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _check(version: ModelVersion, folder: Path) -> LoadedModel:
+def _check(version: ModelVersion, folder: Path, *, trust: bool) -> LoadedModel:
     try:
-        predictor = load_bundle(folder, digest=version.digest)
+        predictor = load_bundle(folder, digest=version.digest, trust=trust)
         predictor.check_reference()
     except BundleError:
         raise

@@ -11,9 +11,10 @@ from ray.tune.search import Searcher
 
 from raywf.core.codec import decode
 from raywf.core.records import Trial
+from raywf.core.space import parse_space
 from raywf.search.pace import Pace, choose_folds, fit_seconds
 from raywf.search.portfolio import make_trial
-from raywf.search.queue import QueuePlan, TrialQueue
+from raywf.search.queue import QueuePlan, Spaces, TrialQueue, planned
 
 QUICK, SLOW = Pace(round_s=0.0001, rounds=100), Pace(round_s=1.0, rounds=100)
 BOOSTER = {"learning_rate": 0.05, "num_leaves": 31}
@@ -37,13 +38,13 @@ def make(*, pace: Pace = QUICK, left_s: float = 60, most: int = 40) -> TrialQueu
 def take(queue: TrialQueue, name: str) -> Trial | Any:
     """Ask for a trial as Tune does."""
     found = queue.suggest(name)
-    return decode(Trial, found["job"]) if isinstance(found, dict) else found
+    return decode(Trial, found["jobs"][0]) if isinstance(found, dict) else found
 
 
 def end(queue: TrialQueue, name: str, trial: Trial) -> None:
     """Tell the queue that a trial is done."""
     done = dataclasses.replace(trial, status="done", fold_losses=(0.5,), score=0.5)
-    queue.on_trial_complete(name, {"trial": done})
+    queue.on_trial_complete(name, {"trials": [done]})
 
 
 def test_portfolio_comes_first_then_neighbours() -> None:
@@ -93,3 +94,45 @@ def test_folds_follow_from_the_pace(round_s: float, folds: int) -> None:
     """Repeats on tiny tables, a single hold-out on huge ones."""
     trials = [make_trial("lightgbm", BOOSTER)] * 6
     assert choose_folds(Pace(round_s=round_s, rounds=100), trials, 100.0, rows=1000) == folds
+
+
+def hand(queue: TrialQueue, name: str) -> list[Trial]:
+    """Ask for trials as Tune does, all of them."""
+    return [decode(Trial, job) for job in queue.suggest(name)["jobs"]]
+
+
+def test_quick_trials_are_handed_out_together() -> None:
+    """As soon as they are known to be quick; fewer towards the end, each once."""
+    trials = tuple(make_trial("linear", {"C": 0.001 * (i + 1)}) for i in range(200))
+    queue = TrialQueue(planned(trials, fold_rows=(9,), deadline=time.time() + 60, slots=4))
+    first = hand(queue, "t")
+    assert len(first) == 1
+    queue.on_trial_complete("t", {"trials": [dataclasses.replace(first[0], status="done", seconds=0.02)]})
+    sizes = []
+    while len(queue.handed) < 200:
+        sizes.append(len(hand(queue, f"t{len(sizes)}")))
+    assert sizes[0] == 25
+    assert sizes[-1] == 1
+    assert sizes == sorted(sizes, reverse=True)
+    assert sum(sizes) == 199
+
+
+def test_slow_trials_go_one_by_one() -> None:
+    """A fold at a time, so that losers stop early."""
+    trials = tuple(make_trial("linear", {"C": 0.001 * (i + 1)}) for i in range(50))
+    queue = TrialQueue(planned(trials, fold_rows=(9,), deadline=time.time() + 60, slots=4))
+    first = hand(queue, "t")[0]
+    queue.on_trial_complete("t", {"trials": [dataclasses.replace(first, status="done", seconds=0.9)]})
+    assert len(hand(queue, "u")) == 1
+
+
+def test_draws_and_neighbours_take_turns() -> None:
+    """After the portfolio; a model of the user's own is drawn no more often than it says."""
+    drawn = Spaces(spaces={"mine": parse_space({"x": {"low": 0.0, "high": 1.0}})}, most={"mine": 3})
+    queue = make()
+    queue = TrialQueue(dataclasses.replace(queue._plan, drawn=drawn))
+    for i in range(4):
+        end(queue, f"t{i}", take(queue, f"t{i}"))
+    more = [take(queue, f"m{i}").family for i in range(9)]
+    assert more.count("mine") == 3
+    assert more[0] != more[1]

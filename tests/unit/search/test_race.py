@@ -14,7 +14,7 @@ from raywf.search.race import FoldRace
 def report(race: FoldRace, name: str, loss: float, *, fold: int = 1, status: str = "running") -> str:
     """Tell the race of a trial's mean loss over its folds so far."""
     trial = Trial(id=name, family="linear", params={}, status=status)
-    result = {"done": status != "running", "trial": trial, "fold": fold, "loss": loss}
+    result = {"done": status != "running", "trials": [trial], "fold": fold, "rung": 0, "loss": loss}
     return race.on_trial_result(None, SimpleNamespace(trial_id=name), result)
 
 
@@ -63,3 +63,19 @@ def test_few_scored_rows_stop_nobody() -> None:
         for name, loss in (("a", 0.4), ("b", 0.45), ("c", 0.5)):
             report(race, name, loss, fold=fold)
         assert report(race, "d", 0.9, fold=fold) == expected
+
+
+def rung(race: FoldRace, name: str, loss: float, *, at: int = 1) -> str:
+    """Tell the race of a loss at a rung of the first fold."""
+    trial = Trial(id=name, family="mine", params={}, status="running")
+    result = {"done": False, "trials": [trial], "fold": 0, "rung": at, "loss": loss}
+    return race.on_trial_result(None, SimpleNamespace(trial_id=name), result)
+
+
+def test_rungs_keep_the_best_third() -> None:
+    """Of those that have come so far; the first two pass, and rungs are compared with their like."""
+    race = FoldRace()
+    answers = [rung(race, str(i), loss) for i, loss in enumerate([0.5, 0.6, 0.7, 0.4, 0.9, 0.45])]
+    assert [a == TrialScheduler.CONTINUE for a in answers] == [True, True, False, True, False, True]
+    assert race.stopped == {"2", "4"}
+    assert rung(race, "0", 0.9, at=2) == TrialScheduler.CONTINUE

@@ -1,0 +1,86 @@
+"""Draws configurations from the spaces that a workflow gives, by Optuna's TPE.
+
+Settings after the tree-structured Parzen estimator of Bergstra et al. (NeurIPS 2011): multivariate and in
+groups, running trials counted as bad ones ("constant liar"), so that parallel draws lie apart.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Container, Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+
+from raywf.core.records import Trial
+from raywf.core.space import Choice, Range, Space
+from raywf.search.portfolio import make_trial
+
+_Distribution = optuna.distributions.BaseDistribution
+_DRAWS = 10
+
+
+class Studies:
+    """A study a family; what has ended is told, so that a resumed search goes on where it was."""
+
+    def __init__(self, spaces: Mapping[str, Space], *, base: Mapping[str, dict[str, Any]], seed: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._base = base
+        self._spaces = spaces
+        self._kinds = {name: {p: _distribution(k) for p, k in s.items()} for name, s in spaces.items()}
+        self._studies = {name: _study(seed) for name in spaces}
+        self._open: dict[str, optuna.trial.Trial] = {}
+
+    def draw(self, family: str, *, known: Container[str]) -> Trial | None:
+        """Return a trial of the family with parameters drawn; None if none but `known` ids come up."""
+        for _ in range(_DRAWS):
+            asked = self._studies[family].ask(self._kinds[family])
+            trial = make_trial(family, {**self._base.get(family, {}), **asked.params})
+            if trial.id not in known:
+                self._open[trial.id] = asked
+                return trial
+            self._studies[family].tell(asked, state=optuna.trial.TrialState.FAIL)
+        return None
+
+    def tell(self, trial: Trial) -> None:
+        """Learn what came of a trial; of one that was not drawn here too, where the space holds it."""
+        if trial.family not in self._studies:
+            return
+        loss = float(np.mean(trial.fold_losses)) if trial.fold_losses else None
+        study, asked = self._studies[trial.family], self._open.pop(trial.id, None)
+        if asked is not None:
+            study.tell(asked, loss, state=_state(loss))
+            return
+        space = self._spaces[trial.family]
+        if all(name in trial.params and kind.holds(trial.params[name]) for name, kind in space.items()):
+            made = optuna.trial.create_trial(
+                params={name: trial.params[name] for name in space},
+                distributions=self._kinds[trial.family],
+                value=loss,
+                state=_state(loss),
+            )
+            study.add_trial(made)
+
+
+def _state(loss: float | None) -> optuna.trial.TrialState:
+    return optuna.trial.TrialState.FAIL if loss is None else optuna.trial.TrialState.COMPLETE
+
+
+def _study(seed: int) -> optuna.Study:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=True, seed=seed, n_startup_trials=5
+        )
+    return optuna.create_study(direction="minimize", sampler=sampler)
+
+
+def _distribution(kind: Range | Choice) -> _Distribution:
+    if isinstance(kind, Choice):
+        return optuna.distributions.CategoricalDistribution(kind.values)
+    if kind.is_whole and (kind.step is None or isinstance(kind.step, int)):
+        return optuna.distributions.IntDistribution(
+            int(kind.low), int(kind.high), log=kind.log, step=int(kind.step or 1)
+        )
+    return optuna.distributions.FloatDistribution(kind.low, kind.high, log=kind.log, step=kind.step)

@@ -1,0 +1,152 @@
+"""Models, spaces and metrics of the user's own in a whole search, with weights, groups and thresholds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from test_search import ROWS, describe, make_table
+
+from raywf.core.codec import decode
+from raywf.core.records import Snapshot, Sweep
+from raywf.core.settings import Workflow
+from raywf.models.bundle import load_bundle
+from raywf.search.run import SearchPlan, SearchResult, run_search
+
+OWN = '''
+import json
+import numpy as np
+
+class Nearest:
+    """The share of positives among the nearest training rows, by the first column alone."""
+
+    def __init__(self, neighbours=5, blur=0.0):
+        if neighbours == 13:
+            raise RuntimeError("unlucky")
+        self.neighbours, self.blur, self.rounds = neighbours, blur, 0
+
+    def fit(self, X, y, rung=None):
+        order = np.argsort(np.nan_to_num(X[:, 0]))
+        self.x, self.y = np.nan_to_num(X[order, 0]), y[order]
+        self.rounds = rung or 0
+
+    def predict_proba(self, X):
+        at = np.searchsorted(self.x, np.nan_to_num(X[:, 0]))
+        near = np.clip(at[:, None] + np.arange(-self.neighbours, self.neighbours), 0, len(self.y) - 1)
+        p = self.y[near].mean(axis=1) * (1 - self.blur) + self.blur / 2
+        return np.column_stack([1 - p, p])
+
+    def save(self, folder):
+        np.savez(folder / "rows.npz", x=self.x, y=self.y)
+
+    def load(self, folder):
+        rows = np.load(folder / "rows.npz")
+        self.x, self.y = rows["x"], rows["y"]
+
+def wins(labels, scores):
+    return float(np.mean((scores > 0.6) * (labels - 0.3)))
+'''
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """The file of the user's own."""
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return path
+
+
+def search(
+    root: Path, table: pa.Table, *, metric: str = "", metrics: Any = None, **settings: Any
+) -> SearchResult:
+    """Search a table of two classes."""
+    workflow = decode(
+        Workflow,
+        {
+            "name": "w",
+            "task": "binary",
+            "metric": metric,
+            "metrics": metrics or {},
+            "spine": {"path": "x.csv", "label": "y"},
+            "search": {"budget_s": 40, "folds": 2, **settings},
+            "stores": {"root": str(root)},
+        },
+    )
+    snapshot: Snapshot = describe("binary", timed=False)
+    return run_search(workflow, snapshot, table, plan=SearchPlan(sweep_id="sweep", folder=root / "bundles"))
+
+
+def trials_of(sweep: Sweep, family: str) -> list[Any]:
+    """The trials of one family."""
+    return [t for t in sweep.trials if t.family == family]
+
+
+def test_a_model_is_drawn_raced_and_served(ray_session: None, own: Path, tmp_path: Path) -> None:
+    """From its space, by its rungs; one configuration fails with its reason; the best is in a bundle."""
+    model = {
+        "code": f"{own}:Nearest",
+        "trust": True,
+        "params": {"neighbours": 13},
+        "space": {"neighbours": {"low": 2, "high": 60, "log": True}, "blur": {"low": 0.0, "high": 0.9}},
+        "rungs": [1, 2],
+        "trials": 9,
+    }
+    found = search(
+        tmp_path / "r", make_table("binary", timed=False), families=[], models={"mine": model}, trials=20
+    )
+    mine = trials_of(found.sweep, "mine")
+    assert len(mine) == len(found.sweep.trials) == 9
+    assert [t.error for t in mine if t.status == "failed"] == ["RuntimeError: unlucky"]
+    assert {t.rounds for t in mine if t.status == "done"} == {2}
+    assert any(t.status == "stopped" and not t.fold_losses for t in mine)
+    assert {m.family for m in found.sweep.members} == {"mine"}
+    scores = load_bundle(found.final.uri, trust=True).predict_table(make_table("binary", timed=False))
+    assert 0 <= scores.min() < scores.max() <= 1
+
+
+def test_a_space_of_a_family(ray_session: None, tmp_path: Path) -> None:
+    """Drawn in turn with the neighbours of the portfolio's best."""
+    space = {"C": {"low": 100.0, "high": 1000.0, "log": True}}
+    found = search(
+        tmp_path / "r",
+        make_table("binary", timed=False),
+        families=["linear"],
+        spaces={"linear": space},
+        trials=10,
+    )
+    assert any(t.params.get("C", 0) >= 100 for t in found.sweep.trials)
+    assert any(0 < t.params.get("C", 0) < 100 for t in found.sweep.trials)
+
+
+def test_decisions_have_a_threshold(ray_session: None, tmp_path: Path) -> None:
+    """F1 of a rare class wants another than a half; rows have weights and groups here."""
+    table = make_table("binary", timed=False)
+    rare = table.column("__label").to_numpy() * (np.arange(ROWS) % 4 == 0)
+    table = table.set_column(table.column_names.index("__label"), "__label", pa.array(rare))
+    table = table.append_column("__weight", pa.array(np.linspace(0.5, 1.5, ROWS)))
+    table = table.append_column("__group", pa.array([f"g{i % 90}" for i in range(ROWS)]))
+    found = search(tmp_path / "r", table, metric="f1", families=["lightgbm", "linear"], trials=3)
+    assert found.final.threshold < 0.4
+    predictor = load_bundle(found.final.uri)
+    assert predictor.bundle.threshold == found.final.threshold
+    gate = set(np.asarray(table.column("__group").to_pylist())[found.gate_rows].tolist())
+    rest = np.delete(np.asarray(table.column("__group").to_pylist()), found.gate_rows)
+    assert gate
+    assert not gate & set(rest.tolist())
+
+
+def test_a_metric_of_the_user_s_own(ray_session: None, own: Path, tmp_path: Path) -> None:
+    """Trials and ensemble are chosen by it."""
+    metrics = {"wins": {"code": f"{own}:wins", "greater_is_better": True, "trust": True}}
+    table = make_table("binary", timed=False)
+    found = search(
+        tmp_path / "r", table, metric="wins", metrics=metrics, families=["lightgbm", "linear"], trials=2
+    )
+    assert found.sweep.metric == "wins"
+    assert found.sweep.greater_is_better
+    assert 0 < found.sweep.score < 0.7
+    assert dataclasses.asdict(found.sweep)["trials"]
