@@ -131,9 +131,11 @@ def _anchor(workflow: Workflow, folder: Path) -> Workflow:
         return path if "://" in path else str(folder / Path(path).expanduser())
 
     views = {k: dataclasses.replace(v, path=absolute(v.path)) for k, v in workflow.features.views.items()}
+    prices = workflow.cost.prices
     return dataclasses.replace(
         workflow,
         spine=dataclasses.replace(workflow.spine, path=absolute(workflow.spine.path)),
         features=dataclasses.replace(workflow.features, views=views),
         stores=dataclasses.replace(workflow.stores, root=absolute(workflow.stores.root)),
+        cost=dataclasses.replace(workflow.cost, prices=prices and absolute(prices)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 
 from raywf.core.errors import SearchError
 from raywf.core.metrics import Metric, find_metric
-from raywf.core.records import Bundle, Snapshot, Sweep, Trial
+from raywf.core.records import Bundle, Rate, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
-from raywf.search.budget import Budget, allowed_seconds
+from raywf.search.budget import Budget, allowed_seconds, count_slots
 from raywf.search.choose import Bounds, Chosen, choose
 from raywf.search.data import SearchData, newest_instant, prepare_data, with_folds
 from raywf.search.ledger import Ledger
@@ -44,13 +45,15 @@ _LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
 class SearchPlan:
     """Which search: its id (the same id resumes), what it starts from, where bundles are written.
 
-    Without `hold_gate` no rows are kept aside: the bundle is fitted on all, and nothing can gate it.
+    Without `hold_gate` no rows are kept aside: the bundle is fitted on all, and nothing can gate it. Without
+    a `rate`, what the CPUs cost that it may occupy, it costs nothing and money cannot bound it.
     """
 
     sweep_id: str
     folder: Path
     warm: Sweep | None = None
     hold_gate: bool = True
+    rate: Rate | None = None
     progress: Progress = field(default=lambda _trial: None)
 
 
@@ -79,7 +82,9 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     """
     settings = workflow.search
     ledger = Ledger(workflow.stores.root, plan.sweep_id)
-    budget = Budget(ledger, allowed_seconds(settings, workflow.cost, cpus=_cpus(settings)), _cpus(settings))
+    cpus = _cpus(settings)
+    allowed_s = allowed_seconds(settings, plan.rate, cpus=cpus)
+    budget = Budget(ledger, allowed_s, cpus, workflow=workflow.name, rate=plan.rate)
     gate = workflow.gate if plan.hold_gate else None
     metric = _metric(workflow)
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
@@ -119,8 +124,8 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         ledger=ledger,
     )
     proof, final = _refit(recipe, shared, data, table, folder=plan.folder)
-    sweep = _record(workflow, snapshot, plan, budget, trials=trials, chosen=chosen)
     budget.note(at_once=True)
+    sweep = _record(workflow, snapshot, plan, budget, trials=trials, chosen=chosen)
     ledger.write_sweep(sweep)
     return SearchResult(sweep=sweep, proof=proof, final=final, gate_rows=data.gate, nodes=nodes)
 
@@ -146,7 +151,7 @@ def _record(
         snapshot_id=snapshot.id,
         metric=workflow.metric,
         greater_is_better=_metric(workflow).greater_is_better,
-        trials=tuple(trials),
+        trials=tuple(_priced(t, plan.rate, workflow.search) for t in trials),
         members=chosen.members,
         score=chosen.score,
         calibrated=chosen.calibration is not None,
@@ -154,7 +159,15 @@ def _record(
         spent_s=budget.spent_s,
         cpu_s=budget.spent_s * budget.cpus,
         warm_from=plan.warm.id if plan.warm else None,
+        cost_usd=sum(attempt.cost_usd for attempt in budget.ledger.attempts()),
     )
+
+
+def _priced(trial: Trial, rate: Rate | None, settings: SearchSettings) -> Trial:
+    """Return a trial with its cost; one of an earlier attempt that has it keeps it."""
+    if rate is None or trial.cost_usd > 0:
+        return trial
+    return dataclasses.replace(trial, cost_usd=rate.usd(cpu_s=trial.seconds * settings.trial_cpus))
 
 
 def _trials(
@@ -199,8 +212,7 @@ def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
 
 
 def _slots(settings: SearchSettings) -> int:
-    slots = max(1, int(ray.cluster_resources().get("CPU", 1)) // settings.trial_cpus)
-    return min(slots, settings.max_concurrent or slots)
+    return count_slots(settings, cpus=ray.cluster_resources().get("CPU", 1))
 
 
 def _cpus(settings: SearchSettings) -> float:

@@ -90,7 +90,7 @@ class Shop:
             stores=StoreSettings(root=str(self.root)),
         )
         registry = open_registry(workflow)
-        return workflow, registry, log_sweep(workflow, SNAPSHOT, SWEEP, cost_usd=0.02)
+        return workflow, registry, log_sweep(workflow, SNAPSHOT, SWEEP)
 
     def add(self, registry: Registry, run: str, decision: str = "d1") -> ModelVersion:
         """Register the bundle for a decision."""
@@ -225,7 +225,7 @@ def test_bundle_that_is_gone_cannot_be_fetched(shop: Shop, tmp_path: Path) -> No
 def test_sweep_is_logged_once(shop: Shop) -> None:
     """Again makes neither a second parent nor second children."""
     workflow, _, run = shop.open("sweep")
-    assert log_sweep(workflow, SNAPSHOT, SWEEP, cost_usd=0.02) == run
+    assert log_sweep(workflow, SNAPSHOT, SWEEP) == run
     client = connect(tracking_uri(workflow))
     experiment = client.get_experiment_by_name("sweep").experiment_id
     runs = client.search_runs([experiment])
@@ -250,7 +250,7 @@ def test_interrupted_log_is_completed(shop: Shop) -> None:
     """Children that a crash left out are made, those that are there are not."""
     workflow, _, _ = shop.open("resume")
     more = dataclasses.replace(SWEEP, trials=(*SWEEP.trials, dataclasses.replace(TRIAL, id="linear-2")))
-    run = log_sweep(workflow, SNAPSHOT, more, cost_usd=0.02)
+    run = log_sweep(workflow, SNAPSHOT, more)
     client = connect(tracking_uri(workflow))
     experiment = client.get_experiment_by_name("resume").experiment_id
     found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run}'")
