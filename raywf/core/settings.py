@@ -143,8 +143,8 @@ class SearchSettings:
 class CostSettings:
     """What the cluster's time costs: prices of your own, or the price table's for a node type.
 
-    `discount` is a share off the table's prices, `prices` a CSV file whose rows go before the table's. Without
-    any of these a CPU costs what an AWS m7i on demand in us-east-1 does, per vCPU.
+    `discount` is a share off the table's prices, `prices` a CSV file whose rows go before the table's.
+    Without any of these a CPU costs what an AWS m7i on demand in us-east-1 does, per vCPU.
     """
 
     usd_per_cpu_hour: float | None = None

@@ -1,4 +1,4 @@
-"""What a search leaves behind below ``sweeps/<id>``, trials fold by fold and what it took: it resumes from it."""
+"""What a search leaves behind below ``sweeps/<id>``, fold by fold, and what it took: it resumes from it."""
 
 from __future__ import annotations
 
