@@ -75,27 +75,31 @@ def _report(title: str, by: str, lines: tuple[CostLine, ...], searches: tuple[Se
     named = [name for name in _WHAT if getattr(whole, name) > 0]
     amounts = [format_usd(getattr(whole, name)) for name in named]
     width = max(map(len, amounts), default=0)
+    counted = by != "trial" and any(x.searches > 1 for x in lines)
+    shared = named if by != "trial" else []
     rows = [
-        (x.name, x.searches, format_usd(x.parts.usd), *(_percent(x.parts, name) for name in named), x.note)
+        (
+            x.name,
+            *([x.searches] if counted else []),
+            format_usd(x.parts.usd),
+            *(_percent(x.parts, name) for name in shared),
+            x.note,
+        )
         for x in lines
     ]
     return [
-        f"{title}: {format_usd(whole.usd)} in {_count(len(searches), 'search', 'searches')}",
+        f"{title}: {format_usd(whole.usd)} in {len(searches)} search{'' if len(searches) == 1 else 'es'}",
         *(
             f"  {amount:>{width}}  {_percent(whole, name):>4}  {name:<10}  {_WHAT[name]}"
             for name, amount in zip(named, amounts, strict=True)
         ),
         "",
-        *table([by, "searches", "cost", *named, ""], rows),
+        *table([by, *(["searches"] if counted else []), "cost", *shared, ""], rows),
     ]
 
 
 def _percent(parts: Parts, name: str) -> str:
     return f"{getattr(parts, name) / parts.usd:.0%}" if parts.usd else "-"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def _estimate_lines(found: Estimate) -> list[str]:
@@ -112,10 +116,11 @@ def _estimate_lines(found: Estimate) -> list[str]:
         )
         for o in found.offers
     ]
-    headers = ["price", "an hour", "at most", "a search", *(["nodes whole"] if whole else [])]
-    headers += ["30 days"] if found.offers[0].month_usd is not None else []
+    headers = ["price", "per hour", "at most", "a search", *(["whole nodes"] if whole else [])]
+    headers += ["per 30 days"] if found.offers[0].month_usd is not None else []
     where = f"{found.nodes} x {found.node_type}" if found.nodes else "this machine"
     return [
         f"a search of {found.workflow} on {found.cpus} of the {found.cluster_cpus} CPUs of {where}",
-        *table([*headers, "of"], rows),
+        *table([*headers, "basis"], rows),
+        *(["searches are recorded at the first price; cost.spot chooses"] if len(rows) > 1 else []),
     ]

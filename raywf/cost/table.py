@@ -11,7 +11,6 @@ from pathlib import Path
 from raywf.core.errors import SettingsError, did_you_mean
 
 _NEEDED = ("node_type", "vcpus", "usd_per_hour")
-_NAMED = 12  # node types that an error lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,17 +84,16 @@ def find_node_type(
         table = tuple(row for row in table if row.cloud in {"", cloud})
     rows = tuple(row for row in table if row.node_type == node_type)
     if not rows:
-        known = {row.node_type for row in table}
         raise SettingsError(
-            f"cost.node_type: no price of {node_type!r}{_nearest(node_type, known)}; "
-            "a file named in cost.prices adds your own"
+            f"cost.node_type: no price of {node_type!r}, which a file in cost.prices can add"
+            f"{_nearest(node_type, table)}"
         )
     found = next((row for row in rows if region is None or row.region in {"", region}), None)
     if found is None:
         regions = {row.region for row in rows}
         raise SettingsError(
-            f"cost.region: no price of {node_type} in {region!r}{did_you_mean(region or '', regions)}; "
-            "a file named in cost.prices adds your own"
+            f"cost.region: no price of {node_type} in {region!r}, which a file in cost.prices can add"
+            f"{did_you_mean(region or '', regions)}"
         )
     return found
 
@@ -141,9 +139,11 @@ def _number(given: dict[str, str], column: str, where: str, *, least: float = 0.
     return value
 
 
-def _nearest(word: str, known: set[str]) -> str:
-    """Return the nearest known node type, or some of them where none is near."""
-    near = did_you_mean(word, known)
-    if near.startswith("; did you mean") or len(known) <= _NAMED:
+def _nearest(node_type: str, table: tuple[NodeType, ...]) -> str:
+    """Return the nearest known node type, or one of each cloud where none is near."""
+    known = sorted({row.node_type for row in table})
+    near = did_you_mean(node_type, known)
+    if near.startswith("; did you mean"):
         return near
-    return f"; known: {', '.join(sorted(known)[:_NAMED])} and {len(known) - _NAMED} more"
+    first = {row.cloud: row.node_type for row in reversed(table)}
+    return f"; known: {len(known)} node types such as {', '.join(sorted(first.values()))}"

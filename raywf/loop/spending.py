@@ -96,7 +96,7 @@ def by_workflow(searches: Iterable[SearchCost]) -> tuple[CostLine, ...]:
     for search in searches:
         groups[search.workflow].append(search)
     return tuple(
-        _line(name, members, note=f"{sum(bool(s.version) for s in members)} versions")
+        _line(name, members, note=f"versions: {sum(bool(s.version) for s in members)}")
         for name, members in sorted(groups.items())
     )
 
@@ -125,7 +125,7 @@ def by_family(searches: Iterable[SearchCost]) -> tuple[CostLine, ...]:
             name=family,
             searches=len({t.sweep_id for t in trials}),
             parts=sum((_trial_parts(t) for t in trials), Parts()),
-            note=f"{len(trials)} trials, {sum(t.weight > 0 for t in trials)} in an ensemble",
+            note=f"trials: {len(trials)}, in an ensemble: {sum(t.weight > 0 for t in trials)}",
         )
         for family, trials in groups.items()
     ]
@@ -143,7 +143,8 @@ def by_trial(searches: Iterable[SearchCost], *, most: int = 20) -> tuple[CostLin
             name=t.id,
             searches=1,
             parts=_trial_parts(t),
-            note=f"{t.status}, {t.seconds:.1f} s" + (f", weight {t.weight:.2f}" if t.weight else ""),
+            note=f"{t.sweep_id}: {t.status}, {t.seconds:.1f} s"
+            + (f", weight {t.weight:.2f}" if t.weight else ""),
         )
         for t in trials[:most]
     )

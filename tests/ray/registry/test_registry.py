@@ -30,6 +30,7 @@ TRIAL = Trial(
     fold_losses=(0.5, 0.25),
     score=0.4,
     seconds=1.0,
+    cost_usd=0.005,
 )
 SWEEP = Sweep(
     id="sweep1",
@@ -44,6 +45,7 @@ SWEEP = Sweep(
     spent_s=4,
     cpu_s=3,
     warm_from="sweep0",
+    cost_usd=0.02,
 )
 SNAPSHOT = Snapshot(
     id="snapshot1",
@@ -235,15 +237,19 @@ def test_sweep_is_logged_once(shop: Shop) -> None:
 
 
 def test_runs_hold_figures(shop: Shop) -> None:
-    """The parent its score and lineage, the children theirs, a failed one its status."""
+    """The parent its score, cost and lineage, the children theirs, a failed one its status."""
     workflow, _, run = shop.open("figures")
     client = connect(tracking_uri(workflow))
     parent = client.get_run(run).data
-    assert parent.metrics == {"roc_auc": 0.8, "spent_s": 4, "cpu_s": 3, "cost_usd": 0.02}
-    assert (parent.tags["raywf.snapshot"], parent.tags["raywf.warm_from"]) == ("snapshot1", "sweep0")
+    figures = {"roc_auc": 0.8, "spent_s": 4, "cpu_s": 3}
+    assert parent.metrics == figures | {"cost_usd": 0.02, "idle_usd": pytest.approx(0.01)}
+    told = [parent.tags[f"raywf.{name}"] for name in ("cost_usd", "snapshot", "warm_from")]
+    assert told == ["0.02", "snapshot1", "sweep0"]
     experiment = client.get_experiment_by_name("figures").experiment_id
-    ended = {r.info.run_name: r.info.status for r in client.search_runs([experiment])}
-    assert (ended["linear-1"], ended["torch-1"]) == ("FINISHED", "FAILED")
+    children = {r.info.run_name: r for r in client.search_runs([experiment])}
+    assert [children[n].info.status for n in ("linear-1", "torch-1")] == ["FINISHED", "FAILED"]
+    trial = children["linear-1"].data
+    assert (trial.metrics["cost_usd"], trial.tags["raywf.cost_usd"]) == (0.005, "0.005")
 
 
 def test_interrupted_log_is_completed(shop: Shop) -> None:
