@@ -88,7 +88,7 @@ def test_every_stage_is_in_the_journal(first: tuple[Workflow, Retraining]) -> No
 
 
 def test_the_cost_is_told(first: tuple[Workflow, Retraining]) -> None:
-    """By the sweep, its trials, the version and what was spent: the CPUs for as long as they were occupied."""
+    """By the sweep, its trials, the version and what was spent: CPUs for as long as they were occupied."""
     workflow, done = first
     sweep = done.sweep
     assert 0 < sum(t.cost_usd for t in sweep.trials) < sweep.cost_usd == done.version.cost_usd
