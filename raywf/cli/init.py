@@ -36,6 +36,7 @@ features:
   #     max_age: 3h
 
 search: {{budget_s: 60}}        # wall-clock seconds for one search
+# cost: {{node_type: m7i.2xlarge, region: us-east-1, spot: false}}  # what 'raywf cost' reckons with
 serving: {{port: 8000}}
 
 retrain:                      # when the running system retrains

@@ -13,6 +13,8 @@ from raywf.core.clock import format_time, parse_time
 from raywf.core.ids import stable_id
 from raywf.core.records import Decision, Sweep, Trial
 from raywf.core.settings import Workflow
+from raywf.cost.money import format_usd
+from raywf.cost.rate import resolve_rate
 
 
 @click.command()
@@ -35,6 +37,7 @@ def run(workflow: Workflow, as_of: datetime | None, *, as_json: bool) -> None:
         reasons=("raywf run",),
         time=now,
     )
+    resolve_rate(workflow.cost)
     with progress(workflow.search.budget_s, workflow.search.trials) as listener:
         connect(workflow)
         done = retrain(workflow, decision, listener=listener)
@@ -61,6 +64,7 @@ def search(workflow: Workflow, as_of: datetime | None, *, as_json: bool) -> None
     from raywf.loop.cluster import connect
     from raywf.loop.pipeline import search_only
 
+    resolve_rate(workflow.cost)
     with progress(workflow.search.budget_s, workflow.search.trials) as listener:
         connect(workflow)
         found = search_only(workflow, as_of=as_of, listener=listener)
@@ -84,6 +88,7 @@ def _leaderboard(sweep: Sweep) -> list[str]:
         for t in ranked
     ]
     title = f"sweep {sweep.id}: {sweep.metric} {sweep.score:.4f} out of fold, {sweep.spent_s:.0f} s"
+    title += f", {format_usd(sweep.cost_usd)}"
     return [title, *table(["trial", "status", sweep.metric, "+-", "weight", "row us", "seconds"], rows)]
 
 

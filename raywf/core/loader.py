@@ -140,6 +140,7 @@ def _anchor(workflow: Workflow, folder: Path) -> Workflow:
     metrics = anchored(workflow.metrics)
     for one in (*search.models.values(), *metrics.values()):
         read_code(one.code)
+    prices = workflow.cost.prices
     return dataclasses.replace(
         workflow,
         search=search,
@@ -147,4 +148,5 @@ def _anchor(workflow: Workflow, folder: Path) -> Workflow:
         spine=dataclasses.replace(workflow.spine, path=absolute(workflow.spine.path)),
         features=dataclasses.replace(workflow.features, views=views),
         stores=dataclasses.replace(workflow.stores, root=absolute(workflow.stores.root)),
+        cost=dataclasses.replace(workflow.cost, prices=prices and absolute(prices)),
     )

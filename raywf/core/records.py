@@ -78,7 +78,8 @@ class Snapshot:
 class Trial:
     """One configuration and what its folds gave; `status` is done, stopped (a loser) or failed.
 
-    `row_us` is the time that one fold's model takes for one row, in microseconds.
+    `row_us` is the time that one fold's model takes for one row, in microseconds. `cost_usd` is the price of
+    the CPUs that the trial held while its folds were fitted.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Trial:
     seconds: float = 0.0
     row_us: float = 0.0
     error: str = ""
+    cost_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """One search over a snapshot: its trials and the ensemble that came of it."""
+    """One search over a snapshot: its trials and the ensemble that came of it.
+
+    `cost_usd` is the price of the CPUs that it occupied, busy or not, in all of its attempts.
+    """
 
     id: str
     snapshot_id: str
@@ -124,6 +129,52 @@ class Sweep:
     spent_s: float
     cpu_s: float
     warm_from: str | None = None
+    cost_usd: float = 0.0
+
+    @property
+    def idle_usd(self) -> float:
+        """What was paid for CPUs while no trial held them: start-up, ensemble, refits, slots that waited."""
+        return max(0.0, self.cost_usd - sum(t.cost_usd for t in self.trials))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One run of a search, from its start until it ended or was cut off: what it occupied and its price.
+
+    A search that was interrupted and goes on, or is done again, has several. `started` is of the wall's time.
+    """
+
+    workflow: str
+    started: datetime
+    wall_s: float
+    cpu_s: float
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """What an hour of a CPU and of a GPU costs; `basis` says where that is from.
+
+    With `larger_share` both are a whole node's price over its number of them, and the larger of the two sums
+    is charged; without it they add up.
+    """
+
+    usd_per_cpu_hour: float
+    usd_per_gpu_hour: float = 0.0
+    larger_share: bool = False
+    basis: str = ""
+
+    def usd(self, *, cpu_s: float, gpu_s: float = 0.0) -> float:
+        """Return the price of CPU-seconds and GPU-seconds, fractions of a GPU included.
+
+        >>> round(Rate(usd_per_cpu_hour=0.05).usd(cpu_s=7200), 3)
+        0.1
+        >>> node = Rate(usd_per_cpu_hour=0.25, usd_per_gpu_hour=1.0, larger_share=True)  # 4 CPUs and a GPU
+        >>> node.usd(cpu_s=3600, gpu_s=1800)
+        0.5
+        """
+        cpu, gpu = self.usd_per_cpu_hour * cpu_s / 3600, self.usd_per_gpu_hour * gpu_s / 3600
+        return max(cpu, gpu) if self.larger_share else cpu + gpu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -200,12 +200,26 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostSettings:
-    """What the cluster's time costs; the default is an AWS m7i on demand in us-east-1, per vCPU, 2026."""
+    """What the cluster's time costs: prices of your own, or the price table's for a node type.
 
-    usd_per_cpu_hour: float = 0.048
+    `discount` is a share off the table's prices, `prices` a CSV file whose rows go before the table's.
+    Without any of these a CPU costs what an AWS m7i on demand in us-east-1 does, per vCPU.
+    """
+
+    usd_per_cpu_hour: float | None = None
+    usd_per_gpu_hour: float | None = None
+    cloud: str | None = None
+    region: str | None = None
+    node_type: str | None = None
+    spot: bool = False
+    discount: float = 0.0
+    prices: str | None = None
 
     def __post_init__(self) -> None:
-        _require(self.usd_per_cpu_hour > 0, "usd_per_cpu_hour", "above 0", self.usd_per_cpu_hour)
+        for name in ("usd_per_cpu_hour", "usd_per_gpu_hour"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, name, "above 0", value)
+        _require(0 <= self.discount < 1, "discount", "a share in [0, 1)", self.discount)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

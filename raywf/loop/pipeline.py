@@ -26,7 +26,7 @@ from raywf.core.own import read_code, workflow_metric
 from raywf.core.records import Decision, ModelVersion, Snapshot, Sweep, Trial, Verdict
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
-from raywf.cost.price import cpu_cost_usd
+from raywf.cost.rate import resolve_rate
 from raywf.gate.verdict import GateBlock, judge
 from raywf.loop.journal import BY_HAND, Journal
 from raywf.loop.promote import promote
@@ -72,6 +72,7 @@ def retrain(workflow: Workflow, decision: Decision, *, listener: Listener | None
     journal = Journal(workflow.stores.root, workflow.name)
     journal.decide(decision)
     try:
+        resolve_rate(workflow.cost)  # a node type without a price is refused before anything is built
         return _carry_out(workflow, decision, journal, listener=listener or Listener())
     except _LASTING as err:
         journal.record(decision, "failed", reasons=(f"{type(err).__name__}: {err}",))
@@ -173,6 +174,7 @@ def search_only(
         RaywfError: if a step refuses.
     """
     listener = listener or Listener()
+    resolve_rate(workflow.cost)
     snapshot = build_snapshot(workflow, as_of=as_of if workflow.spine.event_time else None)
     listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
     folder = Path(workflow.stores.root if Store(workflow.stores.root).is_local else tempfile.mkdtemp())
@@ -204,6 +206,7 @@ def search(
         folder=folder / "bundles",
         warm=warm,
         hold_gate=hold_gate,
+        rate=resolve_rate(workflow.cost),
         progress=listener.trial,
     )
     found = run_search(workflow, snapshot, table, plan=plan)
@@ -283,16 +286,15 @@ def _register(
     verdict: Verdict,
     champion: ModelVersion | None,
 ) -> ModelVersion:
-    cost = cpu_cost_usd(found.sweep.cpu_s, usd_per_cpu_hour=workflow.cost.usd_per_cpu_hour)
     snapshot = load_snapshot(Store(workflow.stores.root), workflow.name, found.sweep.snapshot_id)
-    run_id = log_sweep(workflow, snapshot, found.sweep, cost_usd=cost)
+    run_id = log_sweep(workflow, snapshot, found.sweep)
     lineage = Lineage(
         run_id=run_id,
         sweep_id=found.sweep.id,
         decision_id=decision.id,
         code_version=code_version(Path(workflow.stores.root).parent),
         parent=champion.version if champion else None,
-        cost_usd=cost,
+        cost_usd=found.sweep.cost_usd,
         metrics={workflow.metric: verdict.challenger, f"oof_{workflow.metric}": found.sweep.score},
     )
     return registry.register(found.final, lineage, verdict)
@@ -341,4 +343,5 @@ def _sweep_figures(sweep: Sweep) -> dict[str, object]:
         "members": [f"{m.trial_id}={m.weight:.2f}" for m in sweep.members],
         "spent_s": sweep.spent_s,
         "cpu_s": sweep.cpu_s,
+        "cost_usd": sweep.cost_usd,
     }

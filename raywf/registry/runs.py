@@ -12,8 +12,11 @@ from raywf.core.settings import Workflow
 from raywf.registry.client import connect, experiment_id, tracking_uri
 
 
-def log_sweep(workflow: Workflow, snapshot: Snapshot, sweep: Sweep, *, cost_usd: float) -> str:
-    """Write a sweep and its trials; return the parent run's id. Runs that are there are not made again."""
+def log_sweep(workflow: Workflow, snapshot: Snapshot, sweep: Sweep) -> str:
+    """Write a sweep and its trials; return the parent run's id. Runs that are there are not made again.
+
+    Each run has its cost as a metric ``cost_usd`` and as a tag ``raywf.cost_usd``, as model versions do.
+    """
     client = connect(tracking_uri(workflow))
     experiment = experiment_id(client, workflow.name, f"{workflow.stores.root}/artifacts/{workflow.name}")
     parent = _run(client, experiment, {"raywf.sweep": sweep.id, "raywf.kind": "sweep"}, f"sweep {sweep.id}")
@@ -21,8 +24,9 @@ def log_sweep(workflow: Workflow, snapshot: Snapshot, sweep: Sweep, *, cost_usd:
     figures = {sweep.metric: sweep.score, "spent_s": sweep.spent_s, "cpu_s": sweep.cpu_s}
     client.log_batch(
         parent,
-        metrics=_metrics({**figures, "cost_usd": cost_usd}, stamp),
+        metrics=_metrics({**figures, "cost_usd": sweep.cost_usd, "idle_usd": sweep.idle_usd}, stamp),
         tags=[
+            RunTag("raywf.cost_usd", repr(sweep.cost_usd)),
             RunTag("raywf.snapshot", snapshot.id),
             RunTag("raywf.members", ", ".join(f"{m.trial_id}={m.weight:.2f}" for m in sweep.members)),
             RunTag("raywf.warm_from", sweep.warm_from or ""),
@@ -43,10 +47,11 @@ def _log_trial(client: Any, experiment: str, parent: str, what: tuple[Sweep, Tri
         "raywf.trial": trial.id,
         "raywf.trial_of": sweep.id,
         "raywf.status": trial.status,
+        "raywf.cost_usd": repr(trial.cost_usd),
         "mlflow.parentRunId": parent,
     }
     run = client.create_run(experiment, tags=tags, run_name=trial.id).info.run_id
-    metrics = {"seconds": trial.seconds, "rounds": float(trial.rounds)}
+    metrics = {"seconds": trial.seconds, "rounds": float(trial.rounds), "cost_usd": trial.cost_usd}
     if trial.score is not None:
         metrics[sweep.metric] = trial.score
     folds = [

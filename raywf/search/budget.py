@@ -8,41 +8,67 @@ as it goes, so that a search that was killed and goes on has the rest.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from raywf.core.settings import CostSettings, SearchSettings
+from raywf.core.errors import SettingsError
+from raywf.core.records import Attempt, Rate
+from raywf.core.settings import SearchSettings
 from raywf.search.ledger import Ledger
 
 _NOTE_EVERY_S = 1.0
 
 
-def allowed_seconds(search: SearchSettings, cost: CostSettings, *, cpus: float) -> float:
-    """Return the wall-clock seconds that all the budgets allow a search of so many CPUs.
+def count_slots(search: SearchSettings, *, cpus: float) -> int:
+    """Return how many trials run at once on so many CPUs.
 
-    >>> search, cost = SearchSettings(budget_s=600, max_usd=0.05), CostSettings(usd_per_cpu_hour=1.0)
-    >>> allowed_seconds(search, cost, cpus=2)
+    >>> count_slots(SearchSettings(trial_cpus=2), cpus=9)
+    4
+    """
+    slots = max(1, int(cpus) // search.trial_cpus)
+    return min(slots, search.max_concurrent or slots)
+
+
+def allowed_seconds(search: SearchSettings, rate: Rate | None, *, cpus: float, gpus: float = 0.0) -> float:
+    """Return the wall-clock seconds that all the budgets allow a search of so many CPUs and GPUs.
+
+    >>> search, rate = SearchSettings(budget_s=600, max_usd=0.05), Rate(usd_per_cpu_hour=1.0)
+    >>> round(allowed_seconds(search, rate, cpus=2), 6)
     90.0
+
+    Raises:
+        SettingsError: if money is bounded and no price is known.
     """
     bounds = [search.budget_s]
     if search.max_cpu_s is not None:
         bounds.append(search.max_cpu_s / cpus)
     if search.max_usd is not None:
-        bounds.append(search.max_usd / cost.usd_per_cpu_hour * 3600 / cpus)
+        if rate is None:
+            raise SettingsError("search.max_usd bounds a search only where its plan has a rate")
+        usd_per_s = rate.usd(cpu_s=cpus, gpu_s=gpus)
+        bounds.append(search.max_usd / usd_per_s if usd_per_s else float("inf"))
     return min(bounds)
 
 
 @dataclass(slots=True)
 class Budget:
-    """A search's clock: `start` is when it would have begun without its interruptions (`time.time()`)."""
+    """A search's clock: `start` is when it would have begun without its interruptions (`time.time()`).
+
+    What it takes is noted in the ledger as an attempt of `workflow`, at `rate`; without one it costs nothing.
+    """
 
     ledger: Ledger
     allowed_s: float
     cpus: float
+    gpus: float = 0.0
+    workflow: str = ""
+    rate: Rate | None = None
     start: float = 0.0
     noted: float = 0.0
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __post_init__(self) -> None:
-        before = 0.0 if self.ledger.read_sweep() is not None else self.ledger.spent_s()
+        before = 0.0 if self.ledger.read_sweep() is not None else _spent_s(self.ledger)
         self.start = time.time() - before
 
     @property
@@ -63,4 +89,17 @@ class Budget:
         """Write down what was taken, at most once a second."""
         if at_once or time.time() - self.noted > _NOTE_EVERY_S:
             self.noted = time.time()
-            self.ledger.note_spent(self.spent_s)
+            wall_s = (datetime.now(UTC) - self.began).total_seconds()
+            cpu_s = wall_s * self.cpus
+            attempt = Attempt(
+                workflow=self.workflow,
+                started=self.began,
+                wall_s=wall_s,
+                cpu_s=cpu_s,
+                cost_usd=self.rate.usd(cpu_s=cpu_s, gpu_s=wall_s * self.gpus) if self.rate else 0.0,
+            )
+            self.ledger.note(attempt)
+
+
+def _spent_s(ledger: Ledger) -> float:
+    return sum(attempt.wall_s for attempt in ledger.attempts())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,10 +10,10 @@ from raywf.core.errors import SearchError
 from raywf.core.metrics import Metric
 from raywf.core.records import Member, Trial
 from raywf.models.calibration import Calibration, fit_calibration
-from raywf.models.families import family
 from raywf.search.data import SearchData
 from raywf.search.ensemble import Candidates, keep_largest, most_candidates, select_ensemble
 from raywf.search.ledger import FoldResult, Ledger
+from raywf.search.own import Families
 
 _REFIT_GROWTH = 2.2  # a fit on all rows beside one on a fold's, with what Ray adds
 _ENCODE_US, _ENCODE_COLUMN_US = 20.0, 1.5  # the encoder's time for a row
@@ -41,6 +41,11 @@ class Bounds:
     left_s: float
     cpus: float
     bag: bool
+    families: Families = field(default_factory=Families)
+
+    def merges(self, trial: Trial) -> bool:
+        """Whether the folds' models of a trial become one."""
+        return self.families.find(trial.family).merges
 
 
 def choose(
@@ -72,8 +77,9 @@ def choose(
     mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
     calibration = fit_calibration(labels, mix) if data.task != "regression" else None
     final = mix if calibration is None else calibration.apply(mix)
-    bag = _bag_size(weights, by_id, room_us, len(data.folds)) if bounds.bag else 0
-    members = tuple(_member(by_id[i], w, bag) for i, w in sorted(weights.items(), key=lambda x: -x[1]))
+    bag = _bag_size(weights, by_id, room_us, bounds, len(data.folds)) if bounds.bag else 0
+    ranked = sorted(weights.items(), key=lambda x: -x[1])
+    members = tuple(_member(by_id[i], w, bag if bounds.merges(by_id[i]) else 0) for i, w in ranked)
     threshold = metric.best_threshold(labels, final) if metric.has_threshold(final) else 0.5
     found_scores = [
         metric.score(labels[b], final[b], groups=None if groups is None else groups[b], threshold=threshold)
@@ -114,17 +120,19 @@ def _within(weights: dict[str, float], trials: dict[str, Trial], room_us: float)
     return keep_largest(weights, 1)
 
 
-def _bag_size(weights: dict[str, float], trials: dict[str, Trial], room_us: float, folds: int) -> int:
+def _bag_size(
+    weights: dict[str, float], trials: dict[str, Trial], room_us: float, bounds: Bounds, folds: int
+) -> int:
     """Return how many folds' models of each member fit the time for a row; 0 for fitting again instead."""
     for count in range(folds, _LEAST_BAG - 1, -1):
-        spent = sum(trials[i].row_us * _growth(trials[i], count) for i in weights)
+        spent = sum(trials[i].row_us * _growth(trials[i], bounds, count) for i in weights)
         if spent <= room_us:
             return count
     return 0
 
 
-def _growth(trial: Trial, count: int) -> float:
-    made = family(trial.family)
+def _growth(trial: Trial, bounds: Bounds, count: int) -> float:
+    made = bounds.families.find(trial.family)
     return 1 + made.cost.bag * (count - 1) if made.merges else 1.0
 
 
@@ -134,7 +142,7 @@ def _affordable(weights: dict[str, float], trials: dict[str, Trial], data: Searc
     spent = 0.0
     for count, name in enumerate(sorted(weights, key=lambda i: -weights[i])):
         trial = trials[name]
-        if not (bounds.bag and family(trial.family).merges):
+        if not (bounds.bag and bounds.merges(trial)):
             spent += trial.seconds / len(data.folds) * growth / bounds.cpus
         if count and spent > 0.9 * bounds.left_s:
             return count
@@ -142,7 +150,11 @@ def _affordable(weights: dict[str, float], trials: dict[str, Trial], data: Searc
 
 
 def _member(trial: Trial, weight: float, bag: int) -> Member:
-    made = Member(
-        trial_id=trial.id, family=trial.family, params=trial.params, rounds=trial.rounds, weight=weight
+    return Member(
+        trial_id=trial.id,
+        family=trial.family,
+        params=trial.params,
+        rounds=trial.rounds,
+        weight=weight,
+        folds=bag,
     )
-    return replace(made, folds=bag) if bag and family(trial.family).merges else made

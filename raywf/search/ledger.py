@@ -1,4 +1,4 @@
-"""What trials leave behind, fold by fold, below ``sweeps/<id>/trials``: a search resumes from it."""
+"""What a search leaves behind below ``sweeps/<id>``, fold by fold, and what it took: it resumes from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raywf.core.codec import decode, encode
-from raywf.core.records import Sweep, Trial
+from raywf.core.records import Attempt, Sweep, Trial
 from raywf.core.store import Store
 
 
@@ -112,13 +112,17 @@ class Ledger:
             return None
         return found
 
-    def note_spent(self, seconds: float) -> None:
-        """Keep the wall-clock seconds that the sweep has taken so far."""
-        self._store.write(f"sweeps/{self.sweep_id}/spent.json", json.dumps({"wall_s": seconds}).encode())
+    def note(self, attempt: Attempt) -> None:
+        """Keep what an attempt has taken so far, in place of what was noted of it before."""
+        name = attempt.started.strftime("%Y%m%dT%H%M%S%f")
+        path = f"sweeps/{self.sweep_id}/attempts/{name}.json"
+        self._store.write(path, json.dumps(encode(attempt)).encode())
 
-    def spent_s(self) -> float:
-        """Return the wall-clock seconds taken so far."""
-        return (self.settled("spent") or {"wall_s": 0.0})["wall_s"]
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Return what each attempt took, the first one first."""
+        folder = f"sweeps/{self.sweep_id}/attempts"
+        names = self._store.list(folder)
+        return tuple(decode(Attempt, json.loads(self._store.read(f"{folder}/{n}"))) for n in names)
 
     def write_sweep(self, sweep: Sweep) -> None:
         """Keep the sweep's record."""

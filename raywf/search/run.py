@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 
 from raywf.core.errors import SearchError
 from raywf.core.own import workflow_metric
-from raywf.core.records import Bundle, Snapshot, Sweep, Trial
+from raywf.core.records import Bundle, Rate, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
-from raywf.search.budget import Budget, allowed_seconds
+from raywf.search.budget import Budget, allowed_seconds, count_slots
 from raywf.search.choose import Bounds, Chosen, choose
 from raywf.search.data import SearchData, newest_instant, prepare_data, with_folds
 from raywf.search.ledger import Ledger
@@ -45,13 +46,15 @@ _LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
 class SearchPlan:
     """Which search: its id (the same id resumes), what it starts from, where bundles are written.
 
-    Without `hold_gate` no rows are kept aside: the bundle is fitted on all, and nothing can gate it.
+    Without `hold_gate` no rows are kept aside: the bundle is fitted on all, and nothing can gate it. Without
+    a `rate`, what the CPUs cost that it may occupy, it costs nothing and money cannot bound it.
     """
 
     sweep_id: str
     folder: Path
     warm: Sweep | None = None
     hold_gate: bool = True
+    rate: Rate | None = None
     progress: Progress = field(default=lambda _trial: None)
 
 
@@ -80,7 +83,10 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     """
     settings = workflow.search
     ledger = Ledger(workflow.stores.root, plan.sweep_id)
-    budget = Budget(ledger, allowed_seconds(settings, workflow.cost, cpus=_cpus(settings)), _cpus(settings))
+    cpus = _cpus(settings)
+    gpus = _gpus(settings)
+    allowed_s = allowed_seconds(settings, plan.rate, cpus=cpus, gpus=gpus)
+    budget = Budget(ledger, allowed_s, cpus, gpus=gpus, workflow=workflow.name, rate=plan.rate)
     gate = workflow.gate if plan.hold_gate else None
     metric, families = workflow_metric(workflow), find_families(settings)
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
@@ -106,6 +112,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         left_s=max(_LEAST_REFIT_S, budget.left_s),
         cpus=budget.cpus,
         bag=bag,
+        families=families,
     )
     chosen = choose(data, trials, ledger, metric=metric, bounds=bounds)
     recipe = Recipe(
@@ -122,8 +129,8 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         families=families,
     )
     proof, final = _refit(recipe, shared, data, table, folder=plan.folder)
-    sweep = _record(workflow, snapshot, plan, budget, trials=trials, chosen=chosen)
     budget.note(at_once=True)
+    sweep = _record(workflow, snapshot, plan, budget, trials=trials, chosen=chosen)
     ledger.write_sweep(sweep)
     return SearchResult(sweep=sweep, proof=proof, final=final, gate_rows=data.gate, nodes=nodes)
 
@@ -142,7 +149,7 @@ def _record(
         snapshot_id=snapshot.id,
         metric=workflow.metric,
         greater_is_better=workflow_metric(workflow).greater_is_better,
-        trials=tuple(trials),
+        trials=tuple(_priced(t, plan.rate, workflow.search) for t in trials),
         members=chosen.members,
         score=chosen.score,
         calibrated=chosen.calibration is not None,
@@ -150,6 +157,18 @@ def _record(
         spent_s=budget.spent_s,
         cpu_s=budget.spent_s * budget.cpus,
         warm_from=plan.warm.id if plan.warm else None,
+        cost_usd=sum(attempt.cost_usd for attempt in budget.ledger.attempts()),
+    )
+
+
+def _priced(trial: Trial, rate: Rate | None, settings: SearchSettings) -> Trial:
+    """Return a trial with its cost; one of an earlier attempt that has it keeps it."""
+    if rate is None or trial.cost_usd > 0:
+        return trial
+    own = settings.models.get(trial.family)
+    cpus, gpus = (own.cpus, own.gpus) if own else (settings.trial_cpus, 0.0)
+    return dataclasses.replace(
+        trial, cost_usd=rate.usd(cpu_s=trial.seconds * cpus, gpu_s=trial.seconds * gpus)
     )
 
 
@@ -195,12 +214,17 @@ def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
 
 
 def _slots(settings: SearchSettings) -> int:
-    slots = max(1, int(ray.cluster_resources().get("CPU", 1)) // settings.trial_cpus)
-    return min(slots, settings.max_concurrent or slots)
+    return count_slots(settings, cpus=ray.cluster_resources().get("CPU", 1))
 
 
 def _cpus(settings: SearchSettings) -> float:
     return float(_slots(settings) * settings.trial_cpus)
+
+
+def _gpus(settings: SearchSettings) -> float:
+    """Return the GPUs that the search may occupy: none, unless a model of the user's own takes some."""
+    asked = any(model.gpus for model in settings.models.values())
+    return float(ray.cluster_resources().get("GPU", 0)) if asked else 0.0
 
 
 def _core_seconds(settings: SearchSettings, budget: Budget) -> float:

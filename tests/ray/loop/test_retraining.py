@@ -15,6 +15,7 @@ from raywf.core.records import Decision
 from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
 from raywf.loop.journal import FINAL, Journal
 from raywf.loop.pipeline import Retraining, retrain
+from raywf.loop.spending import by_version, read_spending
 from raywf.registry.registry import open_registry
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -84,6 +85,16 @@ def test_every_stage_is_in_the_journal(first: tuple[Workflow, Retraining]) -> No
     assert stages["gated"].figures["outcome"] == done.verdict.outcome == "accept"
     assert stages["promoted"].figures["version"] == done.version.version == "1"
     assert set(done.version.aliases) == {"challenger", "champion"}
+
+
+def test_the_cost_is_told(first: tuple[Workflow, Retraining]) -> None:
+    """By the sweep, its trials, the version and what was spent: CPUs for as long as they were occupied."""
+    workflow, done = first
+    sweep = done.sweep
+    assert 0 < sum(t.cost_usd for t in sweep.trials) < sweep.cost_usd == done.version.cost_usd
+    assert sweep.cost_usd == pytest.approx(sweep.cpu_s / 3600 * 0.0504, rel=0.05)
+    line = by_version(read_spending(workflow))[0]
+    assert (line.name, line.parts.usd) == ("1", pytest.approx(sweep.cost_usd))
 
 
 @pytest.mark.parametrize("lost", [("promoted",), ("registered", "promoted")])

@@ -30,6 +30,7 @@ TRIAL = Trial(
     fold_losses=(0.5, 0.25),
     score=0.4,
     seconds=1.0,
+    cost_usd=0.005,
 )
 SWEEP = Sweep(
     id="sweep1",
@@ -44,6 +45,7 @@ SWEEP = Sweep(
     spent_s=4,
     cpu_s=3,
     warm_from="sweep0",
+    cost_usd=0.02,
 )
 SNAPSHOT = Snapshot(
     id="snapshot1",
@@ -90,7 +92,7 @@ class Shop:
             stores=StoreSettings(root=str(self.root)),
         )
         registry = open_registry(workflow)
-        return workflow, registry, log_sweep(workflow, SNAPSHOT, SWEEP, cost_usd=0.02)
+        return workflow, registry, log_sweep(workflow, SNAPSHOT, SWEEP)
 
     def add(self, registry: Registry, run: str, decision: str = "d1") -> ModelVersion:
         """Register the bundle for a decision."""
@@ -225,7 +227,7 @@ def test_bundle_that_is_gone_cannot_be_fetched(shop: Shop, tmp_path: Path) -> No
 def test_sweep_is_logged_once(shop: Shop) -> None:
     """Again makes neither a second parent nor second children."""
     workflow, _, run = shop.open("sweep")
-    assert log_sweep(workflow, SNAPSHOT, SWEEP, cost_usd=0.02) == run
+    assert log_sweep(workflow, SNAPSHOT, SWEEP) == run
     client = connect(tracking_uri(workflow))
     experiment = client.get_experiment_by_name("sweep").experiment_id
     runs = client.search_runs([experiment])
@@ -235,22 +237,26 @@ def test_sweep_is_logged_once(shop: Shop) -> None:
 
 
 def test_runs_hold_figures(shop: Shop) -> None:
-    """The parent its score and lineage, the children theirs, a failed one its status."""
+    """The parent its score, cost and lineage, the children theirs, a failed one its status."""
     workflow, _, run = shop.open("figures")
     client = connect(tracking_uri(workflow))
     parent = client.get_run(run).data
-    assert parent.metrics == {"roc_auc": 0.8, "spent_s": 4, "cpu_s": 3, "cost_usd": 0.02}
-    assert (parent.tags["raywf.snapshot"], parent.tags["raywf.warm_from"]) == ("snapshot1", "sweep0")
+    figures = {"roc_auc": 0.8, "spent_s": 4, "cpu_s": 3}
+    assert parent.metrics == figures | {"cost_usd": 0.02, "idle_usd": pytest.approx(0.01)}
+    told = [parent.tags[f"raywf.{name}"] for name in ("cost_usd", "snapshot", "warm_from")]
+    assert told == ["0.02", "snapshot1", "sweep0"]
     experiment = client.get_experiment_by_name("figures").experiment_id
-    ended = {r.info.run_name: r.info.status for r in client.search_runs([experiment])}
-    assert (ended["linear-1"], ended["torch-1"]) == ("FINISHED", "FAILED")
+    children = {r.info.run_name: r for r in client.search_runs([experiment])}
+    assert [children[n].info.status for n in ("linear-1", "torch-1")] == ["FINISHED", "FAILED"]
+    trial = children["linear-1"].data
+    assert (trial.metrics["cost_usd"], trial.tags["raywf.cost_usd"]) == (0.005, "0.005")
 
 
 def test_interrupted_log_is_completed(shop: Shop) -> None:
     """Children that a crash left out are made, those that are there are not."""
     workflow, _, _ = shop.open("resume")
     more = dataclasses.replace(SWEEP, trials=(*SWEEP.trials, dataclasses.replace(TRIAL, id="linear-2")))
-    run = log_sweep(workflow, SNAPSHOT, more, cost_usd=0.02)
+    run = log_sweep(workflow, SNAPSHOT, more)
     client = connect(tracking_uri(workflow))
     experiment = client.get_experiment_by_name("resume").experiment_id
     found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run}'")

@@ -14,8 +14,8 @@ import pytest
 
 from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
-from raywf.core.records import Column, Member, Snapshot, Sweep
-from raywf.core.settings import CostSettings, SearchSettings, SpineSettings, StoreSettings, Workflow
+from raywf.core.records import Column, Member, Rate, Snapshot, Sweep
+from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
 from raywf.models.bundle import load_bundle
 from raywf.search.ledger import Ledger
 from raywf.search.run import SearchPlan, SearchResult, run_search
@@ -101,11 +101,10 @@ def search(
         search=SearchSettings(
             **{"budget_s": 40, "trials": 2, "folds": 2, "families": ("lightgbm", "linear")} | settings
         ),
-        cost=CostSettings(usd_per_cpu_hour=price),
         stores=StoreSettings(root=str(root)),
     )
     table = make_table(task, timed=timed)
-    plan = SearchPlan(sweep_id="sweep", folder=root / "bundles", warm=warm)
+    plan = SearchPlan(sweep_id="sweep", folder=root / "bundles", warm=warm, rate=Rate(usd_per_cpu_hour=price))
     return Search(root, task, table, run_search(workflow, describe(task, timed=timed), table, plan=plan))
 
 
