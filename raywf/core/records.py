@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 ColumnKind = Literal["number", "category", "time"]
 LabelKind = Literal["class", "number"]
+Effort = Literal["refit", "reweight", "warm", "full"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,7 @@ class Sweep:
     spent_s: float
     cpu_s: float
     warm_from: str | None = None
+    effort: Effort = "full"
     cost_usd: float = 0.0
 
     @property
@@ -314,7 +316,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What to do and why; `id` is a function of workflow, kind, cause and window."""
+    """What to do and why; `id` is a function of workflow, kind, cause and window.
+
+    `effort` is how much a retraining does: fit the champion's members again with their weights, weigh them
+    anew too, search shortly from there, or search in full.
+    """
 
     id: str
     workflow: str
@@ -323,6 +329,7 @@ class Decision:
     window: str
     reasons: tuple[str, ...]
     time: datetime
+    effort: Effort = "full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

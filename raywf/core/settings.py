@@ -157,15 +157,16 @@ class SearchSettings:
     """The budget of one search and what it may try.
 
     `budget_s` bounds the wall-clock time, `max_cpu_s` and `max_usd` (by the price of `cost`) that time
-    multiplied by the CPUs which the search may occupy. `folds` None leaves their number to the cost model;
-    `row_ms` bounds the time that the ensemble may take for one row. `class_weight` "balanced" lets each class
-    count alike in the fits, as in scikit-learn. `spaces` are drawn from by family once the portfolio is
-    through.
+    multiplied by the CPUs which the search may occupy; a warm search has `warm_share` of them. `folds` None
+    leaves their number to the cost model; `row_ms` bounds the time that the ensemble may take for one row.
+    `class_weight` "balanced" lets each class count alike in the fits, as in scikit-learn. `spaces` are drawn
+    from by family once the portfolio is through.
     """
 
     budget_s: float = 60.0
     max_cpu_s: float | None = None
     max_usd: float | None = None
+    warm_share: float = 0.25
     trials: int = 40
     folds: int | None = None
     row_ms: float = 0.25
@@ -186,6 +187,7 @@ class SearchSettings:
             _require(value is None or value > 0, name, "above 0", value)
         _require(self.trials >= 1, "trials", "at least 1", self.trials)
         _require(self.folds is None or 2 <= self.folds <= 20, "folds", "in [2, 20]", self.folds)
+        _require(0 < self.warm_share <= 1, "warm_share", "a share of the budgets in (0, 1]", self.warm_share)
         _require(self.row_ms > 0, "row_ms", "above 0 milliseconds", self.row_ms)
         some = len(self.families) + len(self.models) > 0
         _require(some, "families", "at least one family, or models given", self.families)
@@ -273,7 +275,11 @@ class MonitorSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainSettings:
-    """When a retraining job is submitted."""
+    """When a retraining job is submitted, and how much it does.
+
+    `effort` "auto" begins with a refit of the champion's members, goes on to a warm search where a challenger
+    was not good enough (or three refits in a row were), then to a full one.
+    """
 
     every: timedelta | None = None
     cron: str | None = None
@@ -281,6 +287,7 @@ class RetrainSettings:
     alpha: float = 0.05
     cooldown: timedelta = timedelta(days=7)
     max_attempts: int = 3
+    effort: Literal["auto", "refit", "reweight", "warm", "full"] = "auto"
 
     def __post_init__(self) -> None:
         _require(self.tolerance >= 0, "tolerance", "at least 0 (a rise of the bounded loss)", self.tolerance)

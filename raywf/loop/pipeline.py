@@ -23,7 +23,7 @@ from raywf.core.errors import (
 )
 from raywf.core.ids import stable_id
 from raywf.core.own import read_code, workflow_metric
-from raywf.core.records import Decision, ModelVersion, Snapshot, Sweep, Trial, Verdict
+from raywf.core.records import Decision, Effort, ModelVersion, Snapshot, Sweep, Trial, Verdict
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
@@ -41,6 +41,9 @@ from raywf.snapshots.catalog import load_snapshot, read_snapshot
 
 # what another attempt would meet again; a store or an endpoint that is away is not among them
 _LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleError)
+
+
+_FORMER = 6  # sweeps that a new one learns from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +127,15 @@ def _train(
     if champion is None:
         _refuse_small(workflow, snapshot)
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
-        found = search(workflow, snapshot, table, champion=champion, folder=Path(folder), listener=listener)
+        found = search(
+            workflow,
+            snapshot,
+            table,
+            champion=champion,
+            folder=Path(folder),
+            listener=listener,
+            effort=decision.effort,
+        )
         journal.record(decision, "searched", figures=_sweep_figures(found.sweep))
         verdict = gate(workflow, registry, table, champion=champion, found=found)
         if champion is not None and decision.cause != BY_HAND:
@@ -192,19 +203,27 @@ def search(
     folder: Path,
     listener: Listener,
     hold_gate: bool = True,
+    effort: Effort = "full",
 ) -> SearchResult:
-    """Search, warm-started from the champion's sweep; the same data and settings resume the same sweep."""
+    """Search from where the champion's sweep came to; the same data and settings resume the same sweep.
+
+    Without a former sweep any effort is a full one.
+    """
     root = workflow.stores.root
-    warm = Ledger(root, champion.sweep_id).read_sweep() if champion is not None else None
+    former = _former_sweeps(root, champion)
+    effort = effort if former else "full"
     codes = [m.code for m in workflow.search.models.values()] + [m.code for m in workflow.metrics.values()]
     own = [read_code(code).digest for code in codes]
     settings = encode(workflow.search)
-    sweep_id = stable_id(snapshot.id, settings, own, workflow.metric, warm.id if warm else None, hold_gate)
+    sweep_id = stable_id(
+        snapshot.id, settings, own, workflow.metric, [s.id for s in former], hold_gate, effort
+    )
     start = time.time()
     plan = SearchPlan(
         sweep_id=sweep_id,
         folder=folder / "bundles",
-        warm=warm,
+        former=former,
+        effort=effort,
         hold_gate=hold_gate,
         rate=resolve_rate(workflow.cost),
         progress=listener.trial,
@@ -216,6 +235,19 @@ def search(
         f"{len(found.sweep.trials)} trials, {len(found.sweep.members)} members, {time.time() - start:.0f} s"
     )
     return found
+
+
+def _former_sweeps(root: str, champion: ModelVersion | None) -> tuple[Sweep, ...]:
+    """Return the champion's sweep, the one that it started from, and so on."""
+    found: list[Sweep] = []
+    name = champion.sweep_id if champion is not None else None
+    while name is not None and len(found) < _FORMER:
+        sweep = Ledger(root, name).read_sweep()
+        if sweep is None:
+            break
+        found.append(sweep)
+        name = sweep.warm_from
+    return tuple(found)
 
 
 def gate(
@@ -338,6 +370,7 @@ def _is_champion(registry: Registry, version: ModelVersion) -> bool:
 def _sweep_figures(sweep: Sweep) -> dict[str, object]:
     return {
         "sweep": sweep.id,
+        "effort": sweep.effort,
         sweep.metric: sweep.score,
         "trials": len(sweep.trials),
         "members": [f"{m.trial_id}={m.weight:.2f}" for m in sweep.members],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,11 +10,15 @@ from typing import Literal
 
 from raywf.core.clock import format_time
 from raywf.core.ids import stable_id
-from raywf.core.records import Decision, Evidence
+from raywf.core.records import Decision, Effort, Evidence
 from raywf.core.settings import RetrainSettings
 from raywf.policy.history import History
 from raywf.policy.loss import LossFinding, judge_loss
 from raywf.policy.schedule import due_slot, next_slot
+
+_LADDER: tuple[Effort, ...] = ("refit", "warm", "full")
+_REFITS = 3  # promoted in a row before a search is due
+_ENDED = frozenset({"promoted", "rejected", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,24 @@ def decide(
     retraining that was decided before is not decided again.
     """
     choice = _choose(evidence, history, settings, _Frame(workflow, now, min_labelled))
-    return _decision(choice, workflow, now)
+    return _decision(choice, workflow, now, effort=choose_effort(history, settings))
+
+
+def choose_effort(history: History, settings: RetrainSettings) -> Effort:
+    """Return how much a retraining does now.
+
+    By itself it begins with a refit and does more after each one that gave no new champion: a warm search,
+    then full ones. After three refits in a row it searches too, lest the configurations grow old.
+    """
+    if settings.effort != "auto":
+        return settings.effort
+    ended = [p for p in history.decisions if p.decision.kind == "retrain" and p.stage in _ENDED]
+    ended.sort(key=lambda p: p.decision.time, reverse=True)
+    vain = len(list(itertools.takewhile(lambda p: p.stage != "promoted", ended)))
+    refits = len(list(itertools.takewhile(lambda p: p.decision.effort == "refit", ended[vain:])))
+    if vain == 0 and refits >= _REFITS:
+        return "warm"
+    return _LADDER[min(vain, len(_LADDER) - 1)]
 
 
 def _choose(
@@ -124,7 +146,7 @@ def _identity(choice: _Choice, workflow: str) -> str:
     return stable_id(workflow, choice.kind, choice.cause, choice.window)
 
 
-def _decision(choice: _Choice, workflow: str, now: datetime) -> Decision:
+def _decision(choice: _Choice, workflow: str, now: datetime, *, effort: Effort) -> Decision:
     return Decision(
         id=_identity(choice, workflow),
         workflow=workflow,
@@ -133,4 +155,5 @@ def _decision(choice: _Choice, workflow: str, now: datetime) -> Decision:
         window=choice.window,
         reasons=choice.reasons,
         time=now,
+        effort=effort,
     )

@@ -30,6 +30,7 @@ def log_sweep(workflow: Workflow, snapshot: Snapshot, sweep: Sweep) -> str:
             RunTag("raywf.snapshot", snapshot.id),
             RunTag("raywf.members", ", ".join(f"{m.trial_id}={m.weight:.2f}" for m in sweep.members)),
             RunTag("raywf.warm_from", sweep.warm_from or ""),
+            RunTag("raywf.effort", sweep.effort),
         ],
     )
     known = _children(client, experiment, sweep.id)

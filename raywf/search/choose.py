@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,9 +50,15 @@ class Bounds:
 
 
 def choose(
-    data: SearchData, trials: list[Trial], ledger: Ledger, *, metric: Metric, bounds: Bounds
+    data: SearchData,
+    trials: list[Trial],
+    ledger: Ledger,
+    *,
+    metric: Metric,
+    bounds: Bounds,
+    weights: Mapping[str, float] | None = None,
 ) -> Chosen:
-    """Weigh the finished trials by their out-of-fold scores, within the bounds.
+    """Weigh the finished trials by their out-of-fold scores, within the bounds; or keep `weights` by id.
 
     Raises:
         SearchError: if no trial finished its folds.
@@ -71,7 +78,8 @@ def choose(
         groups=groups,
         costs={t.id: t.row_us / room_us for t, _ in found},
     )
-    weights = select_ensemble(candidates, metric)
+    kept = {i: w for i, w in (weights or {}).items() if i in by_id}
+    weights = keep_largest(kept, len(kept)) if kept else select_ensemble(candidates, metric)
     weights = _within(weights, by_id, room_us)
     weights = keep_largest(weights, _affordable(weights, by_id, data, bounds))
     mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))

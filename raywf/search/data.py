@@ -206,15 +206,16 @@ def hashed_share(keys: Index, share: float, *, seed: int) -> NDArray[np.bool_]:
 def _ordered_folds(
     times: Index, known: Index, rest: Index, search: SearchSettings, *, count: int
 ) -> tuple[Fold, ...]:
-    """Forward chaining: the newer half in equal blocks, each scored by fits on rows that lie before its
-    start less the purge and whose labels were known by then.
+    """Forward chaining: the newer half (of a single fold the newest quarter) in equal blocks, each scored by
+    fits on rows that lie before its start less the purge and whose labels were known by then.
 
     Sources: Bergmeir and Benitez, Information Sciences 2012; purging after de Prado, 2018.
     """
     order = rest[np.argsort(times[rest], kind="stable")]
     ordered = times[order]
     purge = search.purge // timedelta(microseconds=1)
-    edges = np.linspace(len(order) // 2, len(order), count + 1).astype(int)
+    first = len(order) // 2 if count > 1 else 3 * len(order) // 4
+    edges = np.linspace(first, len(order), count + 1).astype(int)
     folds = []
     for start, end in itertools.pairwise(edges):
         if start >= len(order) or end <= start:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from raywf.core.ids import stable_id
-from raywf.core.records import Sweep, Trial
+from raywf.core.records import Effort, Sweep, Trial
 from raywf.core.settings import SearchSettings
 from raywf.models.families import is_family, is_installed
 
+_DECAY, _PLACE_WEIGHT = 0.5, 0.5  # of a sweep's ranks by its age; of the portfolio's own order
+_RUNNERS_UP, _NEIGHBOURS = 3, 4
 _MOST_ROWS = {"extratrees": 20_000, "torch": 60_000}
 _MAX_RATE = 0.12
 
@@ -152,26 +154,79 @@ def make_trial(family: str, params: dict[str, Any]) -> Trial:
 
 
 def plan_trials(
-    settings: SearchSettings, *, rows: int, warm: Sweep | None = None, speed: float = 1.0
+    settings: SearchSettings,
+    *,
+    rows: int,
+    former: Sequence[Sweep] = (),
+    effort: Effort = "full",
+    speed: float = 1.0,
 ) -> tuple[Trial, ...]:
-    """Return the trials to run in order: the former sweep's members, then the portfolio.
+    """Return the trials to run in order; `former` are the champion's sweep and those before it.
 
-    `speed` raises the portfolio's learning rates, where the budget would fit too few of them.
+    A full search begins with the champion's members and goes on with the portfolio in the order that this
+    workflow's own history suggests. A warm one puts the former runners-up and neighbours of the best between
+    them; a cheaper one has the members alone. `speed` raises the portfolio's learning rates, where the budget
+    would fit too few of them.
     """
-    wanted: list[tuple[str, dict[str, Any]]] = []
-    if warm is not None:
-        ranked = sorted(warm.members, key=lambda m: -m.weight)
-        wanted += [(m.family, m.params) for m in ranked]
     own = settings.models
-    wanted += [(name, model.params) for name, model in own.items() if model.params or not model.space]
-    wanted += [(family, _faster(params, speed)) for family, params in _CONFIGURATIONS]
-    made = (
-        make_trial(family, params)
-        for family, params in wanted
-        if family in own
-        or (family in settings.families and is_installed(family) and rows <= _MOST_ROWS.get(family, rows))
-    )
-    return tuple({t.id: t for t in made}.values())[: settings.trials]
+    families = {
+        f for f in settings.families if is_installed(f) and rows <= _MOST_ROWS.get(f, rows)
+    } | own.keys()
+    given = {name: model.params for name, model in own.items() if model.params or not model.space}
+    portfolio = [make_trial(name, params) for name, params in given.items()]
+    portfolio += [make_trial(family, _faster(params, speed)) for family, params in _CONFIGURATIONS]
+    wanted = [t for t in (_members(former[0]) if former else []) if t.family in families]
+    if not wanted or effort in {"warm", "full"}:
+        if wanted and effort == "warm":
+            wanted += _runners_up(former[0], seed=settings.seed)
+        wanted += order_by_history(portfolio, former)
+    allowed = {t.id: t for t in wanted if t.family in families}
+    return tuple(allowed.values())[: settings.trials]
+
+
+def order_by_history(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> list[Trial]:
+    """Return the portfolio by how its configurations fared in former sweeps, the newest counting most.
+
+    A configuration that was never tried keeps its place: where it stands is worth half a sweep.
+    """
+    places: dict[str, list[tuple[float, float]]] = {}
+    for age, sweep in enumerate(former):
+        ranked = _ranked(sweep)
+        for place, trial in enumerate(ranked):
+            places.setdefault(_likeness(trial), []).append((_DECAY**age, place / len(ranked)))
+        for trial in sweep.trials:
+            if trial.status == "stopped" and trial.fold_losses:
+                places.setdefault(_likeness(trial), []).append((_DECAY**age, 1.0))
+
+    def standing(item: tuple[int, Trial]) -> float:
+        at, trial = item
+        seen = [(_PLACE_WEIGHT, at / len(portfolio)), *places.get(_likeness(trial), [])]
+        return sum(w * p for w, p in seen) / sum(w for w, _ in seen)
+
+    return [trial for _, trial in sorted(enumerate(portfolio), key=standing)]
+
+
+def _members(sweep: Sweep) -> list[Trial]:
+    return [make_trial(m.family, m.params) for m in sorted(sweep.members, key=lambda m: -m.weight)]
+
+
+def _runners_up(sweep: Sweep, *, seed: int) -> list[Trial]:
+    """Return the best former trials beside the members, and neighbours of the best."""
+    members = {m.trial_id for m in sweep.members}
+    done = _ranked(sweep)
+    found = [make_trial(t.family, t.params) for t in done if t.id not in members][:_RUNNERS_UP]
+    shaken = (neighbour(done, number, seed=seed + 1) for number in range(_NEIGHBOURS))
+    return found + [t for t in shaken if t is not None]
+
+
+def _ranked(sweep: Sweep) -> list[Trial]:
+    done = [t for t in sweep.trials if t.status == "done" and t.fold_losses]
+    return sorted(done, key=lambda t: float(np.mean(t.fold_losses)))
+
+
+def _likeness(trial: Trial) -> str:
+    """Name a configuration whatever its learning rate, which follows the budget."""
+    return trial_id(trial.family, {k: v for k, v in trial.params.items() if k != "learning_rate"})
 
 
 def neighbour(done: Sequence[Trial], number: int, *, seed: int) -> Trial | None:

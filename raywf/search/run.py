@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from raywf.core.errors import SearchError
 from raywf.core.own import workflow_metric
-from raywf.core.records import Bundle, Rate, Snapshot, Sweep, Trial
+from raywf.core.records import Bundle, Effort, Rate, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.search.budget import Budget, allowed_seconds, count_slots
 from raywf.search.choose import Bounds, Chosen, choose
@@ -25,7 +25,7 @@ from raywf.search.ledger import Ledger
 from raywf.search.own import find_families
 from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, measure_pace
 from raywf.search.portfolio import plan_trials
-from raywf.search.queue import QueuePlan, read_spaces
+from raywf.search.queue import QueuePlan, Spaces, read_spaces
 from raywf.search.refit import Recipe, finish_bundle, loss_scale, start_fits
 from raywf.search.rescue import rescue
 from raywf.search.trial import TrialPlan
@@ -47,15 +47,30 @@ class SearchPlan:
     """Which search: its id (the same id resumes), what it starts from, where bundles are written.
 
     Without `hold_gate` no rows are kept aside: the bundle is fitted on all, and nothing can gate it. Without
-    a `rate`, what the CPUs cost that it may occupy, it costs nothing and money cannot bound it.
+    a `rate`, what the CPUs cost that it may occupy, it costs nothing and money cannot bound it. `former` are
+    the champion's sweep and those before it, which any `effort` but a full one needs.
     """
 
     sweep_id: str
     folder: Path
-    warm: Sweep | None = None
+    former: tuple[Sweep, ...] = ()
     hold_gate: bool = True
     rate: Rate | None = None
+    effort: Effort = "full"
     progress: Progress = field(default=lambda _trial: None)
+
+    @property
+    def searches(self) -> bool:
+        """Whether other configurations than the former members' are tried."""
+        return self.effort in {"warm", "full"}
+
+    def trials(self, settings: SearchSettings, *, rows: int, speed: float = 1.0) -> tuple[Trial, ...]:
+        """Return the trials in order."""
+        return plan_trials(settings, rows=rows, former=self.former, effort=self.effort, speed=speed)
+
+    def weights(self) -> dict[str, float] | None:
+        """Return the former members' weights by trial id where they are to stay."""
+        return {m.trial_id: m.weight for m in self.former[0].members} if self.effort == "refit" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +101,14 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     cpus = _cpus(settings)
     gpus = _gpus(settings)
     allowed_s = allowed_seconds(settings, plan.rate, cpus=cpus, gpus=gpus)
+    if plan.effort == "warm":
+        allowed_s *= settings.warm_share
     budget = Budget(ledger, allowed_s, cpus, gpus=gpus, workflow=workflow.name, rate=plan.rate)
     gate = workflow.gate if plan.hold_gate else None
     metric, families = workflow_metric(workflow), find_families(settings)
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
-    pace = _pace(data, settings, budget)
-    if settings.folds is None:
-        data = _with_affordable_folds(data, pace, settings, plan, budget)
+    pace = _pace(data, settings, budget) if plan.effort != "refit" else None
+    data = _with_affordable_folds(data, pace, settings, plan, budget)
     bag = data.times is None and len(data.folds) > 1
     shared = ray.put(data)
     trial_plan = TrialPlan(
@@ -114,7 +130,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         bag=bag,
         families=families,
     )
-    chosen = choose(data, trials, ledger, metric=metric, bounds=bounds)
+    chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, weights=plan.weights())
     recipe = Recipe(
         snapshot=snapshot,
         members=chosen.members,
@@ -156,7 +172,8 @@ def _record(
         budget_s=budget.allowed_s,
         spent_s=budget.spent_s,
         cpu_s=budget.spent_s * budget.cpus,
-        warm_from=plan.warm.id if plan.warm else None,
+        warm_from=plan.former[0].id if plan.former else None,
+        effort=plan.effort,
         cost_usd=sum(attempt.cost_usd for attempt in budget.ledger.attempts()),
     )
 
@@ -175,7 +192,7 @@ def _priced(trial: Trial, rate: Rate | None, settings: SearchSettings) -> Trial:
 def _trials(
     data: SearchData,
     shared: Any,
-    pace: Pace,
+    pace: Pace | None,
     trial_plan: TrialPlan,
     budget: Budget,
     *,
@@ -232,10 +249,17 @@ def _core_seconds(settings: SearchSettings, budget: Budget) -> float:
 
 
 def _with_affordable_folds(
-    data: SearchData, pace: Pace, settings: SearchSettings, plan: SearchPlan, budget: Budget
+    data: SearchData, pace: Pace | None, settings: SearchSettings, plan: SearchPlan, budget: Budget
 ) -> SearchData:
-    """Return the data with as many folds as time allows and its rows bear; it has two already."""
-    trials = plan_trials(settings, rows=len(data.rest), warm=plan.warm)
+    """Return the data with as many folds as time allows and its rows bear; it has two already.
+
+    Without a pace there is one: a refit needs it for the calibration and for when to stop.
+    """
+    if pace is None:
+        return with_folds(data, settings, 1)
+    if settings.folds is not None:
+        return data
+    trials = plan.trials(settings, rows=len(data.rest))
     count = choose_folds(pace, trials, _core_seconds(settings, budget), rows=len(data.rest))
     if data.times is not None:
         count = min(max(count, 2), _ORDERED_FOLDS)
@@ -247,7 +271,7 @@ def _with_affordable_folds(
 
 def _queue(
     data: SearchData,
-    pace: Pace,
+    pace: Pace | None,
     settings: SearchSettings,
     plan: SearchPlan,
     budget: Budget,
@@ -255,11 +279,11 @@ def _queue(
     deadline: float,
 ) -> QueuePlan:
     """Order the trials; learning rates rise where the budget would fit but few of them."""
-    folds = len(data.folds)
-    trials = plan_trials(settings, rows=len(data.rest), warm=plan.warm)
-    needed = folds * sum(fit_seconds(pace, t.family, t.params) for t in trials)
-    speed = float(np.clip(needed / _core_seconds(settings, budget), 1.0, _MAX_SPEED))
-    trials = plan_trials(settings, rows=len(data.rest), warm=plan.warm, speed=speed)
+    trials = plan.trials(settings, rows=len(data.rest))
+    if pace is not None:
+        needed = len(data.folds) * sum(fit_seconds(pace, t.family, t.params) for t in trials)
+        speed = float(np.clip(needed / _core_seconds(settings, budget), 1.0, _MAX_SPEED))
+        trials = plan.trials(settings, rows=len(data.rest), speed=speed)
     return QueuePlan(
         trials=trials,
         fold_rows=tuple(len(f.score) for f in data.folds),
@@ -267,7 +291,8 @@ def _queue(
         deadline=deadline,
         seed=settings.seed,
         slots=_slots(settings),
-        drawn=read_spaces(settings),
+        drawn=read_spaces(settings) if plan.searches else Spaces(),
+        more=plan.searches,
         pace=pace,
         ended=budget.ledger.trials(),
     )

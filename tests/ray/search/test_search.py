@@ -14,7 +14,7 @@ import pytest
 
 from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
-from raywf.core.records import Column, Member, Rate, Snapshot, Sweep
+from raywf.core.records import Column, Effort, Member, Rate, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
 from raywf.models.bundle import load_bundle
 from raywf.search.ledger import Ledger
@@ -89,7 +89,8 @@ def search(
     task: str,
     *,
     timed: bool = True,
-    warm: Sweep | None = None,
+    former: tuple[Sweep, ...] = (),
+    effort: Effort = "full",
     price: float = 0.05,
     **settings: Any,
 ) -> Search:
@@ -104,7 +105,13 @@ def search(
         stores=StoreSettings(root=str(root)),
     )
     table = make_table(task, timed=timed)
-    plan = SearchPlan(sweep_id="sweep", folder=root / "bundles", warm=warm, rate=Rate(usd_per_cpu_hour=price))
+    plan = SearchPlan(
+        sweep_id="sweep",
+        folder=root / "bundles",
+        former=former,
+        effort=effort,
+        rate=Rate(usd_per_cpu_hour=price),
+    )
     return Search(root, task, table, run_search(workflow, describe(task, timed=timed), table, plan=plan))
 
 
@@ -182,7 +189,7 @@ def test_failed_trial_does_not_stop_the_search(ray_session: None, tmp_path: Path
     """What the library refuses is told; the others make the model."""
     bad = Member(trial_id="old", family="lightgbm", params=BROKEN, rounds=5, weight=1.0)
     warm = dataclasses.replace(_SWEEP, members=(bad,))
-    sweep = search(tmp_path, "binary", warm=warm).result.sweep
+    sweep = search(tmp_path, "binary", former=(warm,)).result.sweep
     assert [t.status for t in sweep.trials] == ["failed", "done"]
     assert "num_leaves" in sweep.trials[0].error
     assert (sweep.warm_from, len(sweep.members)) == ("old", 1)
@@ -193,7 +200,7 @@ def test_search_of_failed_trials_says_why(ray_session: None, tmp_path: Path) -> 
     bad = Member(trial_id="old", family="lightgbm", params=BROKEN, rounds=5, weight=1.0)
     warm = dataclasses.replace(_SWEEP, members=(bad,))
     with pytest.raises(SearchError, match=r"no trial of 1 gave a model: lightgbm-\w+: .*num_leaves"):
-        search(tmp_path, "binary", warm=warm, trials=1)
+        search(tmp_path, "binary", former=(warm,), trials=1)
 
 
 def test_budget_is_kept(ray_session: None, tmp_path: Path) -> None:
@@ -235,3 +242,41 @@ _SWEEP = Sweep(
     spent_s=1,
     cpu_s=1,
 )
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_refit_keeps_members_and_weights(timed: bool, ray_session: None, tmp_path: Path) -> None:
+    """One fold of each, at a fraction of the cost, and a model as good as the one before."""
+    first = search(tmp_path / "a", "binary", timed=timed)
+    again = search(tmp_path / "b", "binary", timed=timed, former=(first.result.sweep,), effort="refit")
+    old, new = first.result.sweep, again.result.sweep
+    assert {m.trial_id: m.weight for m in new.members} == {m.trial_id: m.weight for m in old.members}
+    assert all(len(t.fold_losses) == 1 for t in new.trials)
+    assert (new.effort, new.warm_from) == ("refit", old.id)
+    assert new.cpu_s < old.cpu_s
+    assert abs(new.score - old.score) < 0.1
+
+
+def test_a_reweighting_tries_the_members_alone(ray_session: None, tmp_path: Path) -> None:
+    """With all folds, and weights of its own."""
+    first = search(tmp_path / "a", "binary").result.sweep
+    skewed = dataclasses.replace(first, members=tuple(_member(t, 0.5) for t in first.trials))
+    new = search(tmp_path / "b", "binary", former=(skewed,), effort="reweight", trials=9).result.sweep
+    assert {t.id for t in new.trials} == {m.trial_id for m in skewed.members}
+    assert all(len(t.fold_losses) == 2 for t in new.trials)
+    assert new.effort == "reweight"
+
+
+def test_a_warm_search_has_a_share_of_the_budget(ray_session: None, tmp_path: Path) -> None:
+    """And begins with the members."""
+    first = search(tmp_path / "a", "binary").result.sweep
+    new = search(tmp_path / "b", "binary", former=(first,), effort="warm", trials=9).result.sweep
+    assert new.budget_s == pytest.approx(0.25 * 40)
+    assert new.spent_s < 0.25 * 40 * 1.3
+    assert new.trials[0].id == max(first.members, key=lambda m: m.weight).trial_id
+
+
+def _member(trial: Trial, weight: float) -> Member:
+    return Member(
+        trial_id=trial.id, family=trial.family, params=trial.params, rounds=trial.rounds, weight=weight
+    )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raywf.core.records import Decision, Evidence, ModelVersion
 from raywf.core.settings import RetrainSettings
 from raywf.policy.history import History, PastDecision
-from raywf.policy.policy import decide
+from raywf.policy.policy import choose_effort, decide
 
 DAY = timedelta(days=1)
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -185,3 +185,39 @@ def test_a_decision_is_a_record():
     decision = run()
     assert isinstance(decision, Decision)
     assert (decision.workflow, decision.time) == ("w", START + 20 * DAY)
+
+
+def ended(day, stage, effort):
+    """A retraining that came to an end."""
+    made = Decision(
+        id=f"{day}-{stage}",
+        workflow="w",
+        kind="retrain",
+        cause="loss",
+        window=str(day),
+        reasons=(),
+        time=START + day * DAY,
+        effort=effort,
+    )
+    return PastDecision(decision=made, stage=stage)
+
+
+@pytest.mark.parametrize(
+    ("past", "expected"),
+    [
+        ((), "refit"),
+        (((1, "promoted", "full"),), "refit"),
+        (((1, "promoted", "full"), (2, "rejected", "refit")), "warm"),
+        (((2, "rejected", "refit"), (3, "failed", "warm")), "full"),
+        (((2, "rejected", "refit"), (3, "failed", "warm"), (4, "rejected", "full")), "full"),
+        (((1, "rejected", "refit"), (2, "promoted", "warm")), "refit"),
+        (tuple((d, "promoted", "refit") for d in range(1, 4)), "warm"),
+        ((*((d, "promoted", "refit") for d in range(1, 4)), (4, "promoted", "warm")), "refit"),
+        (((1, "rejected", "refit"), (2, "submitted-1", "warm")), "warm"),
+    ],
+)
+def test_effort_grows_with_vain_retrainings(past, expected):
+    """And falls back after a promotion; refits alone do not go on for ever."""
+    history = History(champion=champion(), decisions=tuple(ended(*p) for p in past))
+    assert choose_effort(history, RetrainSettings()) == expected
+    assert choose_effort(history, RetrainSettings(effort="full")) == "full"

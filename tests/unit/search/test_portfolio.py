@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import pytest
 
-from raywf.core.records import Member, Sweep
+from raywf.core.records import Effort, Member, Sweep
 from raywf.core.settings import FAMILIES, SearchSettings
-from raywf.search.portfolio import make_trial, neighbour, plan_trials, trial_id
+from raywf.search.portfolio import make_trial, neighbour, order_by_history, plan_trials, trial_id
+
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
 
 def sweep(*members: tuple[str, dict[str, object], float]) -> Sweep:
@@ -34,7 +37,7 @@ def sweep(*members: tuple[str, dict[str, object], float]) -> Sweep:
 def test_former_members_come_first() -> None:
     """The heaviest of them before the others, then the portfolio."""
     warm = sweep(("linear", {"C": 7.0}, 0.3), ("lightgbm", {"num_leaves": 99}, 0.7))
-    planned = plan_trials(SearchSettings(), rows=1000, warm=warm)
+    planned = plan_trials(SearchSettings(), rows=1000, former=(warm,))
     assert [t.params for t in planned[:2]] == [{"num_leaves": 99}, {"C": 7.0}]
     assert planned[2:] == plan_trials(SearchSettings(), rows=1000)
 
@@ -43,7 +46,7 @@ def test_former_members_of_the_portfolio_are_not_tried_twice() -> None:
     """Ids stay unique, and as many trials as without them are run."""
     everything = plan_trials(SearchSettings(), rows=1000)
     second = everything[1]
-    planned = plan_trials(SearchSettings(), rows=1000, warm=sweep((second.family, second.params, 1.0)))
+    planned = plan_trials(SearchSettings(), rows=1000, former=(sweep((second.family, second.params, 1.0)),))
     assert planned[0] == second
     assert len({t.id for t in planned}) == len(planned) == len(everything)
 
@@ -51,7 +54,7 @@ def test_former_members_of_the_portfolio_are_not_tried_twice() -> None:
 def test_former_members_of_other_families_are_left_out() -> None:
     """The settings say what may be tried."""
     warm = sweep(("xgboost", {"max_depth": 2}, 1.0))
-    planned = plan_trials(SearchSettings(families=("linear",)), rows=1000, warm=warm)
+    planned = plan_trials(SearchSettings(families=("linear",)), rows=1000, former=(warm,))
     assert {t.family for t in planned} == {"linear"}
 
 
@@ -107,3 +110,44 @@ def test_id_depends_on_content_alone() -> None:
     """The order of parameters does not matter, their values do."""
     assert trial_id("linear", {"a": 1, "b": 2}) == trial_id("linear", {"b": 2, "a": 1})
     assert trial_id("linear", {"a": 1}) != trial_id("linear", {"a": 2})
+
+
+def former(*trials: tuple[int, float]) -> Sweep:
+    """A former sweep in which configurations of the portfolio, by their places, had these losses."""
+    portfolio = plan_trials(SearchSettings(), rows=1000)
+    done = tuple(
+        dataclasses.replace(portfolio[place], status="done", fold_losses=(loss,)) for place, loss in trials
+    )
+    return dataclasses.replace(sweep((portfolio[0].family, portfolio[0].params, 1.0)), trials=done)
+
+
+def test_the_portfolio_follows_the_workflow_s_own_history() -> None:
+    """What fared best comes first; what was never tried keeps about its place; the newest counts most."""
+    portfolio = list(plan_trials(SearchSettings(), rows=1000))
+    ordered = order_by_history(portfolio, [former((0, 0.9), (1, 0.8), (6, 0.1))])
+    assert ordered[0] == portfolio[6]
+    assert ordered.index(portfolio[0]) > 0
+    assert sorted(t.id for t in ordered) == sorted(t.id for t in portfolio)
+    both = order_by_history(portfolio, [former((3, 0.1), (4, 0.2)), former((4, 0.1), (3, 0.2))])
+    assert both.index(portfolio[3]) < both.index(portfolio[4])
+    assert order_by_history(portfolio, []) == portfolio
+
+
+def test_efforts_try_more_and_more() -> None:
+    """The members alone; with runners-up and neighbours first; or the whole portfolio after them."""
+    old = former((0, 0.2), (1, 0.3), (2, 0.4))
+    plans = {e: plan_trials(SearchSettings(), rows=1000, former=[old], effort=e) for e in EFFORTS}
+    portfolio = plan_trials(SearchSettings(), rows=1000)
+    assert plans["refit"] == plans["reweight"] == portfolio[:1]
+    assert [t.id for t in plans["warm"][:3]] == [t.id for t in portfolio[:3]]
+    assert plans["warm"][3] not in portfolio
+    assert {t.id for t in portfolio} < {t.id for t in plans["warm"]}
+    assert {t.id for t in plans["full"]} == {t.id for t in portfolio}
+
+
+@pytest.mark.parametrize("effort", ["refit", "reweight", "warm", "full"])
+def test_members_of_no_use_leave_the_portfolio(effort: Effort) -> None:
+    """A family that may not be tried any more: rather other trials than none."""
+    old = sweep(("xgboost", {"max_depth": 2}, 1.0))
+    settings = SearchSettings(families=("linear",))
+    assert {t.family for t in plan_trials(settings, rows=1000, former=[old], effort=effort)} == {"linear"}
