@@ -14,18 +14,19 @@ import ray
 from numpy.typing import NDArray
 
 from raywf.core.errors import SearchError
-from raywf.core.metrics import METRICS
+from raywf.core.metrics import METRICS, loss_scale
 from raywf.core.records import Bundle, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.models.family import Problem
 from raywf.search.budget import Budget, allowed_seconds
 from raywf.search.choose import Bounds, Chosen, choose
 from raywf.search.data import SearchData, newest_instant, prepare_data, with_folds
+from raywf.search.layout import keep_layout
 from raywf.search.ledger import Ledger
 from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, measure_pace
 from raywf.search.portfolio import plan_trials
 from raywf.search.queue import QueuePlan
-from raywf.search.refit import Recipe, finish_bundle, loss_scale, start_fits
+from raywf.search.refit import Recipe, finish_bundle, start_fits
 from raywf.search.rescue import rescue
 from raywf.search.trial import TrialPlan
 from raywf.search.tuning import Progress, run_trials
@@ -86,6 +87,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     pace = _pace(data, settings, budget)
     if settings.folds is None:
         data = _with_affordable_folds(data, pace, settings, plan, budget)
+    keep_layout(ledger, data, settings, gate)
     bag = data.times is None and len(data.folds) > 1
     shared = ray.put(data)
     trial_plan = TrialPlan(

@@ -1,0 +1,40 @@
+"""An explanation as one HTML page that needs no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from raywf.core.errors import SettingsError
+from raywf.core.records import Explanation
+from raywf.report import explain_plots as plots
+
+
+def write_explanation(path: Path, made: Explanation) -> Path:
+    """Write the page; plots are inline SVG, all text is escaped.
+
+    Raises:
+        SettingsError: if the file cannot be written.
+    """
+    loader = PackageLoader("raywf.report", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    figures = {
+        # the plots are our own SVG; matplotlib escapes the text in them
+        name: Markup(draw(made))  # noqa: S704
+        for name, draw in (
+            ("behind", plots.behind),
+            ("slices", plots.slices),
+            ("importance", plots.importance),
+            ("progress", plots.progress),
+            ("learning", plots.learning),
+        )
+    }
+    parallel = [(family, Markup(svg)) for family, svg in plots.parallel(made)]  # noqa: S704 as above
+    text = environment.get_template("explain.html").render(made=made, figures=figures, parallel=parallel)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as err:
+        raise SettingsError(f"cannot write {path}: {err.strerror}; name another --report file") from err
+    return path
