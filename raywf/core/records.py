@@ -307,8 +307,8 @@ class Standing:
 class Slice:
     """The rows of one value, or one bin of values, of a column, and how the ensemble does on them.
 
-    `score` is the sweep's metric (None where it is not defined), `loss` the mean bounded loss with half of its
-    95 % interval. `excess` is how far that loss lies above the one of all other rows, `shrunk` the same drawn
+    `score` is the sweep's metric (None where it is not defined), `loss` the mean bounded loss and `margin`
+    half of its 95 % interval. `excess` is how far that loss lies above the one of all other rows, `shrunk` the same drawn
     towards none by its noise, `q` the false discovery rate at which it is above. `label_mean` and
     `predicted_mean` are None for more than two classes; at `bias_q` they differ. `same` names further slices
     of the very same rows.
@@ -406,7 +406,7 @@ class ParameterRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why a sweep came to its ensemble, and where that is good or bad; `notes` say what is left out and why."""
+    """Why a sweep came to its ensemble, and where that is good or bad; `notes` say what is left out."""
 
     workflow: str
     version: str | None

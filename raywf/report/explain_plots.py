@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
@@ -108,7 +108,7 @@ def _parallel(made: Explanation, trials: list[Trial], names: list[str]) -> str:
     losses = np.array([np.mean(t.fold_losses) for t in trials])
     rank = np.argsort(np.argsort(losses)) / max(1, len(trials) - 1)
     with draw_figure(3.4) as (figure, axes):
-        colors = matplotlib.colormaps["viridis"](0.9 * rank)
+        colors = mpl.colormaps["viridis"](0.9 * rank)
         for i in np.argsort(-rank):
             axes.plot(heights[i], color=colors[i], linewidth=2.2 if rank[i] < 0.25 else 1.0, marker=".")
         for place, (_, ticks) in enumerate(columns):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 STATIC, LIVE, MARK = "#9aa3ad", "#0b6e99", "#c2410c"
@@ -17,7 +17,7 @@ _SETTINGS = {"svg.hashsalt": "raywf", "svg.fonttype": "none", "text.parse_math":
 @contextmanager
 def draw_figure(height: float = 3.2) -> Iterator[tuple[Figure, Any]]:
     """Yield a figure with its axes; what is drawn and written within has raywf's settings."""
-    with matplotlib.rc_context(_SETTINGS):
+    with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(8.5, height), layout="constrained")
         axes = figure.subplots()
         axes.spines[["top", "right"]].set_visible(False)
@@ -27,7 +27,7 @@ def draw_figure(height: float = 3.2) -> Iterator[tuple[Figure, Any]]:
 def svg_text(figure: Figure) -> str:
     """Return the figure as an SVG element."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(_SETTINGS):
+    with mpl.rc_context(_SETTINGS):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -33,17 +33,20 @@ def search_progress(data: SearchData, sweep: Sweep, ledger: Ledger) -> tuple[Sea
     done = [t for t in sweep.trials if t.status == "done"]
     kept, blocks = _sample(data, count)
     labels = np.concatenate([data.rows.y[f.score] for f in data.folds[:count]])[kept]
-    scores = {t.id: member_scores(ledger, t.id, count)[kept].astype(np.float32) for t in done}
+    scores = {t.id: member_scores(ledger, t.id, count)[kept] for t in done}
     losses = {t.id: _loss(metric, labels, scores[t.id], blocks) for t in done}
     points = []
     for number in _points(len(done)):
         begun = done[:number]
         ranked = sorted((t.id for t in begun), key=lambda i: losses[i])[: most_candidates(len(labels))]
         mixed = Candidates(
-            labels=labels, scores={i: scores[i] for i in sorted(ranked)}, blocks=blocks, costs={}
+            labels=labels,
+            scores={i: scores[i].astype(np.float32) for i in sorted(ranked)},
+            blocks=blocks,
+            costs={},
         )
         weights = select_ensemble(mixed, metric, steps=_STEPS)
-        mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
+        mix = np.asarray(sum(scores[i] * w for i, w in weights.items()))
         sign = -1 if metric.greater_is_better else 1
         points.append(
             SearchProgress(
@@ -100,6 +103,6 @@ def _points(count: int) -> list[int]:
 
 
 def _loss(
-    metric: Metric, labels: NDArray[np.float64], scores: NDArray[np.floating], blocks: Sequence[slice]
+    metric: Metric, labels: NDArray[np.float64], scores: NDArray[np.float64], blocks: Sequence[slice]
 ) -> float:
     return float(np.mean([metric.loss(labels[b], scores[b]) for b in blocks]))

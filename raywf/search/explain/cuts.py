@@ -60,7 +60,7 @@ def _by_bin(name: str, numbers: NDArray[np.float64], edges: Sequence[float], dat
     missing = np.isnan(numbers)
     places = np.searchsorted(np.asarray(edges, dtype=np.float64), np.where(missing, 0, numbers), side="left")
     shown = [_date(e) if dates else f"{e:.6g}" for e in edges]
-    names = ("(any)",)
+    names: tuple[str, ...] = ("(any)",)
     if shown:
         between = (f"{low} to {high}" for low, high in itertools.pairwise(shown))
         names = (f"to {shown[0]}", *between, f"above {shown[-1]}")
