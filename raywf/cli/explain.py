@@ -11,6 +11,7 @@ from raywf.cli.leaderboard import draw
 from raywf.cli.options import show, table, workflow_options
 from raywf.core.records import Explanation, ImportanceReport, ParameterRange, Slice, SliceReport
 from raywf.core.settings import Workflow
+from raywf.report.words import rows_of
 
 _SHOWN = 12
 _RATE = 0.05
@@ -59,7 +60,7 @@ def explain(
 def describe(made: Explanation) -> list[str]:
     """Return an explanation as lines of text."""
     title = f"version {made.version}, of " if made.version else ""
-    board = draw(made.sweep, made.standings)
+    board = draw(made.sweep, made.standings, most=_SHOWN)
     lines = [title + board[0], *board[1:]]
     if made.slices is not None:
         lines += _slices(made.slices, made.sweep.metric)
@@ -83,8 +84,8 @@ def _slices(report: SliceReport, metric: str) -> list[str]:
     head = [
         "",
         f"slices out of fold: {report.rows:,} rows, {metric} {score}, loss {report.loss:.4f}",
-        f"{len(report.slices)} looked at, {report.too_small} too small; {worse} worse than the rest, where "
-        f"{_RATE:.0%} of such findings are false",
+        f"{len(report.slices)} looked at, {report.too_small} too small; {worse} worse than the rest "
+        f"(false discovery rate {_RATE:.0%})",
     ]
     biased = any(s.label_mean is not None for s in report.slices)
     names = ["slice", "rows", metric, "loss", "+-", "beyond rest", "q"]
@@ -108,15 +109,10 @@ def _slice_row(one: Slice, *, biased: bool) -> list[object]:
 
 
 def _importance(report: ImportanceReport, metric: str) -> list[str]:
-    source = (
-        "the gate's rows, which the model was not fitted on"
-        if report.held
-        else "rows the model was fitted on: what it uses, not what helps on new rows"
-    )
     head = [
         "",
-        f"importance: {metric} lost when a column is shuffled, {report.repeats} times, from "
-        f"{report.score:.4f} on {report.rows:,} of {source}",
+        f"importance: {metric} lost when a column is shuffled, {report.repeats} times, from {report.score:.4f}",
+        f"on {rows_of(report)}",
     ]
     most = max((i.drop for i in report.columns), default=0.0)
     rows = [

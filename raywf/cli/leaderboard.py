@@ -17,8 +17,9 @@ def leaderboard(sweep: Sweep) -> list[str]:
     return draw(sweep, rank_trials(sweep))
 
 
-def draw(sweep: Sweep, standings: Sequence[Standing]) -> list[str]:
-    """Return the lines of a leaderboard that has been ranked."""
+def draw(sweep: Sweep, standings: Sequence[Standing], *, most: int | None = None) -> list[str]:
+    """Return the lines of a leaderboard that has been ranked: the first `most`, and every member."""
+    shown = [s for place, s in enumerate(standings) if most is None or place < most or s.weight]
     rows = [
         (
             s.trial_id,
@@ -32,11 +33,14 @@ def draw(sweep: Sweep, standings: Sequence[Standing]) -> list[str]:
             f"{s.row_us:.0f}",
             f"{s.seconds:.1f}",
         )
-        for s in standings
+        for s in shown
     ]
     title = f"sweep {sweep.id}: {sweep.metric} {sweep.score:.4f} out of fold, {sweep.spent_s:.0f} s"
     headers = [*_HEADERS[:3], sweep.metric, *_HEADERS[3:]]
-    return [title, *table(headers, rows), "behind: the best, on the same folds; +-: half a 95 % interval"]
+    left = len(standings) - len(shown)
+    more = f"{left} more trials; " if left else ""
+    foot = f"{more}behind: the best, on the same folds; +-: half a 95 % interval"
+    return [title, *table(headers, rows), foot]
 
 
 def _number(value: float | None) -> str:

@@ -308,8 +308,8 @@ class Slice:
     """The rows of one value, or one bin of values, of a column, and how the ensemble does on them.
 
     `score` is the sweep's metric (None where it is not defined), `loss` the mean bounded loss and `margin`
-    half of its 95 % interval. `excess` is how far that loss lies above the one of all other rows, `shrunk` the same drawn
-    towards none by its noise, `q` the false discovery rate at which it is above. `label_mean` and
+    half of its 95 % interval. `excess` is how far that loss lies above the one of all other rows, `shrunk`
+    the same drawn towards none by its noise, `q` the false discovery rate at which it is above. `label_mean` and
     `predicted_mean` are None for more than two classes; at `bias_q` they differ. `same` names further slices
     of the very same rows.
     """
@@ -356,11 +356,13 @@ class Importance:
 class ImportanceReport:
     """Columns by importance, the greatest first, then groups of columns that tell nearly the same.
 
-    `held` says whether the rows are ones that the model was not fitted on.
+    `source` is "gate" or "folds" for rows that were not fitted on, "fitted" for rows that were; by the folds'
+    models it is of those members whose models were kept, with `share` of the ensemble's weight.
     """
 
     rows: int
-    held: bool
+    source: Literal["gate", "folds", "fitted"]
+    share: float
     score: float
     repeats: int
     columns: tuple[Importance, ...]

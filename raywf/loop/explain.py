@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,10 +33,11 @@ from raywf.models.family import Rows
 from raywf.registry.client import tracking_uri
 from raywf.registry.registry import CHALLENGER, CHAMPION, PREVIOUS, open_registry
 from raywf.search.data import SearchData
+from raywf.search.explain.blocks import fold_blocks, sample_block
 from raywf.search.explain.curves import learning_curve, search_progress
 from raywf.search.explain.cuts import cut_rows
 from raywf.search.explain.heldout import out_of_fold
-from raywf.search.explain.importance import permutation_importance
+from raywf.search.explain.importance import Ground, permutation_importance
 from raywf.search.explain.parameters import parameter_ranges
 from raywf.search.explain.slices import score_slices
 from raywf.search.explain.standings import rank_trials
@@ -44,6 +46,8 @@ from raywf.search.ledger import Ledger
 from raywf.snapshots.catalog import list_snapshots, load_snapshot, read_snapshot
 
 _ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
+_LEAST_SHARE = 0.5
+_EACH_S = 5.0  # between two lines of progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +90,9 @@ def explain(workflow: Workflow, target: str | None = None, *, wanted: Wanted | N
         snapshot = load_snapshot(Store(workflow.stores.root), workflow.name, sweep.snapshot_id)
         table = read_snapshot(snapshot)
         wanted.say(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
-        data = lay_out_again(Ledger(workflow.stores.root, sweep.id), snapshot, table)
-        made = _look(workflow, subject, _Ground(snapshot, table, data), made, wanted, notes)
+        ledger = Ledger(workflow.stores.root, sweep.id)
+        data = lay_out_again(ledger, snapshot, table)
+        made = _look(workflow, subject, _Read(snapshot, table, data, ledger), made, wanted, notes)
     return replace(made, notes=tuple(notes))
 
 
@@ -119,59 +124,78 @@ def find_subject(workflow: Workflow, target: str | None) -> Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ground:
+class _Read:
     """The rows that everything rests on."""
 
     snapshot: Snapshot
     table: pa.Table
     data: SearchData
+    ledger: Ledger
 
 
 def _look(
-    workflow: Workflow, subject: Subject, ground: _Ground, made: Explanation, wanted: Wanted, notes: list[str]
+    workflow: Workflow, subject: Subject, read: _Read, made: Explanation, wanted: Wanted, notes: list[str]
 ) -> Explanation:
     """Return the explanation with all that rows tell."""
-    sweep, ledger = subject.sweep, Ledger(workflow.stores.root, subject.sweep.id)
+    sweep = subject.sweep
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
         predictor = None
         with _noting(notes):
             predictor = _load(workflow, subject, Path(folder))
         with _noting(notes):
-            scale = predictor.bundle.loss_scale if predictor else _scale(ground.data)
-            made = replace(made, slices=_slices(ground, sweep, ledger, scale))
+            scale = predictor.bundle.loss_scale if predictor else _scale(read.data)
+            made = replace(made, slices=_slices(read, sweep, scale))
             wanted.say(f"slices: {len(made.slices.slices) if made.slices else 0} looked at")
         if predictor is not None:
             with _noting(notes):
-                wanted.say(f"importance: {len(predictor.bundle.columns)} columns")
-                made = replace(made, importance=_importance(workflow, ground, sweep, predictor, wanted.rows))
+                found = _importance(workflow, read, sweep, predictor, wanted)
+                made = replace(made, importance=found)
     with _noting(notes):
         wanted.say(f"progress of {len(sweep.trials)} trials")
-        made = replace(made, progress=search_progress(ground.data, sweep, ledger))
+        made = replace(made, progress=search_progress(read.data, sweep, read.ledger))
     if wanted.learning_curve:
         with _noting(notes):
             wanted.say(f"learning curve of {sweep.members[0].trial_id}: four fits")
-            made = replace(made, learning=_learning(workflow, ground, sweep))
+            made = replace(made, learning=_learning(workflow, read, sweep))
     return made
 
 
-def _slices(ground: _Ground, sweep: Sweep, ledger: Ledger, scale: float | None) -> SliceReport:
-    held = out_of_fold(ground.data, sweep, ledger)
-    cuts = cut_rows(ground.snapshot, ground.table.take(pa.array(held.index)))
+def _slices(read: _Read, sweep: Sweep, scale: float | None) -> SliceReport:
+    held = out_of_fold(read.data, sweep, read.ledger)
+    cuts = cut_rows(read.snapshot, read.table.take(pa.array(held.index)))
     return score_slices(held, cuts, metric=METRICS[sweep.metric], scale=scale)
 
 
 def _importance(
-    workflow: Workflow, ground: _Ground, sweep: Sweep, predictor: Predictor, most: int
+    workflow: Workflow, read: _Read, sweep: Sweep, predictor: Predictor, wanted: Wanted
 ) -> ImportanceReport:
-    """Measure importance on the gate's rows, or on all where the bundle was fitted on those too."""
-    seed, data = workflow.search.seed, ground.data
+    ground = _ground(workflow, read, sweep, predictor, wanted.rows)
+    columns, begun = len(predictor.bundle.columns), [time.monotonic(), 0]
+
+    def tick(name: str) -> None:
+        begun[1] += 1
+        if begun[1] == 1 or time.monotonic() - begun[0] > _EACH_S:
+            begun[0] = time.monotonic()
+            wanted.say(f"importance: {name}, {begun[1]:.0f} of {columns} columns")
+
+    return permutation_importance(
+        ground, predictor.encoder, METRICS[sweep.metric], seed=workflow.search.seed, tick=tick
+    )
+
+
+def _ground(workflow: Workflow, read: _Read, sweep: Sweep, predictor: Predictor, most: int) -> Ground:
+    """Return the gate's rows, if the bundle was not fitted on them; else the folds with their own models,
+    where at least half of the ensemble has kept them; else any rows.
+    """
+    seed, data = workflow.search.seed, read.data
     held = _is_held(predictor.bundle, data)
-    index = data.gate if held else np.arange(len(data.rows.y))
-    if len(index) > most:
-        index = np.sort(np.random.default_rng(seed).choice(index, most, replace=False))
-    X = predictor.encoder.table(ground.table.take(pa.array(index)))
-    rows = Rows(X, data.rows.y[index])
-    return permutation_importance(predictor, rows, METRICS[sweep.metric], held=held, seed=seed)
+    blocks, share = ([], 0.0) if held else fold_blocks(data, sweep, read.ledger, most=most, seed=seed)
+    if share >= _LEAST_SHARE:
+        return Ground(blocks, "folds", share)
+    rows = Rows(predictor.encoder.table(read.table), data.rows.y)
+    index = data.gate if held else np.arange(len(rows.y))
+    block = sample_block(predictor.predict_matrix, rows, index, most=most, seed=seed)
+    return Ground([block], "gate" if held else "fitted")
 
 
 def _is_held(bundle: Bundle, data: SearchData) -> bool:
@@ -187,9 +211,9 @@ def _is_held(bundle: Bundle, data: SearchData) -> bool:
     )
 
 
-def _learning(workflow: Workflow, ground: _Ground, sweep: Sweep) -> tuple[LearningPoint, ...]:
+def _learning(workflow: Workflow, read: _Read, sweep: Sweep) -> tuple[LearningPoint, ...]:
     return learning_curve(
-        ground.data,
+        read.data,
         sweep.members[0],
         metric=METRICS[sweep.metric],
         seed=workflow.search.seed,

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from raywf.core.errors import SettingsError
 from raywf.core.records import Explanation
 from raywf.report import explain_plots as plots
+from raywf.report.words import rows_of
 
 
 def write_explanation(path: Path, made: Explanation) -> Path:
@@ -32,7 +33,8 @@ def write_explanation(path: Path, made: Explanation) -> Path:
         )
     }
     parallel = [(family, Markup(svg)) for family, svg in plots.parallel(made)]  # noqa: S704 as above
-    text = environment.get_template("explain.html").render(made=made, figures=figures, parallel=parallel)
+    page = environment.get_template("explain.html")
+    text = page.render(made=made, figures=figures, parallel=parallel, rows_of=rows_of)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as err:

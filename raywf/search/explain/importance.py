@@ -1,9 +1,11 @@
-"""Permutation importance of a bundle (Breiman, Machine Learning 2001), and columns that tell the same."""
+"""Permutation importance (Breiman, Machine Learning 2001), and columns that tell the same."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +14,8 @@ from scipy.stats import rankdata
 from raywf.core.errors import SearchError
 from raywf.core.metrics import Metric
 from raywf.core.records import Importance, ImportanceReport
-from raywf.models.bundle import Predictor
 from raywf.models.encoding import Encoder
-from raywf.models.family import Rows
+from raywf.search.explain.blocks import Block
 
 REPEATS = 5
 _ALIKE = 0.8  # of the association, in [0, 1]
@@ -22,43 +23,70 @@ _COMPARED = 30
 _MOST_VALUES = 60
 
 
-def permutation_importance(
-    predictor: Predictor, rows: Rows, metric: Metric, *, held: bool, seed: int, repeats: int = REPEATS
-) -> ImportanceReport:
-    """Measure how the metric suffers when a column's values are shuffled among the rows.
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The blocks of rows, where they come from, and the share of the ensemble that answers them."""
 
-    A column that repeats another seems worthless alone, since the other still tells: such columns are
-    measured together as well, as `groups`.
+    blocks: Sequence[Block]
+    source: Literal["gate", "folds", "fitted"]
+    share: float = 1.0
+
+
+def permutation_importance(
+    ground: Ground,
+    encoder: Encoder,
+    metric: Metric,
+    *,
+    seed: int,
+    repeats: int = REPEATS,
+    tick: Callable[[str], None] = lambda _text: None,
+) -> ImportanceReport:
+    """Measure how the metric suffers when a column's values are shuffled among the rows of each block.
+
+    The metric is the mean over the blocks. A column that repeats another seems worthless alone, since the
+    other still tells: such columns are measured together as well, as `groups`. `tick` hears of each column.
 
     Raises:
         SearchError: if the metric is not defined on the rows, as with one class only.
     """
-    base = metric.loss(rows.y, predictor.predict_matrix(rows.X))
-    if not np.isfinite(base):
-        raise SearchError(f"{metric.name} is not defined on the {len(rows.y)} rows for importance")
-    places = encoded_places(predictor.encoder)
+    blocks = [b for b in ground.blocks if np.isfinite(metric.loss(b.rows.y, b.predict(b.rows.X)))]
+    if not blocks:
+        raise SearchError(f"no importance: {metric.name} is not defined on the rows for it")
+    places, rows = encoded_places(encoder), np.concatenate([b.rows.X for b in blocks])
+    base = float(np.mean([metric.loss(b.rows.y, b.predict(b.rows.X)) for b in blocks]))
 
     def measure(names: Sequence[str]) -> Importance:
         columns = [place for name in names for place in places[name]]
-        draw = np.random.default_rng((seed, *columns))
-        drops = []
-        shuffled = rows.X.copy()
-        for _ in range(repeats):
-            shuffled[:, columns] = rows.X[draw.permutation(len(rows.y))][:, columns]
-            drops.append(metric.loss(rows.y, predictor.predict_matrix(shuffled)) - base)
-        return Importance(columns=tuple(names), drop=float(np.mean(drops)), sd=float(np.std(drops, ddof=1)))
+        tick(" + ".join(names))
+        found = [
+            _shuffled_losses(block, columns, metric, seeds=(seed, number, *columns), repeats=repeats)
+            for number, block in enumerate(blocks)
+        ]
+        drops = np.mean(found, axis=0) - base
+        return Importance(columns=tuple(names), drop=float(drops.mean()), sd=float(drops.std(ddof=1)))
 
     single = sorted((measure([name]) for name in places), key=lambda i: -i.drop)
     leading = [i.columns[0] for i in single[:_COMPARED]]
-    groups = [measure(names) for names in alike_columns(predictor.encoder, rows.X, leading)]
+    groups = [measure(names) for names in alike_columns(encoder, rows, leading)]
     return ImportanceReport(
-        rows=len(rows.y),
-        held=held,
+        rows=len(rows),
+        source=ground.source,
+        share=ground.share,
         score=-base if metric.greater_is_better else base,
         repeats=repeats,
         columns=tuple(single),
         groups=tuple(sorted(groups, key=lambda i: -i.drop)),
     )
+
+
+def _shuffled_losses(
+    block: Block, columns: list[int], metric: Metric, *, seeds: tuple[int, ...], repeats: int
+) -> list[float]:
+    draw, shuffled, losses = np.random.default_rng(seeds), block.rows.X.copy(), []
+    for _ in range(repeats):
+        shuffled[:, columns] = block.rows.X[draw.permutation(len(shuffled))][:, columns]
+        losses.append(metric.loss(block.rows.y, block.predict(shuffled)))
+    return losses
 
 
 def encoded_places(encoder: Encoder) -> dict[str, list[int]]:

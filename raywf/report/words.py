@@ -1,0 +1,15 @@
+"""What the terminal and the page say alike."""
+
+from __future__ import annotations
+
+from raywf.core.records import ImportanceReport
+
+
+def rows_of(report: ImportanceReport) -> str:
+    """Say on which rows importance was measured, and what follows."""
+    if report.source == "gate":
+        return f"{report.rows:,} rows of the gate, which the model was not fitted on"
+    if report.source == "folds":
+        share = "" if report.share > 0.995 else f" ({report.share:.0%} of the ensemble's weight)"
+        return f"{report.rows:,} rows out of fold, by the folds' own models{share}"
+    return f"{report.rows:,} rows that the model was fitted on: what it uses, not what helps on new rows"
