@@ -44,6 +44,8 @@ def explain(
     as_json: bool,
 ) -> None:
     """Explain a version, an alias such as champion, or a sweep; by default the newest sweep."""
+    if report is not None and not report.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {str(report.parent)!r}", param_hint="--report")
     from raywf.loop.explain import Wanted
     from raywf.loop.explain import explain as explained
 
@@ -67,7 +69,10 @@ def describe(made: Explanation) -> list[str]:
     if made.importance is not None:
         lines += _importance(made.importance, made.sweep.metric)
     if made.progress:
-        lines += ["", "score after so many trials, with the seconds of their fits"]
+        lines += [
+            "",
+            "score after so many trials, out of fold on a sample of the rows, and the seconds of their fits",
+        ]
         steps = [(p.trials, f"{p.seconds:.1f}", p.best, p.ensemble) for p in made.progress]
         lines += table(["trials", "seconds", "best trial", "ensemble"], steps)
     if made.learning:
@@ -96,7 +101,7 @@ def _slices(report: SliceReport, metric: str) -> list[str]:
 def _slice_row(one: Slice, *, biased: bool) -> list[object]:
     same = f" (and {len(one.same)} more)" if one.same else ""
     row: list[object] = [
-        f"{one.column} = {one.value}{same}",
+        f"{one.column}: {one.value}{same}",
         f"{one.rows:,}",
         one.score,
         one.loss,
@@ -111,7 +116,7 @@ def _slice_row(one: Slice, *, biased: bool) -> list[object]:
 def _importance(report: ImportanceReport, metric: str) -> list[str]:
     head = [
         "",
-        f"importance: {metric} lost when a column is shuffled, {report.repeats} times, from {report.score:.4f}",
+        f"importance: {metric} lost, from {report.score:.4f}, when a column is shuffled {report.repeats} times",
         f"on {rows_of(report)}",
     ]
     most = max((i.drop for i in report.columns), default=0.0)

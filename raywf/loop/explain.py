@@ -115,9 +115,10 @@ def find_subject(workflow: Workflow, target: str | None) -> Subject:
     sweep = next(_sweeps(workflow, target), None)
     if sweep is not None:
         return Subject(sweep, next((v for v in reversed(versions) if v.sweep_id == sweep.id), None))
-    if target is None or target in _ALIASES:
-        what = f"no {target}" if target else "no finished search"
-        raise SearchError(f"{workflow.name!r} has {what}; next: raywf search, or raywf run")
+    if target is None:
+        raise SearchError(f"{workflow.name!r} has no finished search; next: raywf search, or raywf run")
+    if target in _ALIASES:
+        raise NoVersionError(f"{workflow.name!r} has no {target}; next: raywf models list")
     known = {*by_name, *(s.id for s in _sweeps(workflow, None))}
     hint = did_you_mean(target, known) if known else "; next: raywf search, or raywf run"
     raise NoVersionError(f"{workflow.name!r} has no version and no finished sweep {target!r}{hint}")

@@ -44,7 +44,7 @@ def slices(made: Explanation) -> str:
             axes.errorbar(one.loss, place, xerr=one.margin, fmt="o", color=color, capsize=2)
         if report is not None:
             axes.axvline(report.loss, color=LIVE, linewidth=1, linestyle=":")
-        _name_rows(axes, [f"{s.column} = {s.value} ({s.rows:,})" for s in shown])
+        _name_rows(axes, [f"{s.column}: {s.value} ({s.rows:,})" for s in shown])
         axes.set_xlabel("bounded loss with 95 % intervals; dotted: all rows; red: worse than the rest")
         return svg_text(figure)
 

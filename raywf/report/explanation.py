@@ -24,13 +24,14 @@ def write_explanation(path: Path, made: Explanation) -> Path:
     figures = {
         # the plots are our own SVG; matplotlib escapes the text in them
         name: Markup(draw(made))  # noqa: S704
-        for name, draw in (
-            ("behind", plots.behind),
-            ("slices", plots.slices),
-            ("importance", plots.importance),
-            ("progress", plots.progress),
-            ("learning", plots.learning),
+        for name, draw, there in (
+            ("behind", plots.behind, made.standings),
+            ("slices", plots.slices, made.slices and made.slices.slices),
+            ("importance", plots.importance, made.importance),
+            ("progress", plots.progress, made.progress),
+            ("learning", plots.learning, made.learning),
         )
+        if there
     }
     parallel = [(family, Markup(svg)) for family, svg in plots.parallel(made)]  # noqa: S704 as above
     page = environment.get_template("explain.html")

@@ -62,8 +62,8 @@ def _by_bin(name: str, numbers: NDArray[np.float64], edges: Sequence[float], dat
     shown = [_date(e) if dates else f"{e:.6g}" for e in edges]
     names: tuple[str, ...] = ("(any)",)
     if shown:
-        between = (f"{low} to {high}" for low, high in itertools.pairwise(shown))
-        names = (f"to {shown[0]}", *between, f"above {shown[-1]}")
+        between = (f"({low}, {high}]" for low, high in itertools.pairwise(shown))
+        names = (f"<= {shown[0]}", *between, f"> {shown[-1]}")
     return Cut(name, (*names, "(missing)"), np.where(missing, len(names), places).astype(np.int64))
 
 

@@ -32,7 +32,7 @@ def score_slices(held: Held, cuts: Iterable[Cut], *, metric: Metric, scale: floa
     for cut in cuts:
         counts = np.bincount(cut.places, minlength=len(cut.names))
         for place in np.flatnonzero(counts):
-            rows, name = cut.places == place, f"{cut.column} = {cut.names[place]}"
+            rows, name = cut.places == place, f"{cut.column}: {cut.names[place]}"
             key = hashlib.sha256(np.packbits(rows).tobytes()).hexdigest()
             if counts[place] == len(losses):
                 continue
