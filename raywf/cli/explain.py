@@ -116,7 +116,7 @@ def _slice_row(one: Slice, *, biased: bool) -> list[object]:
 def _importance(report: ImportanceReport, metric: str) -> list[str]:
     head = [
         "",
-        f"importance: {metric} lost, from {report.score:.4f}, when a column is shuffled {report.repeats} times",
+        f"importance: {metric} lost from {report.score:.4f} when a column is shuffled, {report.repeats} times",
         f"on {rows_of(report)}",
     ]
     most = max((i.drop for i in report.columns), default=0.0)

@@ -310,8 +310,8 @@ class Slice:
     `score` is the sweep's metric (None where it is not defined), `loss` the mean bounded loss and `margin`
     half of its 95 % interval. `excess` is how far that loss lies above the one of all other rows, `shrunk`
     the same drawn towards none by its noise, `q` the false discovery rate at which it is above. `label_mean`
-    and `predicted_mean` are None for more than two classes; at `bias_q` they differ. `same` names further slices
-    of the very same rows.
+    and `predicted_mean` are None for more than two classes; at `bias_q` they differ. `same` names further
+    slices of the very same rows.
     """
 
     column: str

@@ -127,7 +127,7 @@ def test_associations() -> None:
 
 
 def test_groups_join_through_pairs() -> None:
-    """a with b and b with c: one group, in the order given; the others are in none."""
+    """If a is like b and b like c: one group, in the order given; the others are in none."""
     draw = np.random.default_rng(0)
     X = draw.normal(size=(500, 4)).astype(np.float32)
     X[:, 1] = X[:, 0] + 0.5 * X[:, 1]
