@@ -11,7 +11,7 @@ from raywf.cli.leaderboard import draw
 from raywf.cli.options import show, table, workflow_options
 from raywf.core.records import Explanation, ImportanceReport, ParameterRange, Slice, SliceReport
 from raywf.core.settings import Workflow
-from raywf.report.words import rows_of
+from raywf.report.words import names_of, rows_of
 
 _SHOWN = 12
 _RATE = 0.05
@@ -116,7 +116,7 @@ def _slice_row(one: Slice, *, biased: bool) -> list[object]:
 def _importance(report: ImportanceReport, metric: str) -> list[str]:
     head = [
         "",
-        f"importance: {metric} lost from {report.score:.4f} when a column is shuffled, {report.repeats} times",
+        f"importance: {metric} lost from {report.score:.4f} when a column is shuffled {report.repeats} times",
         f"on {rows_of(report)}",
     ]
     most = max((i.drop for i in report.columns), default=0.0)
@@ -125,7 +125,7 @@ def _importance(report: ImportanceReport, metric: str) -> list[str]:
         for i in report.columns[:_SHOWN]
         if most > 0
     ]
-    joined = [(" + ".join(i.columns), f"{i.drop:+.4f}", f"{i.sd:.4f}", "together") for i in report.groups]
+    joined = [(names_of(i), f"{i.drop:+.4f}", f"{i.sd:.4f}", "together") for i in report.groups]
     left = len(report.columns) - len(rows)
     return [
         *head,

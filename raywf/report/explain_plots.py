@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,16 @@ from numpy.typing import NDArray
 
 from raywf.core.records import Explanation, Importance, Slice, Trial
 from raywf.report.figure import LIVE, MARK, STATIC, draw_figure, svg_text
+from raywf.report.words import names_of
 
 _TOP = 20
 _LEAST_TRIALS = 3
 _WIDEST = 46
+_FAR = 20
+_TICK: dict[str, Any] = {
+    "fontsize": 7,
+    "bbox": {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+}
 
 
 def behind(made: Explanation) -> str:
@@ -57,7 +64,7 @@ def importance(made: Explanation) -> str:
         for place, one in enumerate(shown):
             color = LIVE if len(one.columns) == 1 else STATIC
             axes.barh(place, one.drop, xerr=one.sd, color=color, height=0.7, error_kw={"linewidth": 1})
-        _name_rows(axes, [" + ".join(i.columns) for i in shown])
+        _name_rows(axes, [names_of(i) for i in shown])
         axes.set_xlabel(f"{made.sweep.metric} lost when shuffled; grey: columns shuffled together")
         return svg_text(figure)
 
@@ -114,7 +121,7 @@ def _parallel(made: Explanation, trials: list[Trial], names: list[str]) -> str:
         for place, (_, ticks) in enumerate(columns):
             axes.axvline(place, color="#d1d5db", linewidth=1, zorder=0)
             for height, text in ticks:
-                axes.annotate(text, (place, height), xytext=(4, 0), textcoords="offset points", fontsize=7)
+                axes.annotate(text, (place, height), xytext=(4, 0), textcoords="offset points", **_TICK)
         labels = [n.replace("_", "_\n") if len(n) > 10 else n for n in names]
         axes.set_xticks(range(len(columns)), [*labels, made.sweep.metric], fontsize=8)
         axes.set_xlim(-0.1, len(columns) - 0.6)
@@ -139,7 +146,12 @@ def _axis(values: Sequence[Any]) -> tuple[NDArray[np.float64], list[tuple[float,
 
 
 def _height(value: float, low: float, high: float) -> float:
-    return (value - low) / (high - low) if high > low else 0.5
+    """Return where a value lies between two others; by its logarithm where they are far apart."""
+    if low == high:
+        return 0.5
+    if low > 0 and high > _FAR * low:
+        value, low, high = math.log(value), math.log(low), math.log(high)
+    return (value - low) / (high - low)
 
 
 def _differs(trials: list[Trial], name: str) -> bool:
