@@ -17,6 +17,7 @@ _COMMANDS = {
     "snapshot": ("raywf.cli.snapshot", "snapshot", "Build, list and show feature snapshots."),
     "search": ("raywf.cli.run", "search", "Search for the best model, without promoting it."),
     "run": ("raywf.cli.run", "run", "Snapshot, search, gate, register and promote."),
+    "explain": ("raywf.cli.explain", "explain", "Explain a search or a version: trials, slices, importance."),
     "serve": ("raywf.cli.serve", "serve", "Bring the endpoint and its monitor up and down."),
     "models": ("raywf.cli.models", "models", "List, show, promote and roll back model versions."),
     "retrain": ("raywf.cli.retrain", "retrain", "Ask the running system for a retraining."),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from statistics import stdev
 
 import click
 
-from raywf.cli.options import show, table, workflow_options
+from raywf.cli.leaderboard import leaderboard
+from raywf.cli.options import show, workflow_options
 from raywf.cli.progress import progress
 from raywf.core.clock import format_time, parse_time
 from raywf.core.ids import stable_id
-from raywf.core.records import Decision, Sweep, Trial
+from raywf.core.records import Decision
 from raywf.core.settings import Workflow
-from raywf.cost.money import format_usd
 from raywf.cost.rate import resolve_rate
 
 
@@ -42,7 +41,7 @@ def run(workflow: Workflow, as_of: datetime | None, *, as_json: bool) -> None:
         connect(workflow)
         done = retrain(workflow, decision, listener=listener)
     lines = [
-        *_leaderboard(done.sweep),
+        *leaderboard(done.sweep),
         "",
         *(f"warning: {text}" for text in done.snapshot.warnings),
         f"gate: {done.verdict.outcome}: {done.verdict.reason}",
@@ -68,31 +67,4 @@ def search(workflow: Workflow, as_of: datetime | None, *, as_json: bool) -> None
     with progress(workflow.search.budget_s, workflow.search.trials) as listener:
         connect(workflow)
         found = search_only(workflow, as_of=as_of, listener=listener)
-    show(found.sweep, as_json=as_json, lines=[*_leaderboard(found.sweep), f"bundle: {found.final.uri}"])
-
-
-def _leaderboard(sweep: Sweep) -> list[str]:
-    weights = {m.trial_id: m.weight for m in sweep.members}
-    sign = -1 if sweep.greater_is_better else 1
-    ranked = sorted(sweep.trials, key=lambda t: (t.score is None, sign * (t.score or 0)))
-    rows = [
-        (
-            t.id,
-            t.status,
-            t.score,
-            _error(t),
-            f"{weights[t.id]:.2f}" if t.id in weights else "",
-            f"{t.row_us:.0f}",
-            f"{t.seconds:.1f}",
-        )
-        for t in ranked
-    ]
-    title = f"sweep {sweep.id}: {sweep.metric} {sweep.score:.4f} out of fold, {sweep.spent_s:.0f} s"
-    title += f", {format_usd(sweep.cost_usd)}"
-    return [title, *table(["trial", "status", sweep.metric, "+-", "weight", "row us", "seconds"], rows)]
-
-
-def _error(trial: Trial) -> str:
-    """Return the standard error of the score over the folds."""
-    losses = trial.fold_losses
-    return f"{stdev(losses) / len(losses) ** 0.5:.4f}" if len(losses) > 1 else ""
+    show(found.sweep, as_json=as_json, lines=[*leaderboard(found.sweep), f"bundle: {found.final.uri}"])

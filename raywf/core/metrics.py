@@ -244,6 +244,11 @@ def bounded_loss(labels: Array, scores: Array, *, scale: float | None) -> Array:
     return np.asarray(0.5 * ((p - hot) ** 2).sum(axis=1))
 
 
+def loss_scale(labels: Array) -> float:
+    """Return the error that counts as wholly wrong: the 99th percentile of the distance to the median."""
+    return float(np.quantile(np.abs(labels - np.median(labels)), 0.99)) or 1.0
+
+
 _CLASSES = ("binary", "multiclass")
 METRICS: dict[str, Metric] = {
     m.name: m

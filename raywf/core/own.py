@@ -85,16 +85,25 @@ class OwnScore:
 
 
 def workflow_metric(workflow: Workflow) -> Metric:
-    """Return the workflow's metric: one of raywf's or of the user's.
+    """Return the workflow's metric.
 
     Raises:
         SettingsError: if its code cannot be read.
     """
-    own = workflow.metrics.get(workflow.metric)
+    return named_metric(workflow, workflow.metric)
+
+
+def named_metric(workflow: Workflow, name: str) -> Metric:
+    """Return a metric by name: one of the user's or of raywf's.
+
+    Raises:
+        SettingsError: if there is none, or its code cannot be read.
+    """
+    own = workflow.metrics.get(name)
     if own is not None:
         of = OwnScore(read_code(own.code))
-        return Metric(workflow.metric, own.greater_is_better, (workflow.task,), of)
-    found = find_metric(workflow.metric)
+        return Metric(name, own.greater_is_better, (workflow.task,), of)
+    found = find_metric(name)
     if found is None:
-        raise SettingsError(f"unknown metric {workflow.metric!r}")
+        raise SettingsError(f"unknown metric {name!r}")
     return found

@@ -85,6 +85,12 @@ class Store:
         filesystem, base = self.filesystem()
         return bool(filesystem.get_file_info(f"{base}/{path}").type != fs.FileType.NotFound)
 
+    def modified_s(self, path: str) -> float | None:
+        """Return when a file was last written, in seconds since 1970, or None where there is none."""
+        filesystem, base = self.filesystem()
+        written: int | None = filesystem.get_file_info(f"{base}/{path}").mtime_ns
+        return None if written is None else written / 1e9
+
     def list(self, path: str) -> tuple[str, ...]:
         """Return the sorted names directly below a folder; empty where it does not exist."""
         from pyarrow import fs

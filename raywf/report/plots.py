@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import numpy as np
-from matplotlib.figure import Figure
 
+from raywf.report.figure import LIVE, MARK, STATIC, draw_figure, svg_text
 from raywf.report.story import Story
-
-_STATIC, _LIVE, _MARK = "#9aa3ad", "#0b6e99", "#c2410c"
 
 
 def quality(story: Story) -> str:
     """Return the metric by month, the first model beside the live system."""
-    with _figure() as (figure, axes):
+    with draw_figure() as (figure, axes):
         names = [f"{m.start:%b}" for m in story.months]
         axes.plot(
-            names, [m.static for m in story.months], "o--", color=_STATIC, label="first model, never replaced"
+            names, [m.static for m in story.months], "o--", color=STATIC, label="first model, never replaced"
         )
-        axes.plot(names, [m.live for m in story.months], "o-", color=_LIVE, label="live system")
+        axes.plot(names, [m.live for m in story.months], "o-", color=LIVE, label="live system")
         axes.set_ylabel(story.metric)
         axes.legend(frameon=False)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def loss(story: Story) -> str:
     """Return the mean bounded loss by window, with each swap."""
-    with _figure() as (figure, axes):
+    with draw_figure() as (figure, axes):
         versions = sorted({e.version for e in story.evidence}, key=int)
         for i, version in enumerate(versions):
             mine = [e for e in story.evidence if e.version == version and e.labelled >= 20]
@@ -40,29 +33,29 @@ def loss(story: Story) -> str:
                 axes.plot([e.start for e in mine], means, ".-", color=color, label=f"version {version}")
         for version in versions[1:]:
             begin = min(e.start for e in story.evidence if e.version == version)
-            axes.axvline(begin, color=_MARK, linewidth=1, linestyle=":")
+            axes.axvline(begin, color=MARK, linewidth=1, linestyle=":")
         axes.set_ylabel("bounded loss")
         axes.tick_params(axis="x", rotation=30)
         if versions:
             axes.legend(frameon=False, ncols=4, fontsize=8)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def latency(story: Story) -> str:
     """Return p50 and p99 of the request time by second, with each swap."""
-    with _figure() as (figure, axes):
+    with draw_figure() as (figure, axes):
         points = np.asarray(story.latency).reshape(-1, 2)
         seconds = points[:, 0].astype(int)
-        for share, color in ((0.5, _STATIC), (0.99, _LIVE)):
+        for share, color in ((0.5, STATIC), (0.99, LIVE)):
             values = [1000 * np.quantile(points[seconds == s, 1], share) for s in np.unique(seconds)]
             axes.plot(np.unique(seconds), values, color=color, label=f"p{100 * share:.0f}")
         for swap in story.swaps:
-            axes.axvline(swap, color=_MARK, linewidth=1, linestyle=":")
+            axes.axvline(swap, color=MARK, linewidth=1, linestyle=":")
         axes.set_xlabel("seconds of traffic; dotted: swaps")
         axes.set_ylabel("ms")
         axes.set_yscale("log")
         axes.legend(frameon=False)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def drift(story: Story) -> str:
@@ -72,7 +65,7 @@ def drift(story: Story) -> str:
         for one in evidence.drift:
             peak[one.column] = max(peak.get(one.column, 0), one.psi)
     columns = sorted(peak, key=lambda c: -peak[c])[:12]
-    with _figure() as (figure, axes):
+    with draw_figure() as (figure, axes):
         windows = sorted({e.start for e in story.evidence})
         grid = np.full((len(columns), len(windows)), np.nan)
         for evidence in story.evidence:
@@ -85,19 +78,4 @@ def drift(story: Story) -> str:
             places = range(0, len(windows), max(1, len(windows) // 8))
             axes.set_xticks(list(places), [f"{windows[i]:%b %d}" for i in places], fontsize=8)
             figure.colorbar(image, label="PSI against the serving version's snapshot")
-    return _svg(figure)
-
-
-@contextmanager
-def _figure() -> Iterator[tuple[Figure, Any]]:
-    figure = Figure(figsize=(8.5, 3.2), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    yield figure, axes
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return svg_text(figure)

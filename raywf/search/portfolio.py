@@ -16,7 +16,7 @@ from raywf.core.records import Effort, Sweep, Trial
 from raywf.core.settings import SearchSettings
 from raywf.models.families import is_family, is_installed
 
-_DECAY, _PLACE_WEIGHT = 0.5, 0.5  # of a sweep's ranks by its age; of the portfolio's own order
+_DECAY, _PLACE_WEIGHT = 0.5, 0.25  # of a sweep's ranks by its age; of the portfolio's own order
 _RUNNERS_UP, _NEIGHBOURS = 3, 4
 _MOST_ROWS = {"extratrees": 20_000, "torch": 60_000}
 _MAX_RATE = 0.12
@@ -187,7 +187,7 @@ def plan_trials(
 def order_by_history(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> list[Trial]:
     """Return the portfolio by how its configurations fared in former sweeps, the newest counting most.
 
-    A configuration that was never tried keeps its place: where it stands is worth half a sweep.
+    A configuration that was never tried keeps its place: where it stands is worth a quarter of a sweep.
     """
     places: dict[str, list[tuple[float, float]]] = {}
     for age, sweep in enumerate(former):

@@ -102,11 +102,6 @@ def finish_bundle(
     return write_bundle(draft, folder)
 
 
-def loss_scale(labels: NDArray[np.float64]) -> float:
-    """Return the error that counts as wholly wrong: the 99th percentile of the distance to the median."""
-    return float(np.quantile(np.abs(labels - np.median(labels)), 0.99)) or 1.0
-
-
 def _fit(data: SearchData, index: NDArray[np.int64] | None, member: Member, recipe: Recipe) -> Made:
     yield_cpu()
     rows = data.rows if index is None else data.rows.take(index)

@@ -15,18 +15,20 @@ import ray
 from numpy.typing import NDArray
 
 from raywf.core.errors import SearchError
+from raywf.core.metrics import loss_scale
 from raywf.core.own import workflow_metric
 from raywf.core.records import Bundle, Effort, Rate, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.search.budget import Budget, allowed_seconds, count_slots
 from raywf.search.choose import Bounds, Chosen, choose
 from raywf.search.data import SearchData, newest_instant, prepare_data, with_folds
+from raywf.search.layout import keep_layout, kept_folds
 from raywf.search.ledger import Ledger
 from raywf.search.own import find_families
 from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, measure_pace
 from raywf.search.portfolio import plan_trials
 from raywf.search.queue import QueuePlan, Spaces, read_spaces
-from raywf.search.refit import Recipe, finish_bundle, loss_scale, start_fits
+from raywf.search.refit import Recipe, finish_bundle, start_fits
 from raywf.search.rescue import rescue
 from raywf.search.trial import TrialPlan
 from raywf.search.tuning import Progress, run_trials
@@ -109,6 +111,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
     pace = _pace(data, settings, budget) if plan.effort != "refit" else None
     data = _with_affordable_folds(data, pace, settings, plan, budget)
+    keep_layout(ledger, data, settings, gate)
     bag = data.times is None and len(data.folds) > 1
     shared = ray.put(data)
     trial_plan = TrialPlan(
@@ -253,10 +256,12 @@ def _with_affordable_folds(
 ) -> SearchData:
     """Return the data with as many folds as time allows and its rows bear; it has two already.
 
-    Without a pace there is one: a refit needs it for the calibration and for when to stop.
+    Without a pace there is one: a refit needs it for the calibration and for when to stop. A search that was
+    interrupted keeps its number.
     """
-    if pace is None:
-        return with_folds(data, settings, 1)
+    begun = kept_folds(budget.ledger)
+    if pace is None or begun is not None:
+        return with_folds(data, settings, begun or 1)
     if settings.folds is not None:
         return data
     trials = plan.trials(settings, rows=len(data.rest))

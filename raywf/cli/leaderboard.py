@@ -1,0 +1,47 @@
+"""The leaderboard of a sweep, as `raywf run`, `search` and `explain` print it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from raywf.cli.options import table
+from raywf.core.records import Standing, Sweep
+
+_HEADERS = ("trial", "status", "folds", "+-", "behind", "+-", "weight", "row us", "seconds")
+
+
+def leaderboard(sweep: Sweep) -> list[str]:
+    """Return a title and a line a trial; margins are of 95 % intervals over the folds."""
+    from raywf.search.explain.standings import rank_trials
+
+    return draw(sweep, rank_trials(sweep))
+
+
+def draw(sweep: Sweep, standings: Sequence[Standing], *, most: int | None = None) -> list[str]:
+    """Return the lines of a leaderboard that has been ranked: the first `most`, and every member."""
+    shown = [s for place, s in enumerate(standings) if most is None or place < most or s.weight]
+    rows = [
+        (
+            s.trial_id,
+            s.status,
+            s.folds,
+            s.score,
+            _number(s.margin),
+            _number(s.behind),
+            _number(s.behind_margin),
+            f"{s.weight:.2f}" if s.weight else "",
+            f"{s.row_us:.0f}",
+            f"{s.seconds:.1f}",
+        )
+        for s in shown
+    ]
+    title = f"sweep {sweep.id}: {sweep.metric} {sweep.score:.4f} out of fold, {sweep.spent_s:.0f} s"
+    headers = [*_HEADERS[:3], sweep.metric, *_HEADERS[3:]]
+    left = len(standings) - len(shown)
+    more = f"{left} more trials; " if left else ""
+    foot = f"{more}behind: the best, on the same folds; +-: half a 95 % interval"
+    return [title, *table(headers, rows), foot]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
