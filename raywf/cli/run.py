@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import get_args
 
 import click
 
@@ -11,7 +12,7 @@ from raywf.cli.options import show, workflow_options
 from raywf.cli.progress import progress
 from raywf.core.clock import format_time, parse_time
 from raywf.core.ids import stable_id
-from raywf.core.records import Decision
+from raywf.core.records import Decision, Effort
 from raywf.core.settings import Workflow
 from raywf.cost.rate import resolve_rate
 
@@ -19,7 +20,14 @@ from raywf.cost.rate import resolve_rate
 @click.command()
 @workflow_options
 @click.option("--as-of", type=parse_time, help="ISO 8601 instant to look from; default: now.")
-def run(workflow: Workflow, as_of: datetime | None, *, as_json: bool) -> None:
+@click.option(
+    "--effort",
+    type=click.Choice(get_args(Effort)),
+    default="full",
+    show_default=True,
+    help="Fit the champion's members again, weigh them anew too, search shortly from there, or in full.",
+)
+def run(workflow: Workflow, as_of: datetime | None, effort: Effort, *, as_json: bool) -> None:
     """Snapshot, search, gate, register and, if the gate accepts, promote."""
     from raywf.loop.cluster import connect
     from raywf.loop.journal import BY_HAND
@@ -35,6 +43,7 @@ def run(workflow: Workflow, as_of: datetime | None, *, as_json: bool) -> None:
         window=window,
         reasons=("raywf run",),
         time=now,
+        effort=effort,
     )
     resolve_rate(workflow.cost)
     with progress(workflow.search.budget_s, workflow.search.trials) as listener:

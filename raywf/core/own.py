@@ -16,6 +16,7 @@ from raywf.core.errors import SettingsError, did_you_mean
 from raywf.core.ids import stable_id
 from raywf.core.metrics import Array, Metric, find_metric
 from raywf.core.settings import Workflow
+from raywf.core.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class OwnCode:
 
 
 def read_code(reference: str) -> OwnCode:
-    """Return the code that a reference such as ``models/mine.py:Mine`` names; it is not run.
+    """Return the code that a reference such as ``models/mine.py:Mine`` names, a path or URI; it is not run.
 
     Raises:
         SettingsError: if there is no such file, it is not Python, or nothing at its top has the name.
@@ -60,16 +61,24 @@ def read_code(reference: str) -> OwnCode:
     if not sign or not path.endswith(".py") or not name.isidentifier():
         raise SettingsError(f"code is given as file.py:Name, got {reference!r}")
     try:
-        source = Path(path).read_text(encoding="utf-8")
+        source = _read(path)
         tree = ast.parse(source)
-    except OSError as err:
-        raise SettingsError(f"cannot read {path}: {err.strerror}") from err
+    except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or err
+        raise SettingsError(f"cannot read {path}: {reason}") from err
     except SyntaxError as err:
         raise SettingsError(f"{path} line {err.lineno}: {err.msg}") from err
     names = {n.name for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef))}
     if name not in names:
         raise SettingsError(f"{path} defines no {name!r} at its top{did_you_mean(name, names)}")
     return OwnCode(file=Path(path).name, name=name, source=source)
+
+
+def _read(path: str) -> str:
+    if "://" not in path:
+        return Path(path).read_text(encoding="utf-8")
+    folder, _, name = path.rpartition("/")
+    return Store(folder).read(name).decode()
 
 
 @dataclass(frozen=True, slots=True)

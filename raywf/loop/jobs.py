@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from raywf.core.errors import JobError
 from raywf.core.loader import dump_workflow
+from raywf.core.own import read_code
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.local import cluster_address, find_local
@@ -40,13 +42,13 @@ class Jobs:
     def submit(self, kind: str, job_id: str, *arguments: str) -> bool:
         """Submit ``python -m jobs.<kind>``; return False if a job of that id was submitted before.
 
-        The resolved settings travel as a file in the store.
+        The resolved settings travel as a file in the store, and so does Python of the user's own.
 
         Raises:
             JobError: if the cluster refuses.
         """
         path = f"jobs/{job_id}.json"
-        Store(self._workflow.stores.root).write(path, dump_workflow(self._workflow).encode())
+        Store(self._workflow.stores.root).write(path, dump_workflow(_shipped(self._workflow)).encode())
         python = "python" if self._workflow.cluster.address else sys.executable
         words = [python, "-m", f"jobs.{kind}", Store(self._workflow.stores.root).uri(path), *arguments]
         try:
@@ -133,6 +135,21 @@ class Jobs:
                 hint = "is 'raywf serve up' done?" if address is None else f"cluster.address is {address!r}"
                 raise JobError(f"the cluster's jobs cannot be reached: {reason}; {hint}") from err
         return self._client
+
+
+def _shipped(workflow: Workflow) -> Workflow:
+    """Return the settings with the user's own Python in the store, where every node sees it."""
+    store = Store(workflow.stores.root)
+
+    def ship(settings: Any) -> Any:
+        code = read_code(settings.code)
+        path = f"code/{code.digest}/{code.file}"
+        store.create(path, code.source.encode())
+        return replace(settings, code=f"{store.uri(path)}:{code.name}")
+
+    models = {name: ship(model) for name, model in workflow.search.models.items()}
+    metrics = {name: ship(metric) for name, metric in workflow.metrics.items()}
+    return replace(workflow, search=replace(workflow.search, models=models), metrics=metrics)
 
 
 def workflow_file(argument: str) -> Path:

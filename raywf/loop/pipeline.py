@@ -215,9 +215,9 @@ def search(
     codes = [m.code for m in workflow.search.models.values()] + [m.code for m in workflow.metrics.values()]
     own = [read_code(code).digest for code in codes]
     settings = encode(workflow.search)
-    sweep_id = stable_id(
-        snapshot.id, settings, own, workflow.metric, [s.id for s in former], hold_gate, effort
-    )
+    held = encode(workflow.gate) if hold_gate else None
+    started = [s.id for s in former]
+    sweep_id = stable_id(snapshot.id, settings, own, workflow.metric, started, held, effort)
     start = time.time()
     plan = SearchPlan(
         sweep_id=sweep_id,

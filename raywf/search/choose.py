@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -81,13 +81,12 @@ def choose(
     kept = {i: w for i, w in (weights or {}).items() if i in by_id}
     weights = keep_largest(kept, len(kept)) if kept else select_ensemble(candidates, metric)
     weights = _within(weights, by_id, room_us)
-    weights = keep_largest(weights, _affordable(weights, by_id, data, bounds))
+    bag = _bag_size(weights, by_id, room_us, bounds, len(data.folds)) if bounds.bag else 0
+    members = _members(weights, by_id, data, bounds, bag=bag)
+    weights = {m.trial_id: m.weight for m in members}
     mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
     calibration = fit_calibration(labels, mix) if data.task != "regression" else None
     final = mix if calibration is None else calibration.apply(mix)
-    bag = _bag_size(weights, by_id, room_us, bounds, len(data.folds)) if bounds.bag else 0
-    ranked = sorted(weights.items(), key=lambda x: -x[1])
-    members = tuple(_member(by_id[i], w, bag if bounds.merges(by_id[i]) else 0) for i, w in ranked)
     threshold = metric.best_threshold(labels, final) if metric.has_threshold(final) else 0.5
     found_scores = [
         metric.score(labels[b], final[b], groups=None if groups is None else groups[b], threshold=threshold)
@@ -144,25 +143,41 @@ def _growth(trial: Trial, bounds: Bounds, count: int) -> float:
     return 1 + made.cost.bag * (count - 1) if made.merges else 1.0
 
 
-def _affordable(weights: dict[str, float], trials: dict[str, Trial], data: SearchData, bounds: Bounds) -> int:
-    """Return how many of the heaviest members can be fitted in nine tenths of the time left."""
+def _members(
+    weights: dict[str, float], trials: dict[str, Trial], data: SearchData, bounds: Bounds, *, bag: int
+) -> tuple[Member, ...]:
+    """Return the members, heaviest first, with how each is made: of folds' models, or fitted again.
+
+    With two folds' models or more it is made of them. Otherwise it is fitted again on all rows as long as
+    nine tenths of the time left allow; then a fold's model stands in, or, where none is kept, it is dropped.
+    """
     growth = 2 * _REFIT_GROWTH if data.times is not None else _REFIT_GROWTH
     spent = 0.0
-    for count, name in enumerate(sorted(weights, key=lambda i: -weights[i])):
-        trial = trials[name]
-        if not (bounds.bag and bounds.merges(trial)):
-            spent += trial.seconds / len(data.folds) * growth / bounds.cpus
-        if count and spent > 0.9 * bounds.left_s:
-            return count
-    return len(weights)
+    found: list[Member] = []
+    for name in sorted(weights, key=lambda i: -weights[i]):
+        trial, folds = trials[name], 0
+        merges = bounds.bag and bounds.merges(trial)
+        if merges and bag >= _LEAST_BAG:
+            folds = bag
+        else:
+            needed = trial.seconds / len(data.folds) * growth / bounds.cpus
+            if spent + needed <= 0.9 * bounds.left_s or not (merges or found):
+                spent += needed
+            elif merges:
+                folds = 1
+            else:
+                continue
+        found.append(_member(trial, weights[name], folds))
+    total = sum(m.weight for m in found)
+    return tuple(replace(m, weight=m.weight / total) for m in found)
 
 
-def _member(trial: Trial, weight: float, bag: int) -> Member:
+def _member(trial: Trial, weight: float, folds: int) -> Member:
     return Member(
         trial_id=trial.id,
         family=trial.family,
         params=trial.params,
         rounds=trial.rounds,
         weight=weight,
-        folds=bag,
+        folds=folds,
     )

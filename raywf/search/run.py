@@ -36,7 +36,8 @@ from raywf.search.tuning import Progress, run_trials
 _LAST_SHARE = 0.88
 _FIT_SHARE = 0.95
 _PROBE_SHARE, _PROBE_MAX_S = 0.04, 2.0
-_BAG_SHARE, _REFIT_SHARE = 0.85, 0.6  # of the budget for trials: merging is quick, fitting again is not
+# of the budget for trials: merging folds' models is quick, fitting again is not; of one fold there is both
+_BAG_SHARE, _HOLD_OUT_SHARE, _REFIT_SHARE = 0.85, 0.72, 0.6
 _USED = 0.85  # of the slots' time that trials get to use, once their workers are up
 _START_S = 5.0  # until then
 _MAX_SPEED = 2.5
@@ -112,12 +113,12 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     pace = _pace(data, settings, budget) if plan.effort != "refit" else None
     data = _with_affordable_folds(data, pace, settings, plan, budget)
     keep_layout(ledger, data, settings, gate)
-    bag = data.times is None and len(data.folds) > 1
+    bag = data.times is None
     shared = ray.put(data)
     trial_plan = TrialPlan(
         metric=metric,
         threads=settings.trial_cpus,
-        deadline=budget.instant(_BAG_SHARE if bag else _REFIT_SHARE),
+        deadline=budget.instant(_trial_share(data)),
         last_moment=budget.instant(_LAST_SHARE),
         seed=settings.seed,
         ledger=ledger,
@@ -216,6 +217,12 @@ def _trials(
         progress=plan.progress,
         tick=budget.note,
     )
+
+
+def _trial_share(data: SearchData) -> float:
+    if data.times is not None:
+        return _REFIT_SHARE
+    return _BAG_SHARE if len(data.folds) > 1 else _HOLD_OUT_SHARE
 
 
 def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
