@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from raywf.core.duration import format_duration, parse_duration
 from raywf.core.errors import did_you_mean
 
 T = TypeVar("T")
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 class DecodeError(ValueError):
@@ -140,6 +142,8 @@ def _decode_scalar(kind: Any, data: Any, path: tuple[str, ...]) -> Any:
         raise DecodeError(str(err), path) from err
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
+    if kind is float and isinstance(data, str) and _EXPONENT.fullmatch(data):
+        return float(data)  # YAML takes 1e-4 for a text
     wrong_bool = isinstance(data, bool) and kind is not bool
     if kind is type(None) or wrong_bool or not isinstance(data, kind):
         raise DecodeError(f"expected {kind.__name__}, got {data!r}", path)

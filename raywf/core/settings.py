@@ -149,7 +149,7 @@ def _require_space(space: dict[str, Any], key: str) -> None:
     try:
         parse_space(space)
     except ValueError as err:
-        raise DecodeError(f"{key}: {err}", (key,)) from err
+        raise DecodeError(str(err), (key,)) from err
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,14 @@ def parse_space(space: Mapping[str, Any]) -> Space:
     return {str(name): _parse(str(name), given) for name, given in space.items()}
 
 
+def _number(given: Any) -> Any:
+    """Return a text such as ``1e-4``, which YAML does not take for a number, as one."""
+    try:
+        return float(given) if isinstance(given, str) else given
+    except ValueError:
+        return given
+
+
 def _parse(name: str, given: Any) -> Range | Choice:
     if isinstance(given, (list, tuple)):
         if not given or not all(v is None or isinstance(v, (str, int, float)) for v in given):
@@ -62,8 +70,8 @@ def _parse(name: str, given: Any) -> Range | Choice:
         return Choice(tuple(given))
     if not isinstance(given, Mapping) or not {"low", "high"} <= set(given) <= _KEYS:
         raise ValueError(f"{name!r} must be a list or {{low, high, log, step}}, got {given!r}")
-    low, high, step = given["low"], given["high"], given.get("step")
-    numbers = [v for v in (low, high, step) if v is not None]
+    low, high, step = (_number(given.get(key)) for key in ("low", "high", "step"))
+    numbers = [low, high, *([] if step is None else [step])]
     if any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in numbers):
         raise ValueError(f"{name!r} must have numbers as low, high and step, got {given!r}")
     log = bool(given.get("log", False))

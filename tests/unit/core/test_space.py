@@ -13,7 +13,7 @@ from raywf.core.space import Choice, Range, parse_space
 def test_ranges_and_choices() -> None:
     """Whole numbers where both ends are."""
     space = parse_space(
-        {"a": {"low": 1, "high": 9}, "b": {"low": 0.1, "high": 1, "log": True}, "c": ["x", None]}
+        {"a": {"low": 1, "high": 9}, "b": {"low": "1e-1", "high": 1, "log": True}, "c": ["x", None]}
     )
     assert space == {"a": Range(1, 9), "b": Range(0.1, 1, log=True), "c": Choice(("x", None))}
     assert [space["a"].is_whole, space["b"].is_whole] == [True, False]  # type: ignore[union-attr]
