@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raywf.models.encoding import Matrix
-from raywf.models.family import Cost, Model, Problem, Rows
+from raywf.models.family import Model, Problem, Rows
 from raywf.models.symmetric import MAX_DEPTH, Forest, SymmetricModel, load_symmetric, merge_symmetric
 
 _MAX_ROUNDS = 2000
@@ -33,8 +33,6 @@ class CatBoostFamily:
     """Boosting of symmetric trees with target statistics (Prokhorenkova et al., NeurIPS 2018)."""
 
     name = "catboost"
-    cost = Cost(per_round=8.0)  # three a round, and about so many times more rounds
-    merges = True
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
-from raywf.models.family import Cost, Model, Problem, Rows
+from raywf.models.family import Model, Problem, Rows
 from raywf.models.trees import Output, Tree, TreeModel, load_trees, merge_trees, trees_text
 
 _MISSING = -1e6
@@ -20,8 +20,6 @@ class ExtraTreesFamily:
     """Extremely randomised trees (Geurts, Ernst and Wehenkel, Machine Learning 2006)."""
 
     name = "extratrees"
-    cost = Cost(per_round=0.0, whole=1.2)
-    merges = True
 
     def fit(
         self,

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 
 from raywf.core.errors import SearchError, did_you_mean
-from raywf.models.family import Family
+from raywf.models.family import Family, Traits
 
 _PLACES = {
     "prior": ("raywf.models.prior", "PriorFamily"),
@@ -17,11 +17,25 @@ _PLACES = {
     "extratrees": ("raywf.models.extratrees", "ExtraTreesFamily"),
     "torch": ("raywf.models.torchnet", "TorchNetFamily"),
 }
+_TRAITS = {
+    "prior": Traits(merges=True),
+    "lightgbm": Traits(per_round=1.0, merges=True),
+    "xgboost": Traits(per_round=1.3, merges=True),
+    "catboost": Traits(per_round=8.0, merges=True),  # three a round, and about so many times more rounds
+    "linear": Traits(whole=0.3),
+    "extratrees": Traits(whole=1.2, merges=True),
+    "torch": Traits(whole=6.0),
+}
 
 
 def is_family(name: str) -> bool:
     """Return whether raywf has a family of that name."""
     return name in _PLACES
+
+
+def traits(name: str) -> Traits:
+    """Return what is known of a family; of a user's own nothing is."""
+    return _TRAITS.get(name, Traits())
 
 
 def is_installed(name: str) -> bool:

@@ -66,16 +66,18 @@ def _at(values: NDArray[Any] | None, index: NDArray[np.int64]) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
-    """What a fit costs beside one of LightGBM with 50 leaves on the same rows and columns.
+class Traits:
+    """What a search has to know of a family before it imports its library.
 
-    `per_round` is the price of a boosting round or epoch in LightGBM rounds; `whole` that of a fit whose
-    length is fixed, in fits of LightGBM at a learning rate of 0.1. `bag` is the share of the time for one row
-    that each further fold's model adds when it is merged in.
+    Costs are beside LightGBM with 50 leaves on the same rows and columns: `per_round` is the price of a
+    boosting round in its rounds, `whole` that of a fit whose length is fixed in its fits at a learning rate
+    of 0.1. `merges` says that folds' models become one, and `bag` which share of the time for one row each
+    further model then adds.
     """
 
-    per_round: float
+    per_round: float = 0.0
     whole: float = 0.0
+    merges: bool = False
     bag: float = 0.85
 
 
@@ -97,11 +99,9 @@ class Model(Protocol):
 
 
 class Family(Protocol):
-    """One model library's way to fit and load; `merges` says whether `merge` gives one model of several."""
+    """One model library's way to fit and load."""
 
     name: str
-    cost: Cost
-    merges: bool
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int

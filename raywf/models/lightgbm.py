@@ -8,7 +8,7 @@ from typing import Any
 
 import lightgbm as lgb
 
-from raywf.models.family import Cost, Model, Problem, Rows
+from raywf.models.family import Model, Problem, Rows
 from raywf.models.trees import Output, TreeModel, load_trees, merge_trees
 
 _MAX_ROUNDS = 3000
@@ -18,8 +18,6 @@ class LightGBMFamily:
     """Gradient boosting by leaf-wise histograms (Ke et al., NeurIPS 2017)."""
 
     name = "lightgbm"
-    cost = Cost(per_round=1.0)
-    merges = True
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int

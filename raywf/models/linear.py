@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from raywf.models.design import Design, activate, design_from, fit_design
 from raywf.models.encoding import Matrix
-from raywf.models.family import Cost, Model, Problem, Rows, Scores
+from raywf.models.family import Model, Problem, Rows, Scores
 
 _ABSENT = -20.0  # the intercept of a class that no row has
 
@@ -42,8 +42,6 @@ class LinearFamily:
     """Nearly free, and unlike the trees: it earns its place by diversity."""
 
     name = "linear"
-    cost = Cost(per_round=0.0, whole=0.3)
-    merges = False
 
     def fit(
         self,

@@ -19,7 +19,7 @@ import inspect
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 
 from raywf.core.own import OwnCode
 from raywf.models.encoding import Matrix
-from raywf.models.family import Cost, Model, Problem, Rows, Scores
+from raywf.models.family import Model, Problem, Rows, Scores
 
 _CODE, _FILES = "code.json", "files"
 
@@ -79,8 +79,6 @@ class OwnFamily:
     name: str
     code: OwnCode
     rungs: tuple[int, ...] = ()
-    cost: Cost = field(default_factory=lambda: Cost(per_round=0.0))
-    merges: bool = False
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int

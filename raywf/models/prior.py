@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from raywf.models.encoding import Matrix
-from raywf.models.family import Cost, Model, Problem, Rows, Scores
+from raywf.models.family import Model, Problem, Rows, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,6 @@ class PriorFamily:
     """Fits nothing but shares."""
 
     name = "prior"
-    cost = Cost(per_round=0.0)
-    merges = True
 
     def fit(
         self,

@@ -23,7 +23,7 @@ from torch.optim.adamw import adamw
 
 from raywf.models.design import Design, activate, design_from, fit_design
 from raywf.models.encoding import Matrix
-from raywf.models.family import Cost, Model, Problem, Rows, Scores
+from raywf.models.family import Model, Problem, Rows, Scores
 
 _STEPS = 1200
 _BATCHES = (32, 256)  # the smallest and the largest batch: about a fortieth of the rows
@@ -64,8 +64,6 @@ class TorchNetFamily:
     """AdamW with a decaying step on the dense design; early stopping by epochs."""
 
     name = "torch"
-    cost = Cost(per_round=0.0, whole=6.0)
-    merges = False
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int

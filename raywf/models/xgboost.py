@@ -12,7 +12,7 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from raywf.models.encoding import Matrix
-from raywf.models.family import Cost, Model, Problem, Rows
+from raywf.models.family import Model, Problem, Rows
 from raywf.models.trees import Output, Tree, TreeModel, load_trees, merge_trees, trees_text
 
 _MAX_ROUNDS = 2000
@@ -25,8 +25,6 @@ class XGBoostFamily:
     """
 
     name = "xgboost"
-    cost = Cost(per_round=1.3)
-    merges = True
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int

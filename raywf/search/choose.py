@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,10 +11,10 @@ from raywf.core.errors import SearchError
 from raywf.core.metrics import Metric
 from raywf.core.records import Member, Trial
 from raywf.models.calibration import Calibration, fit_calibration
+from raywf.models.families import traits
 from raywf.search.data import SearchData
 from raywf.search.ensemble import Candidates, keep_largest, most_candidates, select_ensemble
 from raywf.search.ledger import FoldResult, Ledger
-from raywf.search.own import Families
 
 _REFIT_GROWTH = 2.2  # a fit on all rows beside one on a fold's, with what Ray adds
 _ENCODE_US, _ENCODE_COLUMN_US = 20.0, 1.5  # the encoder's time for a row
@@ -42,11 +42,6 @@ class Bounds:
     left_s: float
     cpus: float
     bag: bool
-    families: Families = field(default_factory=Families)
-
-    def merges(self, trial: Trial) -> bool:
-        """Whether the folds' models of a trial become one."""
-        return self.families.find(trial.family).merges
 
 
 def choose(
@@ -81,7 +76,7 @@ def choose(
     kept = {i: w for i, w in (weights or {}).items() if i in by_id}
     weights = keep_largest(kept, len(kept)) if kept else select_ensemble(candidates, metric)
     weights = _within(weights, by_id, room_us)
-    bag = _bag_size(weights, by_id, room_us, bounds, len(data.folds)) if bounds.bag else 0
+    bag = _bag_size(weights, by_id, room_us, len(data.folds)) if bounds.bag else 0
     members = _members(weights, by_id, data, bounds, bag=bag)
     weights = {m.trial_id: m.weight for m in members}
     mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
@@ -127,20 +122,18 @@ def _within(weights: dict[str, float], trials: dict[str, Trial], room_us: float)
     return keep_largest(weights, 1)
 
 
-def _bag_size(
-    weights: dict[str, float], trials: dict[str, Trial], room_us: float, bounds: Bounds, folds: int
-) -> int:
+def _bag_size(weights: dict[str, float], trials: dict[str, Trial], room_us: float, folds: int) -> int:
     """Return how many folds' models of each member fit the time for a row; 0 for fitting again instead."""
     for count in range(folds, _LEAST_BAG - 1, -1):
-        spent = sum(trials[i].row_us * _growth(trials[i], bounds, count) for i in weights)
+        spent = sum(trials[i].row_us * _growth(trials[i], count) for i in weights)
         if spent <= room_us:
             return count
     return 0
 
 
-def _growth(trial: Trial, bounds: Bounds, count: int) -> float:
-    made = bounds.families.find(trial.family)
-    return 1 + made.cost.bag * (count - 1) if made.merges else 1.0
+def _growth(trial: Trial, count: int) -> float:
+    known = traits(trial.family)
+    return 1 + known.bag * (count - 1) if known.merges else 1.0
 
 
 def _members(
@@ -156,7 +149,7 @@ def _members(
     found: list[Member] = []
     for name in sorted(weights, key=lambda i: -weights[i]):
         trial, folds = trials[name], 0
-        merges = bounds.bag and bounds.merges(trial)
+        merges = bounds.bag and traits(trial.family).merges
         if merges and bag >= _LEAST_BAG:
             folds = bag
         else:

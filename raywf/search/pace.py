@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from raywf.core.records import Trial
-from raywf.models.families import family, is_family
+from raywf.models.families import family, traits
 from raywf.models.family import Problem, Rows
 from raywf.search.niceness import yield_cpu
 
@@ -59,9 +59,7 @@ def measure_pace(rows: Rows, problem: Problem, *, seconds: float, whole: int) ->
 
 def fit_seconds(pace: Pace, name: str, params: dict[str, Any]) -> float:
     """Return about how long a family's fit with these parameters takes; nothing is known of a user's own."""
-    if not is_family(name):
-        return 0.0
-    cost = family(name).cost
+    cost = traits(name)
     rate = float(params.get("learning_rate", PROBE_RATE))
     leaves = min(2.0 ** float(params.get("max_depth", params.get("depth", 6))), 64.0)
     leaves = float(params.get("num_leaves", params.get("max_leaves", leaves)))

@@ -132,7 +132,6 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         left_s=max(_LEAST_REFIT_S, budget.left_s),
         cpus=budget.cpus,
         bag=bag,
-        families=families,
     )
     chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, weights=plan.weights())
     recipe = Recipe(

@@ -17,6 +17,7 @@ from ray import tune
 from raywf.core.codec import decode
 from raywf.core.metrics import Metric
 from raywf.core.records import Trial
+from raywf.models.families import traits
 from raywf.models.family import Family, Model, Problem, Rows
 from raywf.models.own import OwnFamily
 from raywf.search.data import Fold, SearchData
@@ -191,7 +192,7 @@ def fold_stages(
         seconds=time.perf_counter() - start,
         row_s=_row_seconds(model, data, fold),
     )
-    kept = _saved(model) if plan.keep_models and member.merges else None
+    kept = _saved(model) if plan.keep_models and traits(trial.family).merges else None
     plan.ledger.record_fold(trial.id, number, result, model=kept)
     yield result
 

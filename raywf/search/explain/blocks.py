@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from raywf.core.records import Member, Sweep
 from raywf.models.encoding import Matrix
-from raywf.models.families import family, is_family
+from raywf.models.families import family, traits
 from raywf.models.family import Model, Problem, Rows, Scores
 from raywf.search.data import REPEATED, SearchData
 from raywf.search.explain.heldout import fold_count
@@ -67,10 +67,10 @@ def fold_blocks(
 
 def _fold_models(ledger: Ledger, member: Member, problem: Problem, count: int) -> list[Model]:
     """Return a member's models by fold, or none if one was not kept."""
-    if not is_family(member.family):
+    if not traits(member.family).merges:
         return []
     made, models = family(member.family), []
-    for number in range(count if made.merges else 0):
+    for number in range(count):
         with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
             try:
                 ledger.write_model(member.trial_id, number, Path(folder))
