@@ -64,13 +64,18 @@ def run(workflow: Workflow, as_of: datetime | None, effort: Effort, *, as_json: 
 @click.command()
 @workflow_options
 @click.option("--as-of", type=parse_time, help="ISO 8601 instant to look from; default: now.")
-def search(workflow: Workflow, as_of: datetime | None, *, as_json: bool) -> None:
+@click.option("--resume", is_flag=True, help="Take the interrupted search up again, from the instant it had.")
+def search(workflow: Workflow, as_of: datetime | None, *, resume: bool, as_json: bool) -> None:
     """Search for the best model and show the leaderboard; nothing is registered.
 
-    Interrupted, the same command goes on where it stopped; with times, give the same --as-of.
+    Interrupted, it goes on with --resume where it stopped: no finished fold is fitted again.
     """
     from raywf.loop.cluster import connect
     from raywf.loop.pipeline import search_only
+    from raywf.loop.unfinished import interrupted_as_of
+
+    if resume:
+        as_of = interrupted_as_of(workflow)
 
     resolve_rate(workflow.cost)
     with progress(workflow.search.budget_s, workflow.search.trials) as listener:

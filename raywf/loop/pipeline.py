@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from raywf.cost.rate import resolve_rate
 from raywf.gate.verdict import GateBlock, judge
 from raywf.loop.journal import BY_HAND, Journal
 from raywf.loop.promote import promote
+from raywf.loop.unfinished import remembered
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
 from raywf.registry.runs import log_sweep
@@ -186,12 +187,16 @@ def search_only(
     """
     listener = listener or Listener()
     resolve_rate(workflow.cost)
-    snapshot = build_snapshot(workflow, as_of=as_of if workflow.spine.event_time else None)
-    listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
-    folder = Path(workflow.stores.root if Store(workflow.stores.root).is_local else tempfile.mkdtemp())
-    table = read_snapshot(snapshot)
-    folder = folder / "bundles" / snapshot.id
-    return search(workflow, snapshot, table, champion=None, folder=folder, listener=listener, hold_gate=False)
+    as_of = (as_of or datetime.now(UTC)) if workflow.spine.event_time else None
+    with remembered(workflow, as_of):
+        snapshot = build_snapshot(workflow, as_of=as_of)
+        listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
+        folder = Path(workflow.stores.root if Store(workflow.stores.root).is_local else tempfile.mkdtemp())
+        table = read_snapshot(snapshot)
+        folder = folder / "bundles" / snapshot.id
+        return search(
+            workflow, snapshot, table, champion=None, folder=folder, listener=listener, hold_gate=False
+        )
 
 
 def search(
