@@ -71,7 +71,7 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         "lightgbm",
         {"learning_rate": 0.1, "num_leaves": 8, "feature_fraction": 0.9, "lambda_l1": 1.0, "lambda_l2": 1.0},
     ),
-    ("torch", {"hidden": [128, 128], "lr": 0.004, "dropout": 0.1}),
+    ("torch", {"hidden": [128, 128, 128], "lr": 0.01, "steps": 2500}),
     ("extratrees", {"n_estimators": 100, "min_samples_leaf": 3, "max_features": 0.5}),
     (
         "lightgbm",
@@ -108,7 +108,7 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     ("linear", {"C": 0.02, "alpha": 30.0}),
-    ("torch", {"hidden": [192, 96], "lr": 0.008, "dropout": 0.25, "steps": 2400}),
+    ("torch", {"hidden": [256, 128], "lr": 0.006, "dropout": 0.15, "steps": 3000}),
 )
 
 # what a neighbour may change: the bounds of each number
@@ -133,7 +133,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "random_strength": (0.1, 3.0),
     "C": (0.005, 10.0),
     "alpha": (0.1, 300.0),
-    "lr": (0.0005, 0.01),
+    "lr": (0.002, 0.03),
     "dropout": (0.0, 0.5),
 }
 _STEP = 0.4  # standard deviation of a neighbour's log factors
