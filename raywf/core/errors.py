@@ -22,6 +22,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 300  # characters of another's text that a line of ours holds
+
 
 class RaywfError(Exception):
     """Root of raywf's errors; the command line prints its message on one line and exits with 1."""
@@ -65,6 +67,16 @@ class RowError(RaywfError):
 
 class JobError(RaywfError):
     """A cluster job failed or cannot be found."""
+
+
+def describe_error(err: BaseException) -> str:
+    """Return anyone's error on one line: its type and the beginning of its text.
+
+    >>> describe_error(ValueError("three  words   here"))
+    'ValueError: three words here'
+    """
+    text = " ".join(str(err).split())
+    return f"{type(err).__name__}: {text[:_LONGEST]}" if text else type(err).__name__
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

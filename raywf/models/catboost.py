@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from raywf.models.encoding import Matrix
 from raywf.models.family import Model, Problem, Rows
+from raywf.models.scale import Scale, label_scale
 from raywf.models.symmetric import MAX_DEPTH, Forest, SymmetricModel, load_symmetric, merge_symmetric
 
 _MAX_ROUNDS = 2000
@@ -53,19 +54,20 @@ class CatBoostFamily:
             "grow_policy": "SymmetricTree",
             "depth": min(params.get("depth", 6), MAX_DEPTH),
         }
-        train = cb.Pool(_features(rows.X, problem), rows.y, weight=rows.weights)
+        scale = label_scale(problem, rows.y)
+        train = cb.Pool(_features(rows.X, problem), scale.scaled(rows.y), weight=rows.weights)
         extra: dict[str, Any] = {}
         if valid is not None:
             known = np.isin(valid.y, columns) if problem.task == "multiclass" else np.ones(len(valid.y), bool)
             valid = valid.take(np.flatnonzero(known))
-            held = cb.Pool(_features(valid.X, problem), valid.y, weight=valid.weights)
+            held = cb.Pool(_features(valid.X, problem), scale.scaled(valid.y), weight=valid.weights)
             extra = {"eval_set": held, "early_stopping_rounds": _PATIENCE}
         model = cb.CatBoost(settings)
         try:
             model.fit(train, callbacks=[_StopAt(problem)], **extra)
         except cb.CatBoostError as err:
             raise ValueError(str(err)) from None  # theirs does not survive the way between processes
-        return _Translation(model, train, problem, columns, settings["depth"]).model()
+        return _Translation(model, train, problem, columns, settings["depth"], scale).model()
 
     def load(self, problem: Problem, folder: Path) -> Model:
         return load_symmetric(folder, problem.task)
@@ -98,13 +100,14 @@ class _Translation:
     problem: Problem
     columns: list[int]
     depth: int
+    scale: Scale
 
     def model(self) -> SymmetricModel:
         stored, problem = self._json(), self.problem
         scale, bias = stored["scale_and_bias"]
         if scale != 1:
             raise ValueError("a scaled CatBoost model cannot be translated")
-        base = self._spread(np.asarray([bias], dtype=np.float64))[0]
+        base = self._spread(np.asarray([bias], dtype=np.float64))[0] * self.scale.spread + self.scale.center
         if problem.task == "multiclass":
             base[[c for c in range(problem.width) if c not in self.columns]] = _ABSENT
         trees = stored["oblivious_trees"]
@@ -132,7 +135,7 @@ class _Translation:
             asked=np.asarray([c for _, c, _ in asked], np.int64),
             start=np.cumsum([0, *lengths[:-1]]).astype(np.int64)[: len(asked)],
             yes=np.concatenate([np.zeros(0, np.uint8), *(yes for _, _, yes in asked)]),
-            leaves=leaves.reshape(-1, problem.width),
+            leaves=leaves.reshape(-1, problem.width) * self.scale.spread,
             fill=self._fill(stored),
             base=base,
         )

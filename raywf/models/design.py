@@ -38,7 +38,8 @@ class Design:
         k = len(self.numbers)
         values = X[:, self.numbers]
         missing = np.isnan(values)
-        scaled = np.clip((values - self.center) / self.spread, -_CLIP, _CLIP)
+        with np.errstate(over="ignore"):  # what is beyond float32 is clipped
+            scaled = np.clip((values - self.center) / self.spread, -_CLIP, _CLIP)
         out[:, :k] = np.where(missing, 0, scaled)
         out[:, k : 2 * k] = missing
         at = 2 * k
@@ -67,13 +68,13 @@ def fit_design(X: Matrix, sizes: tuple[int, ...]) -> Design:
     filled = np.where(np.isnan(values), 0, values)
     center = filled.sum(axis=0) / np.maximum(count, 1)
     square = np.where(np.isnan(values), 0, (values - center) ** 2).sum(axis=0)
-    spread = np.sqrt(square / np.maximum(count, 1))
+    spread = np.sqrt(square / np.maximum(count, 1)).astype(np.float32)
     return Design(
         numbers,
         categories,
         np.minimum(sized[categories], _MAX_HOT),
         center.astype(np.float32),
-        np.where(spread > 0, spread, 1).astype(np.float32),
+        np.where(spread > 0, spread, np.float32(1)),
     )
 
 

@@ -1,8 +1,9 @@
 """From named values to one float32 row: the only encoding, used in training and in serving alike.
 
 Layout, column by column in the schema's order: a number gives itself, a category its code (order of
-frequency in training), an instant four columns (days since 1970, month, weekday, hour). Missing and unknown
-give nan.
+frequency in training), an instant four columns (days since 1970, month, weekday, hour). Missing, unknown and
+infinite give nan. Numbers are kept within what every library's float32 arithmetic bears: those beyond 1e30
+become that, those nearer to 0 than 1e-35 become 0, as LightGBM reads them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from raywf.core.records import Column
 Matrix = NDArray[np.float32]
 MAX_CATEGORIES = 500
 _NAN = float("nan")
+_LARGEST, _SMALLEST = 1e30, 1e-35
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_PARTS = ("days", "month", "weekday", "hour")
 
@@ -90,7 +92,7 @@ class Encoder:
                 value = row.get(name)
                 try:
                     if kind == "number":
-                        out[i] = _NAN if value is None else value
+                        out[i] = _NAN if value is None else _bounded(value)
                     elif kind == "category":
                         out[i] = _NAN if value is None else codes.get(category_text(value), _NAN)
                     else:
@@ -138,8 +140,29 @@ def _flat(values: pa.ChunkedArray) -> pa.Array:
 
 
 def _numbers(values: pa.ChunkedArray) -> NDArray[np.float64]:
-    floats = pc.fill_null(values.cast(pa.float64()), _NAN)
-    return np.asarray(floats.to_numpy())
+    floats = np.asarray(pc.fill_null(values.cast(pa.float64()), _NAN).to_numpy())
+    size = np.abs(floats)
+    if not (size >= _SMALLEST).all() or not (size <= _LARGEST).all():  # nan is neither
+        floats = np.where(size < _SMALLEST, 0.0, np.clip(floats, -_LARGEST, _LARGEST))
+        floats[np.isinf(size)] = _NAN
+    return floats
+
+
+def _bounded(value: Any) -> Any:
+    """Return a number as `_numbers` does.
+
+    >>> _bounded(2.5), _bounded(-1e300), _bounded(1e-300), _bounded(float("inf"))
+    (2.5, -1e+30, 0.0, nan)
+    """
+    if type(value) is float and (_SMALLEST < value < _LARGEST or -_LARGEST < value < -_SMALLEST):
+        return value
+    try:
+        number = float(value)
+    except OverflowError:  # of a whole number beyond any float
+        return _LARGEST if value > 0 else -_LARGEST
+    if abs(number) < _SMALLEST:
+        return 0.0
+    return max(-_LARGEST, min(_LARGEST, number)) if abs(number) < float("inf") else _NAN
 
 
 def _codes(values: pa.ChunkedArray, known: tuple[str, ...]) -> NDArray[np.float64]:

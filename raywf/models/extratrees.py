@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
 from raywf.models.family import Model, Problem, Rows
+from raywf.models.scale import Scale, label_scale
 from raywf.models.trees import Output, Tree, TreeModel, load_trees, merge_trees, trees_text
 
 _MISSING = -1e6
@@ -42,12 +43,13 @@ class ExtraTreesFamily:
             random_state=problem.seed,
         )
         filled = np.where(np.isnan(rows.X), np.float32(_MISSING), rows.X)
-        labels = rows.y if problem.task == "regression" else rows.y.astype(int)
+        scale = label_scale(problem, rows.y)
+        labels = scale.scaled(rows.y) if problem.task == "regression" else rows.y.astype(int)
         while forest.n_estimators < trees and not (forest.n_estimators and problem.is_over()):
             forest.n_estimators = min(trees, forest.n_estimators + 10)
             forest.fit(filled, labels, sample_weight=rows.weights)
         columns = np.zeros(1, np.int64) if problem.task == "regression" else forest.classes_.astype(np.int64)
-        return _translate(forest, columns, problem)
+        return _translate(forest, columns, problem, scale)
 
     def load(self, problem: Problem, folder: Path) -> Model:
         return load_trees(folder)
@@ -56,13 +58,13 @@ class ExtraTreesFamily:
         return merge_trees(models)
 
 
-def _translate(forest: Any, columns: NDArray[np.int64], problem: Problem) -> TreeModel:
+def _translate(forest: Any, columns: NDArray[np.int64], problem: Problem, scale: Scale) -> TreeModel:
     count, width = forest.n_estimators, problem.width
     output = Output(
         task="regression",  # leaves are shares already
         width=width,
-        base=(0.0,) * width,
-        share=1 / count,
+        base=(scale.center,) * width,
+        share=scale.spread / count,
         fill=(_MISSING,) * len(problem.sizes),
     )
     trees = (part for tree in forest.estimators_ for part in _trees(tree.tree_, columns, problem))

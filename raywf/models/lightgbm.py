@@ -9,6 +9,7 @@ from typing import Any
 import lightgbm as lgb
 
 from raywf.models.family import Model, Problem, Rows
+from raywf.models.scale import label_scale
 from raywf.models.trees import Output, TreeModel, load_trees, merge_trees
 
 _MAX_ROUNDS = 3000
@@ -41,17 +42,21 @@ class LightGBMFamily:
                 "feature_pre_filter": False,
             },
         }
-        train = lgb.Dataset(rows.X, rows.y, weight=rows.weights, **data)
+        scale = label_scale(problem, rows.y)
+        train = lgb.Dataset(rows.X, scale.scaled(rows.y), weight=rows.weights, **data)
         callbacks: list[Any] = [_stop_at(problem)]
         sets = []
         if valid is not None:
-            sets = [lgb.Dataset(valid.X, valid.y, weight=valid.weights, reference=train, **data)]
+            sets = [
+                lgb.Dataset(valid.X, scale.scaled(valid.y), weight=valid.weights, reference=train, **data)
+            ]
             callbacks.append(lgb.early_stopping(_patience(params), verbose=False))
         booster = lgb.train(settings, train, rounds or _MAX_ROUNDS, valid_sets=sets, callbacks=callbacks)
         best = booster.current_iteration()
         if valid is not None and booster.best_iteration > 0:
             best = booster.best_iteration
-        output = Output(task=problem.task, width=problem.width, base=(0.0,) * problem.width)
+        base = (scale.center,) * problem.width
+        output = Output(task=problem.task, width=problem.width, base=base, share=scale.spread)
         return TreeModel(booster.model_to_string(num_iteration=best), output, max(1, best))
 
     def load(self, problem: Problem, folder: Path) -> Model:

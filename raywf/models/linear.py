@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,29 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from raywf.models.design import Design, activate, design_from, fit_design
 from raywf.models.encoding import Matrix
 from raywf.models.family import Model, Problem, Rows, Scores
+from raywf.models.scale import Scale, label_scale
 
 _ABSENT = -20.0  # the intercept of a class that no row has
 
 
 @dataclass(slots=True)
 class LinearModel:
-    """Weights ``(width, k)`` and intercepts ``(k,)`` over the design."""
+    """Weights ``(width, k)`` and intercepts ``(k,)`` over the design; a regression's labels have a scale."""
 
     design: Design
     weights: NDArray[np.float32]
     intercept: NDArray[np.float32]
     task: str
+    scale: Scale = field(default_factory=Scale)
     rounds: int = 0
 
     def predict(self, X: Matrix) -> Scores:
         raw = self.design.transform(X) @ self.weights + self.intercept
-        return activate(raw.astype(np.float64), self.task)
+        return activate(raw.astype(np.float64), self.task) * self.scale.spread + self.scale.center
 
     def save(self, folder: Path) -> None:
         arrays = {"weights": self.weights, "intercept": self.intercept, **self.design.arrays()}
+        arrays["scale"] = np.asarray([self.scale.center, self.scale.spread])
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / "model.safetensors")
 
 
@@ -53,23 +56,26 @@ class LinearFamily:
         rounds: int,
     ) -> Model:
         design = fit_design(rows.X, problem.sizes)
-        dense = design.transform(rows.X)
+        dense, scale = design.transform(rows.X), label_scale(problem, rows.y)
         if problem.task == "regression":
-            ridge = Ridge(alpha=params.get("alpha", 1.0)).fit(dense, rows.y, sample_weight=rows.weights)
+            labels = scale.scaled(rows.y)
+            ridge = Ridge(alpha=params.get("alpha", 1.0)).fit(dense, labels, sample_weight=rows.weights)
             weights, intercept = ridge.coef_.reshape(-1, 1), np.atleast_1d(ridge.intercept_)
             if problem.quantile is not None:  # the quantile lies beside the mean by the same for all rows
-                intercept = intercept + np.quantile(rows.y - ridge.predict(dense), problem.quantile)
+                intercept = intercept + np.quantile(labels - ridge.predict(dense), problem.quantile)
         elif len(seen := np.unique(rows.y).astype(int)) == 1:
             weights, intercept = _certain(seen[0], dense.shape[1], problem)
         else:
             model = LogisticRegression(C=params.get("C", 0.3), max_iter=params.get("max_iter", 120), tol=1e-3)
             model.fit(dense, rows.y.astype(int), sample_weight=rows.weights)
             weights, intercept = _full(model, problem)
-        return LinearModel(design, weights.astype(np.float32), intercept.astype(np.float32), problem.task)
+        weights, intercept = weights.astype(np.float32), intercept.astype(np.float32)
+        return LinearModel(design, weights, intercept, problem.task, scale)
 
     def load(self, problem: Problem, folder: Path) -> Model:
         arrays = load_file(folder / "model.safetensors")
-        return LinearModel(design_from(arrays), arrays["weights"], arrays["intercept"], problem.task)
+        scale = Scale(*arrays["scale"].tolist()) if "scale" in arrays else Scale()
+        return LinearModel(design_from(arrays), arrays["weights"], arrays["intercept"], problem.task, scale)
 
     def merge(self, models: Sequence[Any]) -> Model:
         raise ValueError("each fold scales its inputs otherwise")

@@ -24,6 +24,7 @@ from torch.optim.adamw import adamw
 from raywf.models.design import Design, activate, design_from, fit_design
 from raywf.models.encoding import Matrix
 from raywf.models.family import Model, Problem, Rows, Scores
+from raywf.models.scale import Scale, find_scale
 
 _STEPS = 2500
 _BATCHES = (32, 256)  # the smallest and the largest batch: about a fortieth of the rows
@@ -70,9 +71,8 @@ class TorchNetFamily:
         torch.set_num_threads(problem.threads)
         torch.manual_seed(problem.seed)
         design = fit_design(rows.X, problem.sizes)
-        center, spread = 0.0, 1.0
-        if problem.task == "regression":
-            center, spread = float(rows.y.mean()), float(rows.y.std()) or 1.0
+        scale = find_scale(rows.y) if problem.task == "regression" else Scale()
+        center, spread = scale.center, scale.spread
         net = _net(design.width, problem, params)
         batch = int(np.clip(len(rows.y) // 40, *_BATCHES))
         epochs = rounds or round(float(np.clip(params.get("steps", _STEPS) * batch / len(rows.y), *_EPOCHS)))

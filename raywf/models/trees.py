@@ -95,14 +95,16 @@ def load_trees(folder: Path) -> TreeModel:
 def merge_trees(models: Sequence[TreeModel]) -> TreeModel:
     """Return one model whose raw score is the mean of the models' raw scores."""
     header = models[0].text.partition("\nTree=0\n")[0]
-    blocks = [block for model in models for block in _blocks(model.text)]
     first = models[0].output
+    blocks = [
+        _times(block, model.output.share / first.share) for model in models for block in _blocks(model.text)
+    ]
     share = first.share / len(models)
     base = tuple(float(b) for b in np.mean([m.output.base for m in models], axis=0))
     rounds = round(float(np.mean([m.rounds for m in models])))
     fills = [np.asarray(m.output.fill) for m in models]
     same = all(np.array_equal(fills[0], fill, equal_nan=True) for fill in fills)
-    if not same or any(m.output.share != first.share for m in models):
+    if not same:
         raise ValueError("models of different kinds do not merge")
     return TreeModel(_text(header, blocks), replace(first, base=base, share=share), rounds)
 
@@ -153,6 +155,15 @@ def _text(header: str, blocks: Sequence[str]) -> str:
 def _blocks(text: str) -> list[str]:
     body = text.partition("\nTree=0\n")[2].partition("\nend of trees")[0]
     return [part.partition("\n")[2] for part in ("0\n" + body).split("\nTree=")]
+
+
+def _times(block: str, factor: float) -> str:
+    """Return a tree with its leaves' values multiplied."""
+    if factor == 1:
+        return block
+    before, _, rest = block.partition("leaf_value=")
+    values, _, after = rest.partition("\n")
+    return f"{before}leaf_value={_join([factor * float(v) for v in values.split()])}\n{after}"
 
 
 def _block(tree: Tree) -> str:

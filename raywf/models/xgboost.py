@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from raywf.models.encoding import Matrix
 from raywf.models.family import Model, Problem, Rows
+from raywf.models.scale import Scale, label_scale
 from raywf.models.trees import Output, Tree, TreeModel, load_trees, merge_trees, trees_text
 
 _MAX_ROUNDS = 2000
@@ -38,10 +40,11 @@ class XGBoostFamily:
             "max_cat_to_onehot": 8,
             **params,
         }
-        train = _matrix(rows, problem)
+        scale = label_scale(problem, rows.y)
+        train = _matrix(rows, problem, scale)
         extra: dict[str, Any] = {}
         if valid is not None:
-            extra["evals"] = [(_matrix(valid, problem), "valid")]
+            extra["evals"] = [(_matrix(valid, problem, scale), "valid")]
             extra["early_stopping_rounds"] = 40
         booster = xgb.train(
             settings, train, rounds or _MAX_ROUNDS, verbose_eval=False, callbacks=[_StopAt(problem)], **extra
@@ -49,7 +52,7 @@ class XGBoostFamily:
         best = booster.num_boosted_rounds()
         if valid is not None and booster.attr("best_iteration") is not None:
             best = booster.best_iteration + 1
-        return _translate(booster[:best], problem, best)
+        return _translate(booster[:best], problem, best, scale)
 
     def load(self, problem: Problem, folder: Path) -> Model:
         return load_trees(folder)
@@ -66,10 +69,10 @@ def _filled(X: Matrix, problem: Problem) -> Matrix:
     return np.where(np.isnan(X), np.asarray(_fills(problem), dtype=np.float32), X)
 
 
-def _matrix(rows: Rows, problem: Problem) -> xgb.DMatrix:
+def _matrix(rows: Rows, problem: Problem, scale: Scale) -> xgb.DMatrix:
     return xgb.DMatrix(
         _filled(rows.X, problem),
-        rows.y,
+        scale.scaled(rows.y),
         weight=rows.weights,
         feature_types=["c" if size > 0 else "q" for size in problem.sizes],
         enable_categorical=True,
@@ -87,19 +90,17 @@ def _objective(problem: Problem) -> dict[str, Any]:
     return {"objective": "reg:squarederror"}
 
 
-def _translate(booster: xgb.Booster, problem: Problem, rounds: int) -> TreeModel:
+def _translate(booster: xgb.Booster, problem: Problem, rounds: int, scale: Scale) -> TreeModel:
     """Take the booster's trees over; its base score is what its margin has beyond them."""
     trees = list(_trees(json.loads(booster.save_raw("json"))))
     text = trees_text(trees, features=len(problem.sizes), width=problem.width)
     output = Output(task="regression", width=problem.width, base=(0.0,) * problem.width, fill=_fills(problem))
     probe = np.zeros((1, len(problem.sizes)), dtype=np.float32)
-    margin = booster.predict(_matrix(Rows(probe, np.zeros(1)), problem), output_margin=True)
+    margin = booster.predict(_matrix(Rows(probe, np.zeros(1)), problem, Scale()), output_margin=True)
     base = np.asarray(margin, dtype=np.float64).ravel() - TreeModel(text, output, rounds).predict(probe)[0]
-    return TreeModel(
-        text,
-        Output(task=problem.task, width=problem.width, base=tuple(base.tolist()), fill=output.fill),
-        rounds,
-    )
+    base = scale.center + scale.spread * base
+    final = replace(output, task=problem.task, base=tuple(base.tolist()), share=scale.spread)
+    return TreeModel(text, final, rounds)
 
 
 def _trees(model: dict[str, Any]) -> Iterator[Tree]:

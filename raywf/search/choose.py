@@ -101,10 +101,22 @@ def _finished(
     found = [(t, ledger.folds(t.id, len(data.folds))) for t in ranked]
     found = [(t, results) for t, results in found if len(results) == len(data.folds)]
     if not found:
-        failed = "; ".join(f"{t.id}: {t.error}" for t in trials if t.error)
-        reason = failed or "none finished its folds in time: raise search.budget_s or lower search.folds"
+        reason = (
+            _reasons(trials) or "none finished its folds in time: raise search.budget_s or lower search.folds"
+        )
         raise SearchError(f"no trial of {len(trials)} gave a model: {reason}")
     return found
+
+
+def _reasons(trials: list[Trial]) -> str:
+    """Return why trials failed, each reason once."""
+    failed: dict[str, list[str]] = {}
+    for trial in trials:
+        if trial.error:
+            failed.setdefault(f"{trial.family} {trial.error}", []).append(trial.id)
+    first = {t.id: t.error for t in trials}
+    others = {ids[0]: f" and {len(ids) - 1} more" if len(ids) > 1 else "" for ids in failed.values()}
+    return "; ".join(f"{name}{others[name]}: {first[name]}" for name in others)
 
 
 def _blocks(data: SearchData) -> list[slice]:

@@ -19,6 +19,7 @@ from raywf.core.records import Snapshot
 from raywf.core.settings import GateSettings, SearchSettings
 from raywf.models.encoding import Encoder, fit_encoder
 from raywf.models.family import Problem, Rows
+from raywf.search.learnable import check_labels, no_fold, scorable
 
 Index = NDArray[np.int64]
 _MIN_FIT_ROWS = 20
@@ -41,6 +42,7 @@ class SearchData:
 
     `gate` are the rows that no fold touches: the newest block, or a stable share by key hash where there is
     no time. `rest` are all others; where there are times, those whose labels were known when it began.
+    `asked` is how many folds were asked for: there are fewer where the metric is not defined on all.
     `times` and `known` (when the label was) are microseconds since 1970, shape ``(n_rows,)``, or None.
     """
 
@@ -54,6 +56,7 @@ class SearchData:
     n_classes: int
     sizes: tuple[int, ...]
     quantile: float | None = None
+    asked: int = 0
 
     def problem(self, *, threads: int = 1, deadline: float = float("inf"), seed: int = 0) -> Problem:
         """Return what a fit on these rows is told."""
@@ -79,6 +82,7 @@ def prepare_data(
     """Encode a snapshot's table and lay out the gate block (none without `gate`) and the folds.
 
     Raises:
+        ValidationError: if nothing can be learned from the labels.
         SearchError: if there are too few rows for the folds.
     """
     encoder = fit_encoder(table, snapshot.columns)
@@ -90,6 +94,7 @@ def prepare_data(
         known = times
     groups = row_groups(table)
     held, rest = _gate_rows(table, times, known, gate, groups)
+    check_labels(snapshot, labels, rest)
     data = SearchData(
         rows=Rows(encoder.table(table), labels, _weights(table, labels, search, metric), groups),
         times=times,
@@ -102,11 +107,16 @@ def prepare_data(
         sizes=encoder.sizes,
         quantile=metric.quantile,
     )
-    return with_folds(data, search, search.folds or _FEWEST_FOLDS), encoder
+    data = with_folds(data, search, search.folds or _FEWEST_FOLDS, metric=metric)
+    if not data.folds:
+        raise no_fold(metric, labels[rest], snapshot.classes, folds=search.folds or _FEWEST_FOLDS)
+    return data, encoder
 
 
-def with_folds(data: SearchData, search: SearchSettings, count: int) -> SearchData:
-    """Return the data with so many folds.
+def with_folds(
+    data: SearchData, search: SearchSettings, count: int, *, metric: Metric | None = None
+) -> SearchData:
+    """Return the data with so many folds, less those on which the metric, if given, is not defined.
 
     Where there is no time, one is a single hold-out of a fifth of the rows, and a multiple of `REPEATED` are
     several shuffles' folds: each row is then scored once a shuffle.
@@ -126,7 +136,14 @@ def with_folds(data: SearchData, search: SearchSettings, count: int) -> SearchDa
         folds = _ordered_folds(data.times, data.known, data.rest, search, count=count)
     if min(len(f.fit) for f in folds) < _MIN_FIT_ROWS:
         raise SearchError(f"{len(data.rows.y)} rows are too few for {count} folds; lower search.folds")
-    return dataclasses.replace(data, folds=folds)
+    if metric is not None:
+        folds = tuple(fold for fold in folds if _tells(data, fold, metric))
+    return dataclasses.replace(data, folds=folds, asked=count)
+
+
+def _tells(data: SearchData, fold: Fold, metric: Metric) -> bool:
+    labels, groups = data.rows.y, data.rows.groups
+    return scorable(metric, labels, fold.fit, fold.score, n_classes=data.n_classes, groups=groups)
 
 
 def _instants(table: pa.Table, name: str) -> Index | None:

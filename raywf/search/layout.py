@@ -21,7 +21,7 @@ _NAME = "layout"
 def keep_layout(ledger: Ledger, data: SearchData, search: SearchSettings, gate: GateSettings | None) -> None:
     """Keep what `lay_out_again` needs, whatever workflow.yaml says by then."""
     figures: dict[str, float] = {
-        "folds": len(data.folds),
+        "folds": data.asked,
         "seed": search.seed,
         "purge_s": search.purge.total_seconds(),
         "gate_newest": gate.newest if gate else 0.0,
@@ -47,7 +47,7 @@ def lay_out_again(ledger: Ledger, snapshot: Snapshot, table: pa.Table, *, metric
             GateSettings(), newest=kept["gate_newest"], max_rows=int(kept["gate_max_rows"])
         )
     data, _ = prepare_data(snapshot, table, search=search, gate=gate, metric=metric)
-    data = with_folds(data, search, int(kept["folds"]))
+    data = with_folds(data, search, int(kept["folds"]), metric=metric)
     if _check(data) != kept["check"]:
         raise SearchError(f"the folds of sweep {ledger.sweep_id} come out otherwise than they were")
     return data

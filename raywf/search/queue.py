@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import defaultdict
@@ -65,7 +66,8 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self._plan = plan
         self.handed: dict[str, Trial] = {t.id: t for t in plan.ended}
         self._waiting = [t for t in plan.trials if t.id not in self.handed]
-        self._running: set[str] = set()
+        self._running: dict[str, list[Trial]] = {}
+        self._again: list[Trial] = []
         self._done: list[Trial] = []
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._shaken = self._turn = 0
@@ -75,21 +77,34 @@ class TrialQueue(Searcher):  # type: ignore[misc]
             self._learn(trial)
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self.handed) >= self._plan.most or (self.handed and time.time() > self._plan.deadline):
+        if self.handed and time.time() > self._plan.deadline:
             return Searcher.FINISHED
-        trial = self._next()
-        if trial is None:
-            return None if self._running and self._plan.more else Searcher.FINISHED
-        hand = [trial, *self._others(trial)]
-        self._running.add(trial_id)
-        return {"jobs": [encode(t) for t in hand]}
+        if self._again:
+            return self._hand(trial_id, [self._again.pop(0)])
+        trial = self._next() if len(self.handed) < self._plan.most else None
+        if trial is not None:
+            return self._hand(trial_id, [trial, *self._others(trial)])
+        waits = self._plan.more and self._running and len(self.handed) < self._plan.most
+        return None if waits or self._may_come_again() else Searcher.FINISHED
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._running.discard(trial_id)
+        hand = self._running.pop(trial_id, [])
+        if error and len(hand) > 1:
+            self._again += hand  # each alone, so that only the one that ended the worker is lost
+        elif error:
+            for trial in hand:
+                self._learn(dataclasses.replace(trial, status="failed"))
         for trial in (result or {}).get("trials", ()):
             self._learn(trial)
+
+    def _hand(self, trial_id: str, hand: list[Trial]) -> dict[str, Any]:
+        self._running[trial_id] = hand
+        return {"jobs": [encode(t) for t in hand]}
+
+    def _may_come_again(self) -> bool:
+        return any(len(hand) > 1 for hand in self._running.values())
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is what lasts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
+from raywf.core.errors import describe_error
 from raywf.core.records import Bundle, Member, Snapshot
 from raywf.models.bundle import Draft, write_bundle
 from raywf.models.calibration import Calibration
@@ -32,9 +34,6 @@ class Recipe:
     """How to make the ensemble again on other rows."""
 
     snapshot: Snapshot
-    members: tuple[Member, ...]
-    calibration: Calibration | None
-    threshold: float
     encoder: Encoder
     loss_scale: float | None
     threads: int
@@ -42,32 +41,62 @@ class Recipe:
     seed: int
     ledger: Ledger
     families: Families = field(default_factory=Families)
+    members: tuple[Member, ...] = ()
+    calibration: Calibration | None = None
+    threshold: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A member's model, and whether it is whole: not cut short by the deadline."""
+    """A member's model, and whether it is whole: not cut short by the deadline. Without one, the reason."""
 
-    model: Model
+    model: Model | None
     whole: bool
+    error: str = ""
 
 
-def start_fits(recipe: Recipe, data: Any, index: NDArray[np.int64] | None) -> list[Any]:
+Fits = dict[tuple[str, int], Any]
+
+
+def start_fits(
+    recipe: Recipe, data: Any, index: NDArray[np.int64] | None, *, known: Fits | None = None
+) -> list[Any]:
     """Start making each member; return the references of what the tasks give: a `Made` each.
 
     A member of folds is merged of their models, another is fitted on the rows at `index` (None: all). `data`
-    is the object reference of the `SearchData`.
+    is the object reference of the `SearchData`. What `known` holds is not made again; it is added to.
     """
     fit, merge = ray.remote(max_retries=2)(_fit), ray.remote(max_retries=2)(_merge)
     rows = None if index is None else ray.put(index)
-    made = []
+    made: Fits = {} if known is None else known
     for member in recipe.members:
         cpus = recipe.families.cpus(member.family, default=recipe.threads)
+        name = member.trial_id, member.folds
+        if name in made:
+            continue
         if member.folds:
-            made.append(merge.options(num_cpus=cpus).remote(data, member, recipe.ledger))
+            made[name] = merge.options(num_cpus=cpus).remote(data, member, recipe.ledger)
         else:
             gpus = recipe.families.gpus(member.family)
-            made.append(fit.options(num_cpus=cpus, num_gpus=gpus).remote(data, rows, member, recipe))
+            made[name] = fit.options(num_cpus=cpus, num_gpus=gpus).remote(data, rows, member, recipe)
+    return [made[member.trial_id, member.folds] for member in recipe.members]
+
+
+def await_fits(fits: list[Any], *, until: float) -> list[Made]:
+    """Return what became of the fits; those that have not ended by `until` (`time.time()`) are ended."""
+    ready, late = ray.wait(fits, num_returns=len(fits), timeout=max(0.0, until - time.time()))
+    for fit in late:
+        ray.cancel(fit, force=True)
+    return [
+        _made(fit) if fit in ready else Made(None, False, "its last fit did not end in time") for fit in fits
+    ]
+
+
+def _made(fit: Any) -> Made:
+    try:
+        made: Made = ray.get(fit)
+    except Exception as err:  # noqa: BLE001 - a worker died, or the user's model would not travel
+        return Made(None, False, f"its last fit failed: {describe_error(err)}")
     return made
 
 
@@ -95,7 +124,7 @@ def finish_bundle(
     draft = Draft(
         bundle=bundle,
         encoder=recipe.encoder,
-        models=tuple(m.model for m in made),
+        models=tuple(m.model for m in made if m.model is not None),
         calibration=recipe.calibration,
         reference=reference,
     )
@@ -108,7 +137,10 @@ def _fit(data: SearchData, index: NDArray[np.int64] | None, member: Member, reci
     threads = recipe.families.cpus(member.family, default=recipe.threads)
     problem = data.problem(threads=threads, deadline=recipe.deadline, seed=recipe.seed)
     made = recipe.families.find(member.family)
-    model = made.fit(problem, rows, dict(member.params), valid=None, rounds=member.rounds)
+    try:
+        model = made.fit(problem, rows, dict(member.params), valid=None, rounds=member.rounds)
+    except Exception as err:  # noqa: BLE001 - a model library may raise anything, and not all of it unpickles
+        return Made(None, False, f"its last fit failed: {describe_error(err)}")
     return Made(model, not problem.is_over())
 
 

@@ -5,25 +5,29 @@ from __future__ import annotations
 import dataclasses
 import time
 
+from raywf.core.errors import describe_error
 from raywf.core.records import Trial
 from raywf.search.data import SearchData
 from raywf.search.portfolio import make_trial
 from raywf.search.trial import TrialPlan, fit_fold, summarise
 
 _LAST_FIT_S = 2.0
+_LAST_FAMILIES = ("linear", "prior")
 
 
 def rescue(data: SearchData, trials: list[Trial], plan: TrialPlan) -> tuple[SearchData, list[Trial]]:
     """Return the data with as few folds as some trial has finished, and that trial as done.
 
-    Where no trial has any, one fold of a linear model is fitted here and now. Without a model of any kind the
-    trials come back as they are.
+    Where no trial has any, but some had no time to, one fold of a linear model is fitted here and now, or
+    that of the prior. Without a model of any kind the trials come back as they are.
     """
     if any(t.status == "done" for t in trials):
         return data, trials
-    counts = {t.id: len(plan.ledger.folds(t.id, len(data.folds))) for t in trials if t.status != "failed"}
-    if not any(counts.values()) and not any(t.status == "failed" for t in trials):
-        trials, counts = _one_more(data, trials, plan)
+    cut = [t for t in trials if t.status != "failed"]
+    counts = {t.id: len(plan.ledger.folds(t.id, len(data.folds))) for t in cut}
+    if cut and not any(counts.values()):
+        trials = _one_more(data, trials, plan)
+        counts = {t.id: 1 for t in trials[-1:] if t.status != "failed"}
     most = max(counts.values(), default=0)
     if not most:
         return data, trials
@@ -32,10 +36,20 @@ def rescue(data: SearchData, trials: list[Trial], plan: TrialPlan) -> tuple[Sear
     return kept, done
 
 
-def _one_more(data: SearchData, trials: list[Trial], plan: TrialPlan) -> tuple[list[Trial], dict[str, int]]:
-    last = make_trial("linear", {})
-    fit_fold(last, data, plan, 0, deadline=time.time() + _LAST_FIT_S)
-    return [*(t for t in trials if t.id != last.id), last], {last.id: 1}
+def _one_more(data: SearchData, trials: list[Trial], plan: TrialPlan) -> list[Trial]:
+    """Return the trials with one more at the end, which has one fold unless it failed."""
+    failed = {t.id for t in trials if t.status == "failed"}
+    for last in (make_trial(name, {}) for name in _LAST_FAMILIES):
+        if last.id in failed:
+            continue
+        trials = [*(t for t in trials if t.id != last.id), last]
+        try:
+            fit_fold(last, data, plan, 0, deadline=time.time() + _LAST_FIT_S)
+        except Exception as err:  # noqa: BLE001 - a model library may raise anything
+            trials[-1] = dataclasses.replace(last, status="failed", error=describe_error(err))
+            continue
+        return trials
+    return trials
 
 
 def _as_done(trial: Trial, plan: TrialPlan, folds: int) -> Trial:

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import RayError
 
 from raywf.core.errors import SearchError
-from raywf.core.metrics import loss_scale
+from raywf.core.metrics import Metric, loss_scale
 from raywf.core.own import workflow_metric
 from raywf.core.records import Bundle, Effort, Rate, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
@@ -28,13 +29,14 @@ from raywf.search.own import find_families
 from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, measure_pace
 from raywf.search.portfolio import plan_trials
 from raywf.search.queue import QueuePlan, Spaces, read_spaces
-from raywf.search.refit import Recipe, finish_bundle, start_fits
+from raywf.search.refit import Fits, Recipe, await_fits, finish_bundle, start_fits
 from raywf.search.rescue import rescue
 from raywf.search.trial import TrialPlan
 from raywf.search.tuning import Progress, run_trials
 
 _LAST_SHARE = 0.88
 _FIT_SHARE = 0.95
+_GUESSED_ROUNDS = 100.0  # where the probe failed
 _PROBE_SHARE, _PROBE_MAX_S = 0.04, 2.0
 # of the budget for trials: merging folds' models is quick, fitting again is not; of one fold there is both
 _BAG_SHARE, _HOLD_OUT_SHARE, _REFIT_SHARE = 0.85, 0.72, 0.6
@@ -43,6 +45,7 @@ _START_S = 5.0  # until then
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
 _LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
+_REFIT_GRACE_S = 5.0  # beyond the budget, before a member's fit that goes on and on is ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +114,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     metric, families = workflow_metric(workflow), find_families(settings)
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
     pace = _pace(data, settings, budget) if plan.effort != "refit" else None
-    data = _with_affordable_folds(data, pace, settings, plan, budget)
+    data = _with_affordable_folds(data, pace, settings, plan, budget, metric=metric)
     keep_layout(ledger, data, settings, gate)
     bag = data.times is None
     shared = ray.put(data)
@@ -126,19 +129,8 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         families=families,
     )
     trials, nodes = _trials(data, shared, pace, trial_plan, budget, workflow=workflow, plan=plan)
-    data, trials = rescue(data, trials, trial_plan)
-    bounds = Bounds(
-        row_ms=settings.row_ms,
-        left_s=max(_LEAST_REFIT_S, budget.left_s),
-        cpus=budget.cpus,
-        bag=bag,
-    )
-    chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, weights=plan.weights())
-    recipe = Recipe(
+    base = Recipe(
         snapshot=snapshot,
-        members=chosen.members,
-        calibration=chosen.calibration,
-        threshold=chosen.threshold,
         encoder=encoder,
         loss_scale=loss_scale(data.rows.y) if snapshot.task == "regression" else None,
         threads=settings.trial_cpus,
@@ -147,7 +139,17 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         ledger=ledger,
         families=families,
     )
-    proof, final = _refit(recipe, shared, data, table, folder=plan.folder)
+    chosen, trials, (proof, final) = _ensemble(
+        data,
+        trials,
+        base,
+        budget,
+        shared=shared,
+        table=table,
+        trial_plan=trial_plan,
+        plan=plan,
+        row_ms=settings.row_ms,
+    )
     budget.note(at_once=True)
     sweep = _record(workflow, snapshot, plan, budget, trials=trials, chosen=chosen)
     ledger.write_sweep(sweep)
@@ -235,7 +237,12 @@ def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
     problem = data.problem(threads=settings.trial_cpus)
     probe = ray.remote(num_cpus=settings.trial_cpus, max_retries=2)(measure_pace)
     seconds = min(_PROBE_MAX_S, _PROBE_SHARE * budget.allowed_s)
-    pace: Pace = ray.get(probe.remote(data.rows.take(index), problem, seconds=seconds, whole=len(data.rest)))
+    try:
+        pace: Pace = ray.get(
+            probe.remote(data.rows.take(index), problem, seconds=seconds, whole=len(data.rest))
+        )
+    except RayError:  # the trials will tell what is wrong, if anything is
+        return Pace(round_s=seconds / _GUESSED_ROUNDS, rounds=_GUESSED_ROUNDS)
     return Pace(**budget.ledger.settle("pace", {"round_s": pace.round_s, "rounds": pace.rounds}))
 
 
@@ -258,7 +265,13 @@ def _core_seconds(settings: SearchSettings, budget: Budget) -> float:
 
 
 def _with_affordable_folds(
-    data: SearchData, pace: Pace | None, settings: SearchSettings, plan: SearchPlan, budget: Budget
+    data: SearchData,
+    pace: Pace | None,
+    settings: SearchSettings,
+    plan: SearchPlan,
+    budget: Budget,
+    *,
+    metric: Metric,
 ) -> SearchData:
     """Return the data with as many folds as time allows and its rows bear; it has two already.
 
@@ -266,18 +279,21 @@ def _with_affordable_folds(
     interrupted keeps its number.
     """
     begun = kept_folds(budget.ledger)
-    if pace is None or begun is not None:
-        return with_folds(data, settings, begun or 1)
-    if settings.folds is not None:
+    if begun is not None:
+        count = begun
+    elif pace is None:
+        count = 1
+    elif settings.folds is not None:
         return data
-    trials = plan.trials(settings, rows=len(data.rest))
-    count = choose_folds(pace, trials, _core_seconds(settings, budget), rows=len(data.rest))
-    if data.times is not None:
-        count = min(max(count, 2), _ORDERED_FOLDS)
+    else:
+        trials = plan.trials(settings, rows=len(data.rest))
+        count = choose_folds(pace, trials, _core_seconds(settings, budget), rows=len(data.rest))
+        count = count if data.times is None else min(max(count, 2), _ORDERED_FOLDS)
     try:
-        return with_folds(data, settings, count)
+        more = with_folds(data, settings, count, metric=metric)
     except SearchError:
         return data
+    return more if more.folds else data
 
 
 def _queue(
@@ -309,18 +325,67 @@ def _queue(
     )
 
 
+def _ensemble(
+    data: SearchData,
+    trials: list[Trial],
+    base: Recipe,
+    budget: Budget,
+    *,
+    shared: Any,
+    table: pa.Table,
+    trial_plan: TrialPlan,
+    plan: SearchPlan,
+    row_ms: float,
+) -> tuple[Chosen, list[Trial], tuple[Bundle, Bundle]]:
+    """Choose the members and make them. One that cannot be made counts as failed, and others are chosen."""
+    fits: tuple[Fits, Fits] = {}, {}
+    while True:
+        data, trials = rescue(data, trials, trial_plan)
+        bounds = Bounds(
+            row_ms=row_ms,
+            left_s=max(_LEAST_REFIT_S, budget.left_s),
+            cpus=budget.cpus,
+            bag=trial_plan.keep_models,
+        )
+        chosen = choose(
+            data, trials, base.ledger, metric=trial_plan.metric, bounds=bounds, weights=plan.weights()
+        )
+        recipe = dataclasses.replace(
+            base, members=chosen.members, calibration=chosen.calibration, threshold=chosen.threshold
+        )
+        until = max(budget.instant(1.0), time.time() + _LEAST_REFIT_S) + _REFIT_GRACE_S
+        made = _refit(recipe, shared, data, table, folder=plan.folder, fits=fits, until=until)
+        if isinstance(made, tuple):
+            return chosen, trials, made
+        trials = [
+            dataclasses.replace(t, status="failed", error=made[t.id]) if t.id in made else t for t in trials
+        ]
+
+
 def _refit(
-    recipe: Recipe, shared: Any, data: SearchData, table: pa.Table, *, folder: Path
-) -> tuple[Bundle, Bundle]:
-    shutil.rmtree(folder, ignore_errors=True)
+    recipe: Recipe,
+    shared: Any,
+    data: SearchData,
+    table: pa.Table,
+    *,
+    folder: Path,
+    fits: tuple[Fits, Fits],
+    until: float,
+) -> tuple[Bundle, Bundle] | dict[str, str]:
+    """Return the two bundles; or why members could not be made, by trial id."""
     ordered = data.times is not None and len(data.gate) > 0
-    proof_fits = start_fits(recipe, shared, data.rest)
-    final_fits = start_fits(recipe, shared, None) if ordered else []
+    proof_fits = start_fits(recipe, shared, data.rest, known=fits[0])
+    final_fits = start_fits(recipe, shared, None, known=fits[1]) if ordered else []
+    proof_made = await_fits(proof_fits, until=until)
+    lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
+    if lost:
+        return lost
+    shutil.rmtree(folder, ignore_errors=True)
     seen = table.take(pa.array(data.rest))
     proof = finish_bundle(
-        recipe, ray.get(proof_fits), seen, folder=folder / "proof", fitted_until=newest_instant(seen)
+        recipe, proof_made, seen, folder=folder / "proof", fitted_until=newest_instant(seen)
     )
-    final_made = ray.get(final_fits)
+    final_made = await_fits(final_fits, until=until) if ordered else []
     if not ordered or not all(made.whole for made in final_made):
         return proof, proof  # a final fit that the deadline cut short is not the model that the gate saw
     final = finish_bundle(

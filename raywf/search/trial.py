@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import os
 import tempfile
 import time
@@ -15,6 +16,7 @@ import numpy as np
 from ray import tune
 
 from raywf.core.codec import decode
+from raywf.core.errors import describe_error
 from raywf.core.metrics import Metric
 from raywf.core.records import Trial
 from raywf.models.families import traits
@@ -27,6 +29,7 @@ from raywf.search.own import Families
 
 _ROW_CALLS = 15
 _SHARE = 0.6  # of the time left that one trial may take while others are to follow
+_LEAST_STEP_S, _GRACE_S = 1.0, 0.5  # what a step has at least, and beyond the last moment
 _SHORT_S = 8.0  # less than this left is for the trial alone
 
 
@@ -65,10 +68,18 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Report the trials' records; ``done`` when all have ended."""
-        if len(self._runs) == 1:
-            return self._report([self._runs[0].advance()])
-        return self._report([run.finish() for run in self._runs])
+        """Report the trials' records; ``done`` when all have ended.
+
+        A fit that minds no deadline ends with its process, which Tune would wait ten seconds for.
+        """
+        left = self._plan.last_moment - time.time()
+        faulthandler.dump_traceback_later(max(_LEAST_STEP_S, left + _GRACE_S), exit=True)
+        try:
+            if len(self._runs) == 1:
+                return self._report([self._runs[0].advance()])
+            return self._report([run.finish() for run in self._runs])
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the ledger is what lasts."""
@@ -114,7 +125,7 @@ class TrialRun:
             try:
                 self._go_on(number)
             except Exception as err:  # noqa: BLE001 - a model library may raise anything, and not all of it unpickles
-                return dataclasses.replace(self._record("failed"), error=f"{type(err).__name__}: {err}")
+                return dataclasses.replace(self._record("failed"), error=describe_error(err))
         done = len(self._results) == count
         trial = self._record("done" if done else "running")
         if done:
@@ -180,8 +191,11 @@ def fold_stages(
         if loss is not None:
             yield loss
         scores = model.predict(held.X)
+        bad = int((~np.isfinite(scores)).any(axis=1).sum())
+        if bad:
+            raise ValueError(f"the model's answers to {bad} of {len(scores)} rows are not finite")
         loss = plan.metric.best_loss(held.y, scores, groups=held.groups)
-        if not np.isfinite(loss) or not np.isfinite(scores).all():
+        if not np.isfinite(loss):
             raise ValueError(f"{plan.metric.name} of the fold is {loss}")
     assert loss is not None
     assert model is not None

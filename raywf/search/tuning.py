@@ -8,11 +8,13 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
+from raywf.core.codec import decode
 from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.core.store import Store
@@ -21,6 +23,7 @@ from raywf.search.race import FoldRace
 from raywf.search.trial import FoldTrial, TrialPlan
 
 Progress = Callable[[Trial], None]
+_LONGEST_REASON = 300  # characters
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -77,8 +80,7 @@ def run_trials(
         ),
     )
     tuner.fit()
-    found = [watch.last.get(t.id, t) for t in queue.handed.values()]
-    return [t if t.status in {"done", "failed"} else _stopped(t) for t in found], watch.nodes
+    return [watch.end_of(t) for t in queue.handed.values()], watch.nodes
 
 
 def _resources(config: dict[str, Any], *, settings: SearchSettings) -> tune.PlacementGroupFactory:
@@ -122,6 +124,7 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         self._progress, self._race, self._tick = progress, race, tick
         self.last: dict[str, Trial] = {}
         self.nodes: dict[str, str] = {}
+        self._deaths: dict[str, str] = {}
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         self._tick()
@@ -139,3 +142,36 @@ class _Watch(tune.Callback):  # type: ignore[misc]
             self.nodes[record.id] = result["node"]
             if result["done"] or record.id in self._race.stopped:
                 self._progress(record if record.status != "running" else _stopped(record))
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Note why a worker died, should the trial not get to its end."""
+        self._deaths[_name(trial)] = _death(trial)
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Note why a trial's worker died for good; of several in a hand each is tried again alone."""
+        jobs = [decode(Trial, job) for job in trial.config["jobs"]]
+        if len(jobs) == 1:
+            self._deaths[jobs[0].id] = _death(trial)
+            self._progress(self.end_of(jobs[0]))
+
+    def end_of(self, trial: Trial) -> Trial:
+        """Return a trial's last record: one that did not end by itself has failed or was stopped."""
+        found = self.last.get(trial.id, trial)
+        if found.status in {"done", "failed"}:
+            return found
+        death = self._deaths.get(trial.id)
+        return dataclasses.replace(found, status="failed", error=death) if death else _stopped(found)
+
+
+def _death(trial: Any) -> str:
+    """Return why a trial's worker died, by the last line that Ray wrote about it."""
+    try:
+        text = Path(trial.error_file).read_text(errors="replace")
+    except (OSError, TypeError):
+        text = ""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    told = next((line for line in reversed(lines) if "exit detail" in line or "memory" in line), "")
+    told = told.partition("Worker exit detail: ")[2] or told or (lines[-1] if lines else "no reason is known")
+    told = told.partition(" Some common causes")[0][:_LONGEST_REASON]
+    times = f" {trial.num_failures} times" if trial.num_failures > 1 else ""
+    return f"its worker died{times}, killed for its memory or ended by the model's code: {told}"

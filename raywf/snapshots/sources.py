@@ -6,6 +6,7 @@ import csv
 import fnmatch
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -175,7 +176,7 @@ def _format(path: str) -> str | None:
 def _schema(filesystem: fs.FileSystem, path: str, kind: str) -> pa.Schema:
     try:
         if kind == "parquet":
-            return pq.read_schema(path, filesystem=filesystem)
+            return _each_once(pq.read_schema(path, filesystem=filesystem), path)
         with filesystem.open_input_stream(path) as stream:
             first = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="").readline()
     except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as err:
@@ -183,7 +184,21 @@ def _schema(filesystem: fs.FileSystem, path: str, kind: str) -> pa.Schema:
     names = next(csv.reader([first]), [])
     if not names:
         raise SourceError(f"{path!r} is empty; a CSV file begins with a line of column names")
-    return pa.schema([(name, pa.string()) for name in names])
+    return _each_once(pa.schema([(name, pa.string()) for name in names]), path)
+
+
+def _each_once(schema: pa.Schema, path: str) -> pa.Schema:
+    """Return the schema.
+
+    Raises:
+        SourceError: if two columns have one name, so that neither can be told apart.
+
+    """
+    twice = sorted(name for name, count in Counter(schema.names).items() if count > 1)
+    if twice:
+        names = ", ".join(map(repr, twice))
+        raise SourceError(f"{path!r} has more than one column named {names}; rename all but one of each")
+    return schema
 
 
 def _csv_options(columns: tuple[str, ...]) -> dict[str, Any]:

@@ -61,7 +61,13 @@ def own(tmp_path: Path) -> Path:
 
 
 def search(
-    root: Path, table: pa.Table, *, metric: str = "", metrics: Any = None, **settings: Any
+    root: Path,
+    table: pa.Table,
+    *,
+    metric: str = "",
+    metrics: Any = None,
+    snapshot: Snapshot | None = None,
+    **settings: Any,
 ) -> SearchResult:
     """Search a table of two classes."""
     workflow = decode(
@@ -76,7 +82,7 @@ def search(
             "stores": {"root": str(root)},
         },
     )
-    snapshot: Snapshot = describe("binary", timed=False)
+    snapshot = snapshot or describe("binary", timed=False)
     return run_search(workflow, snapshot, table, plan=SearchPlan(sweep_id="sweep", folder=root / "bundles"))
 
 

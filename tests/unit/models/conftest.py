@@ -80,10 +80,11 @@ def fit(
     *,
     keep: Sequence[int] | None = None,
     weights: np.ndarray[Any, Any] | None = None,
+    labels: np.ndarray[Any, Any] | None = None,
     **problem: Any,
 ) -> Fitted:
     """Fit a family on the rows of a table, or on those whose class is in `keep`."""
-    table, labels = make_table(), make_labels(task)
+    table, labels = make_table(), make_labels(task) if labels is None else labels
     if keep is not None:
         index = np.flatnonzero(np.isin(labels, keep))
         table, labels = table.take(pa.array(index)), labels[index]

@@ -18,7 +18,7 @@ from raywf.core.records import Column
 from raywf.models.encoding import MAX_CATEGORIES, fit_encoder
 
 ENCODER = fit_encoder(make_table(), COLUMNS)
-NUMBERS = st.none() | st.floats(width=32, allow_nan=False)
+NUMBERS = st.none() | st.floats(allow_nan=False)
 LANES = st.none() | st.sampled_from(["n", "s", "w"]) | st.text(max_size=5)
 INSTANTS = st.none() | st.datetimes(
     min_value=datetime(1900, 1, 1), max_value=datetime(2200, 1, 1), timezones=st.just(UTC)
@@ -85,3 +85,23 @@ def test_wrong_type_names_the_field(field: str, value: Any, kind: str) -> None:
     """The refusal says which field and what was expected."""
     with pytest.raises(RowError, match=f"field '{field}': expected a {kind}, got "):
         ENCODER.rows([{field: value}])
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (1e300, 1e30),
+        (-1e300, -1e30),
+        (10**400, 1e30),
+        (1e-300, 0.0),
+        (float("inf"), None),
+        (-float("inf"), None),
+    ],
+)
+def test_numbers_beyond_float32(value: Any, wanted: float | None) -> None:
+    """Kept in bounds; infinite ones count as missing; in a row as in a table."""
+    row = ENCODER.rows([{"size": value}])
+    np.testing.assert_array_equal(row, ENCODER.rows([{"size": wanted}]))
+    if isinstance(value, float):
+        table = pa.Table.from_pylist([{"size": value}], schema=SCHEMA)
+        np.testing.assert_array_equal(row, ENCODER.table(table))

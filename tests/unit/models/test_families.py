@@ -64,6 +64,17 @@ def test_learns_what_the_features_tell(name: str, task: str, written: Any) -> No
     assert ours < theirs
 
 
+@pytest.mark.parametrize(("factor", "shift"), [(1e100, 0.0), (1e-40, 0.0), (1.0, 1e9)])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_labels_of_any_scale(name: str, factor: float, shift: float, tmp_path: Path) -> None:
+    """Huge, tiny or far from 0: what it learns of ordinary labels it learns of these, in the bundle too."""
+    labels = make_labels("regression")
+    fitted = fit(name, "regression", labels=labels * factor + shift)
+    found = load_bundle(write(fitted, name, tmp_path / "b").uri).predict_table(fitted.table)
+    errors = (found[:, 0] - shift) / factor - labels
+    assert np.sqrt(np.mean(errors**2)) < 0.9 * labels.std()
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_class_absent_from_the_fold(name: str, tmp_path: Path) -> None:
     """A class that the rows lack keeps its column, with next to no probability, in the bundle too."""

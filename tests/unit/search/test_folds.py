@@ -70,9 +70,8 @@ def prepare(
     )
     settings = SearchSettings(**search)  # type: ignore[arg-type]
     gate = GateSettings() if gated else None
-    return prepare_data(snapshot, pa.table(columns), search=settings, gate=gate, metric=METRICS["log_loss"])[
-        0
-    ]
+    metric = METRICS["rmse" if task == "regression" else "log_loss"]
+    return prepare_data(snapshot, pa.table(columns), search=settings, gate=gate, metric=metric)[0]
 
 
 def ordered(hours: list[int], **search: object) -> SearchData:

@@ -136,3 +136,18 @@ def test_draws_and_neighbours_take_turns() -> None:
     more = [take(queue, f"m{i}").family for i in range(9)]
     assert more.count("mine") == 3
     assert more[0] != more[1]
+
+
+def test_a_hand_whose_worker_died_is_tried_again_one_by_one() -> None:
+    """Only the trial that ends its worker alone too is lost; meanwhile the queue is not finished."""
+    trials = [make_trial("linear", {"C": c / 100}) for c in range(1, 41)]
+    queue = TrialQueue(planned(trials, fold_rows=(100,), deadline=time.time() + 60))
+    end(queue, "t0", dataclasses.replace(take(queue, "t0"), seconds=0.01))
+    hands = [found["jobs"] for found in iter(lambda: queue.suggest(f"h{len(queue.handed)}"), None)]
+    assert len(queue.handed) == 40
+    queue.on_trial_complete("h1", None, error=True)
+    again = [take(queue, f"a{i}").id for i in range(len(hands[0]))]
+    assert again == [job["id"] for job in hands[0]]
+    assert len(again) > 1
+    for i in range(len(again)):
+        queue.on_trial_complete(f"a{i}", None, error=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raywf.core.errors import SourceError
@@ -72,3 +74,13 @@ def test_a_missing_column_has_a_nearest_name(folder):
     table = open_table(f"{folder}/a", name="t")
     with pytest.raises(SourceError, match=r"t table '.*' lacks key 'xx'; did you mean 'x'"):
         table.require(["xx"], role="key")
+
+
+def test_columns_of_one_name_are_refused(tmp_path):
+    """In a CSV file and in a Parquet file: neither column could be told from the other."""
+    (tmp_path / "a.csv").write_text("id,x,x\n1,2,3\n")
+    table = pa.table([[1], [2], [3]], names=["id", "x", "x"])
+    pq.write_table(table, tmp_path / "b.parquet")
+    for name in ("a.csv", "b.parquet"):
+        with pytest.raises(SourceError, match="has more than one column named 'x'; rename all but one"):
+            open_table(str(tmp_path / name), name="spine")
