@@ -4,10 +4,10 @@
 raylet of its own, on this one machine, and drives trials of a model that sleeps through
 `raywf.search.tuning.run_trials`, ledger included, as a search does. Workers take minutes to start where they
 share a few cores, which on a real cluster each has for itself: a first trial a slot, of another model, waits
-until all are up, and the clock begins there. The model writes when each of its sleeps began and ended. `busy_share` is the
-share of the slots' time, each from its first sleep to the end of the last trial of all, that was slept;
-`busy_share_all_up` counts from the moment when the last slot had started. Exits 0 only if all trials ended
-well. Needs about 16 GB of memory.
+until all are up, and the clock begins there. The model writes when each of its sleeps began and ended.
+`busy_share` is the share of the slots' time, each from its first sleep to the end of the last trial of all,
+that was slept; `busy_share_all_up` counts from the moment when the last slot had started. Exits 0 only if all
+trials ended well. Needs about 8 GB of memory.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from raywf.search.studies import Studies
 
 _PATIENCE = 1.5  # a trial begins if it is likely to end within so many times the time left
 _NEIGHBOURS_AFTER = 3  # finished trials that neighbours are chosen beside
-_HAND_S, _LEAST_HAND_S = 2.0, 0.2  # quick trials are handed out together, to take about so long
+_QUICK_S = 0.5  # trials that take less are handed out together, to take about so long:
+_HAND_S, _LEAST_HAND_S = 2.0, 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +141,10 @@ class TrialQueue(Searcher):  # type: ignore[misc]
             return []
         each = max(1e-3, sum(known[-20:]) / len(known[-20:]))
         left = min(self._plan.most - len(self.handed), max(len(self._waiting), self._plan.slots))
-        share = math.ceil(left / (1.5 * self._plan.slots))
-        count = min(math.floor(_HAND_S / each), max(share, math.floor(_LEAST_HAND_S / each))) - 1
+        slots = self._plan.slots
+        least = min(math.floor(_LEAST_HAND_S / each), math.ceil(left / slots))
+        share = max(least, math.ceil(left / (1.5 * slots)))
+        count = min(math.floor(_HAND_S / each), share) - 1 if each < _QUICK_S else 0
         found: list[Trial] = []
         while len(found) < count and self._waiting and self._waiting[0].family == first.family:
             trial = self._waiting.pop(0)

@@ -111,7 +111,7 @@ def test_quick_trials_are_handed_out_together() -> None:
     sizes = []
     while len(queue.handed) < 200:
         sizes.append(len(hand(queue, f"t{len(sizes)}")))
-    assert sizes[0] == 25
+    assert sizes[0] == 33
     assert sizes[-1] == 1
     assert sizes == sorted(sizes, reverse=True)
     assert sum(sizes) == 199
