@@ -69,7 +69,9 @@ def deploy(workflow: Workflow, source: ModelSource) -> str:
         )
     except (RuntimeError, ValueError, RayError, RayServeException) as err:
         raise ServingError(f"{app_name(workflow)} did not come up: {err}") from err
-    _wait_until_healthy(url(settings), time.monotonic() + HEALTHY_S)
+    deadline = time.monotonic() + HEALTHY_S
+    _wait_until_healthy(url(settings), deadline)
+    broadcast(app_name(workflow), "served", deadline=deadline)  # the first such call costs a replica most
     return url(settings)
 
 
