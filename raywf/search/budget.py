@@ -16,6 +16,8 @@ from raywf.core.records import Attempt, Rate
 from raywf.core.settings import SearchSettings
 from raywf.search.ledger import Ledger
 
+START_S = 5.0  # until the first trial begins, workers and their imports
+_START_SHARE = 0.25  # of a budget that is shorter still
 _NOTE_EVERY_S = 1.0
 
 
@@ -82,8 +84,9 @@ class Budget:
         return self.allowed_s - self.spent_s
 
     def instant(self, share: float) -> float:
-        """Return when a share of the budget will have been taken (`time.time()`)."""
-        return self.start + share * self.allowed_s
+        """Return when a share of the budget after the workers' start will have been taken (`time.time()`)."""
+        begun = min(START_S, _START_SHARE * self.allowed_s)
+        return self.start + begun + share * (self.allowed_s - begun)
 
     def note(self, *, at_once: bool = False) -> None:
         """Write down what was taken, at most once a second."""

@@ -20,7 +20,7 @@ from raywf.core.metrics import Metric, loss_scale
 from raywf.core.own import workflow_metric
 from raywf.core.records import Bundle, Effort, Rate, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
-from raywf.search.budget import Budget, allowed_seconds, count_slots
+from raywf.search.budget import START_S, Budget, allowed_seconds, count_slots
 from raywf.search.choose import Bounds, Chosen, choose
 from raywf.search.data import SearchData, newest_instant, prepare_data, with_folds
 from raywf.search.layout import keep_layout, kept_folds
@@ -41,7 +41,6 @@ _PROBE_SHARE, _PROBE_MAX_S = 0.04, 2.0
 # of the budget for trials: merging folds' models is quick, fitting again is not; of one fold there is both
 _BAG_SHARE, _HOLD_OUT_SHARE, _REFIT_SHARE = 0.85, 0.72, 0.6
 _USED = 0.85  # of the slots' time that trials get to use, once their workers are up
-_START_S = 5.0  # until then
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
 _LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
@@ -107,8 +106,8 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     cpus = _cpus(settings)
     gpus = _gpus(settings)
     allowed_s = allowed_seconds(settings, plan.rate, cpus=cpus, gpus=gpus)
-    if plan.effort == "warm":
-        allowed_s *= settings.warm_share
+    if plan.effort == "warm":  # starting the workers takes it as long as any other
+        allowed_s = min(allowed_s, START_S + settings.warm_share * max(0.0, allowed_s - START_S))
     budget = Budget(ledger, allowed_s, cpus, gpus=gpus, workflow=workflow.name, rate=plan.rate)
     gate = workflow.gate if plan.hold_gate else None
     metric, families = workflow_metric(workflow), find_families(settings)
@@ -261,7 +260,7 @@ def _gpus(settings: SearchSettings) -> float:
 
 
 def _core_seconds(settings: SearchSettings, budget: Budget) -> float:
-    return max(1.0, _USED * (budget.allowed_s - _START_S)) * _slots(settings)
+    return max(1.0, _USED * (budget.allowed_s - START_S)) * _slots(settings)
 
 
 def _with_affordable_folds(
