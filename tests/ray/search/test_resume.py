@@ -56,6 +56,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return finish(tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle(whole: dict[str, Any], tmp_path: Path) -> None:
     """Killed once some folds are kept: they stay as they are, and the end is the same."""
     driver = start(tmp_path)
