@@ -59,7 +59,9 @@ class Metric:
         return float(np.min(self._losses(labels, scores)[1]))
 
     def best_threshold(self, labels: Array, scores: Array) -> float:
-        """Return the threshold of the least loss: the middle of the gap in which it is."""
+        """Return the threshold of the least loss, amid the gap in which it is; a half where there is none."""
+        if not self.has_threshold(scores):
+            return 0.5
         cuts, losses = self._losses(labels, scores)
         least = int(np.argmin(losses))
         below = cuts[least + 1] if least + 1 < len(cuts) else 0.0

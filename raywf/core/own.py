@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raywf.core.errors import SettingsError, did_you_mean
+from raywf.core.errors import SettingsError, describe_error, did_you_mean
 from raywf.core.ids import stable_id
 from raywf.core.metrics import Array, Metric, find_metric
 from raywf.core.settings import Workflow
@@ -45,9 +45,9 @@ class OwnCode:
             sys.modules[module] = made  # dataclasses look their module up while it runs
             try:
                 exec(compile(self.source, self.file, "exec"), made.__dict__)  # noqa: S102 - the user said trust: true
-            except Exception as err:
+            except Exception as err:  # the user's text may raise anything
                 del sys.modules[module]
-                raise SettingsError(f"{self.file} cannot be run: {type(err).__name__}: {err}") from err
+                raise SettingsError(f"{self.file} cannot be run: {describe_error(err)}") from err
         return getattr(sys.modules[module], self.name)
 
 

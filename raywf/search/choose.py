@@ -64,12 +64,11 @@ def choose(
     groups = None if data.rows.groups is None else data.rows.groups[order]
     scores = {t.id: np.concatenate([r.scores for r in results]) for t, results in found}
     by_id = {t.id: t for t, _ in found}
-    blocks = _blocks(data)
     room_us = max(20.0, 1000 * bounds.row_ms - _ENCODE_US - _ENCODE_COLUMN_US * data.rows.X.shape[1])
     candidates = Candidates(
         labels=labels,
         scores=scores,
-        blocks=blocks,
+        blocks=_blocks(data),
         groups=groups,
         costs={t.id: t.row_us / room_us for t, _ in found},
     )
@@ -82,10 +81,9 @@ def choose(
     mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
     calibration = fit_calibration(labels, mix) if data.task != "regression" else None
     final = mix if calibration is None else calibration.apply(mix)
-    threshold = metric.best_threshold(labels, final) if metric.has_threshold(final) else 0.5
+    threshold = metric.best_threshold(labels, final)
     found_scores = [
-        metric.score(labels[b], final[b], groups=None if groups is None else groups[b], threshold=threshold)
-        for b in blocks
+        metric.score(part, final[b], groups=g, threshold=threshold) for b, part, g in candidates.parts()
     ]
     score = float(np.mean(found_scores))
     return Chosen(members=members, calibration=calibration, score=score, threshold=threshold)

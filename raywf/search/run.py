@@ -150,7 +150,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         row_ms=settings.row_ms,
     )
     budget.note(at_once=True)
-    sweep = _record(workflow, snapshot, plan, budget, trials=trials, chosen=chosen)
+    sweep = _record(workflow, snapshot, plan, budget, metric=metric, trials=trials, chosen=chosen)
     ledger.write_sweep(sweep)
     return SearchResult(sweep=sweep, proof=proof, final=final, gate_rows=data.gate, nodes=nodes)
 
@@ -161,6 +161,7 @@ def _record(
     plan: SearchPlan,
     budget: Budget,
     *,
+    metric: Metric,
     trials: list[Trial],
     chosen: Chosen,
 ) -> Sweep:
@@ -168,7 +169,7 @@ def _record(
         id=plan.sweep_id,
         snapshot_id=snapshot.id,
         metric=workflow.metric,
-        greater_is_better=workflow_metric(workflow).greater_is_better,
+        greater_is_better=metric.greater_is_better,
         trials=tuple(_priced(t, plan.rate, workflow.search) for t in trials),
         members=chosen.members,
         score=chosen.score,

@@ -27,9 +27,7 @@ def score_slices(held: Held, cuts: Iterable[Cut], *, metric: Metric, scale: floa
     one-sided for the excess loss, two-sided for the bias.
     """
     losses = bounded_loss(held.labels, held.scores, scale=scale)
-    threshold = 0.5
-    if metric.has_threshold(held.scores):
-        threshold = metric.best_threshold(held.labels, held.scores)
+    threshold = metric.best_threshold(held.labels, held.scores)
     found: dict[str, _Found] = {}
     too_small = 0
     for cut in cuts:
