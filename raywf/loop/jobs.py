@@ -18,6 +18,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from raywf.core.errors import JobError
 from raywf.core.loader import dump_workflow
+from raywf.core.niceness import TRAINING, yield_cpu
 from raywf.core.own import read_code
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
@@ -30,6 +31,7 @@ _ENVIRONMENT = {
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": "20",
 }
+_HOOK = f"{yield_cpu.__module__}.{yield_cpu.__name__}"  # each worker of a job gives way to the replicas
 
 
 class Jobs:
@@ -47,15 +49,15 @@ class Jobs:
         Raises:
             JobError: if the cluster refuses.
         """
-        path = f"jobs/{job_id}.json"
-        Store(self._workflow.stores.root).write(path, dump_workflow(_shipped(self._workflow)).encode())
+        path, store = f"jobs/{job_id}.json", Store(self._workflow.stores.root)
+        store.write(path, dump_workflow(_shipped(self._workflow)).encode())
         python = "python" if self._workflow.cluster.address else sys.executable
-        words = [python, "-m", f"jobs.{kind}", Store(self._workflow.stores.root).uri(path), *arguments]
+        words = ["nice", "-n", str(TRAINING), python, "-m", f"jobs.{kind}", store.uri(path), *arguments]
         try:
             self._connected().submit_job(
                 entrypoint=shlex.join(words),
                 submission_id=job_id,
-                runtime_env={"env_vars": _ENVIRONMENT},
+                runtime_env={"env_vars": _ENVIRONMENT, "worker_process_setup_hook": _HOOK},
                 metadata={"raywf.workflow": self._workflow.name, "raywf.kind": kind},
             )
         except _AWAY as err:

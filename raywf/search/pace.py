@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from raywf.core.niceness import yield_cpu
 from raywf.core.records import Trial
 from raywf.models.families import family, traits
 from raywf.models.family import Problem, Rows
-from raywf.search.niceness import yield_cpu
 
 PROBE_RATE, PROBE_LEAVES = 0.1, 50
 PROBE_ROWS = 40_000

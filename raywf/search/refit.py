@@ -15,6 +15,7 @@ import ray
 from numpy.typing import NDArray
 
 from raywf.core.errors import describe_error
+from raywf.core.niceness import yield_cpu
 from raywf.core.records import Bundle, Member, Snapshot
 from raywf.models.bundle import Draft, write_bundle
 from raywf.models.calibration import Calibration
@@ -23,7 +24,6 @@ from raywf.models.families import family
 from raywf.models.family import Model
 from raywf.search.data import SearchData
 from raywf.search.ledger import Ledger
-from raywf.search.niceness import yield_cpu
 from raywf.search.own import Families
 
 _REFERENCE_ROWS = 24

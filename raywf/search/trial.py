@@ -18,13 +18,13 @@ from ray import tune
 from raywf.core.codec import decode
 from raywf.core.errors import describe_error
 from raywf.core.metrics import Metric
+from raywf.core.niceness import yield_cpu
 from raywf.core.records import Trial
 from raywf.models.families import traits
 from raywf.models.family import Family, Model, Problem, Rows
 from raywf.models.own import OwnFamily
 from raywf.search.data import Fold, SearchData
 from raywf.search.ledger import FoldResult, Ledger
-from raywf.search.niceness import yield_cpu
 from raywf.search.own import Families
 
 _ROW_CALLS = 15

@@ -25,6 +25,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+from raywf.core.niceness import SERVING
 from raywf.core.settings import ServingSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -42,6 +43,7 @@ def serve_env(settings: ServingSettings) -> dict[str, str]:
     # "0" makes Ray take 127.0.0.1 as the node's address, as it does by default on macOS and Windows.
     local = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if settings.host in LOOPBACK else {}
     return local | {
+        "RAY_worker_niceness": str(SERVING),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",

@@ -129,8 +129,11 @@ def test_killed_retraining_is_done_once(running: Running) -> None:
     """The job is seen as lost, submitted again, and ends with one result and one model version."""
     running.project.raywf("retrain", "--reason", "a test")
     until(lambda: "snapshot" in running.stages(), "the job's snapshot", seconds=90)
-    for driver in running.find("-m jobs.retrain"):
+    drivers = running.find("-m jobs.retrain")
+    gave_way = max(driver.nice() for driver in drivers)
+    for driver in drivers:
         driver.kill()
+    assert max(psutil.Process(pid).nice() for pid in running.replicas()) < gave_way
     until(lambda: {"promoted", "rejected", "failed"} & set(running.stages()), "the end", seconds=120)
     stages = running.stages()
     assert sorted(s for s in stages if s.startswith(("lost", "submitted"))) == [
