@@ -22,8 +22,11 @@ from raywf.search.studies import Studies
 
 _PATIENCE = 1.5  # a trial begins if it is likely to end within so many times the time left
 _NEIGHBOURS_AFTER = 3  # finished trials that neighbours are chosen beside
-_QUICK_S = 0.5  # trials that take less are handed out together, to take about so long:
-_HAND_S, _LEAST_HAND_S = 2.0, 0.2
+_QUICK_S = 0.5  # trials that take less are handed out together, to take so long:
+_LEAST_HAND_S, _HAND_S = 0.5, 3.0
+_HAND_SHARE = (
+    0.85  # of what is left for a slot; handing out costs the driver time, a late end costs the others
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +60,9 @@ class QueuePlan:
 class TrialQueue(Searcher):  # type: ignore[misc]
     """Hands trials out in order; one that the time left is too short for is passed over.
 
-    Trials of a family whose former ones took but a moment are handed out several at a time, fewer towards the
-    end so that all slots end together (guided self-scheduling, Polychronopoulos and Kuck, 1987). `handed` are
-    the trials that were begun, in order.
+    Trials of a family whose former ones took but a moment are handed out several at a time: most of a slot's
+    share of what is left and under way, so that all slots end together with few hands (after guided
+    self-scheduling, Polychronopoulos and Kuck, 1987). `handed` are the trials that were begun, in order.
     """
 
     def __init__(self, plan: QueuePlan) -> None:
@@ -68,6 +71,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self.handed: dict[str, Trial] = {t.id: t for t in plan.ended}
         self._waiting = [t for t in plan.trials if t.id not in self.handed]
         self._running: dict[str, list[Trial]] = {}
+        self._ends: dict[str, float] = {}  # when hands of quick trials are likely to end
         self._again: list[Trial] = []
         self._done: list[Trial] = []
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -92,6 +96,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         hand = self._running.pop(trial_id, [])
+        self._ends.pop(trial_id, None)
         if error and len(hand) > 1:
             self._again += hand  # each alone, so that only the one that ended the worker is lost
         elif error:
@@ -102,6 +107,9 @@ class TrialQueue(Searcher):  # type: ignore[misc]
 
     def _hand(self, trial_id: str, hand: list[Trial]) -> dict[str, Any]:
         self._running[trial_id] = hand
+        each = self._each_s(hand[0].family)
+        if each is not None:
+            self._ends[trial_id] = time.time() + len(hand) * each
         return {"jobs": [encode(t) for t in hand]}
 
     def _may_come_again(self) -> bool:
@@ -136,21 +144,26 @@ class TrialQueue(Searcher):  # type: ignore[misc]
 
     def _others(self, first: Trial) -> list[Trial]:
         """Return what goes into the same hand: more of the same family, where they are quick."""
-        known = self._seconds[first.family]
-        if not known:
+        each = self._each_s(first.family)
+        if each is None or each >= _QUICK_S:
             return []
-        each = max(1e-3, sum(known[-20:]) / len(known[-20:]))
-        left = min(self._plan.most - len(self.handed), max(len(self._waiting), self._plan.slots))
-        slots = self._plan.slots
-        least = min(math.floor(_LEAST_HAND_S / each), math.ceil(left / slots))
-        share = max(least, math.ceil(left / (1.5 * slots)))
-        count = min(math.floor(_HAND_S / each), share) - 1 if each < _QUICK_S else 0
+        now, slots = time.time(), self._plan.slots
+        left = min(self._plan.most - len(self.handed), max(len(self._waiting), slots))
+        under_way = sum(max(0.0, end - now) for end in self._ends.values())
+        fair_s = (left * each + under_way) / slots
+        hand_s = min(_HAND_S, max(_HAND_SHARE * fair_s, min(_LEAST_HAND_S, fair_s)))
+        count = math.ceil(hand_s / each) - 1
         found: list[Trial] = []
         while len(found) < count and self._waiting and self._waiting[0].family == first.family:
             trial = self._waiting.pop(0)
             self.handed[trial.id] = trial
             found.append(trial)
         return found
+
+    def _each_s(self, family: str) -> float | None:
+        """Return what the family's last trials took on average, or None before the first has ended."""
+        known = self._seconds[family][-20:]
+        return max(1e-3, sum(known) / len(known)) if known else None
 
     def _more(self) -> Trial | None:
         """Return a drawn trial or a neighbour, in turn."""

@@ -102,7 +102,7 @@ def hand(queue: TrialQueue, name: str) -> list[Trial]:
 
 
 def test_quick_trials_are_handed_out_together() -> None:
-    """As soon as they are known to be quick; fewer towards the end, each once."""
+    """As soon as they are known to be quick: most of its share to each slot, the rest later, each once."""
     trials = tuple(make_trial("linear", {"C": 0.001 * (i + 1)}) for i in range(200))
     queue = TrialQueue(planned(trials, fold_rows=(9,), deadline=time.time() + 60, slots=4))
     first = hand(queue, "t")
@@ -111,9 +111,8 @@ def test_quick_trials_are_handed_out_together() -> None:
     sizes = []
     while len(queue.handed) < 200:
         sizes.append(len(hand(queue, f"t{len(sizes)}")))
-    assert sizes[0] == 33
-    assert sizes[-1] == 1
-    assert sizes == sorted(sizes, reverse=True)
+    assert all(size in {42, 43} for size in sizes[:4])  # 0.85 of the 50 that each slot has to do
+    assert all(size <= 25 for size in sizes[4:])  # half a second
     assert sum(sizes) == 199
 
 
