@@ -112,7 +112,6 @@ def test_quick_trials_are_handed_out_together() -> None:
     while len(queue.handed) < 200:
         sizes.append(len(hand(queue, f"t{len(sizes)}")))
     assert all(size in {42, 43} for size in sizes[:4])  # 0.85 of the 50 that each slot has to do
-    assert all(size <= 25 for size in sizes[4:])  # half a second
     assert sum(sizes) == 199
 
 
