@@ -123,7 +123,7 @@ def write_bundle(draft: Draft, folder: Path) -> Bundle:
         (folder / f"member-{i}").mkdir()
         model.save(folder / f"member-{i}")
     fitted = Predictor(draft.bundle, draft.encoder, draft.models, calibration=draft.calibration)
-    rows = [{k: _plain(v) for k, v in row.items()} for row in draft.reference.to_pylist()]
+    rows = plain_rows(draft.reference)
     answers = fitted.predict_rows(rows)
     _write_json(folder / "reference.json", {"rows": rows, "scores": answers.tolist()})
     _write_json(folder / "encoder.json", encode(draft.encoder))
@@ -135,6 +135,11 @@ def write_bundle(draft: Draft, folder: Path) -> Bundle:
     loaded = load_bundle(folder, trust=True)
     check_answers(loaded.predict_rows(rows), answers)
     return loaded.bundle
+
+
+def plain_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return a table's rows as a client would send them."""
+    return [{k: _plain(v) for k, v in row.items()} for row in table.to_pylist()]
 
 
 def load_bundle(folder: str | Path, *, digest: str | None = None, trust: bool = False) -> Predictor:

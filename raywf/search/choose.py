@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +16,10 @@ from raywf.search.data import SearchData
 from raywf.search.ensemble import Candidates, keep_largest, most_candidates, select_ensemble
 from raywf.search.ledger import FoldResult, Ledger
 
-_REFIT_GROWTH = 2.2  # a fit on all rows beside one on a fold's, with what Ray adds
-_ENCODE_US, _ENCODE_COLUMN_US = 20.0, 1.5  # the encoder's time for a row
+_ORDERED_GROWTH, _RAY_GROWTH = 4.4, 1.3  # a fit on all rows (two in order) beside a fold's; what Ray adds
+_AROUND_US, _COLUMN_US = 20.0, 0.5  # what a row takes beside the members, and its encoder for a column
 _LEAST_BAG = 2
+_LIKELY = 5  # the best trials that are likely to become members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,11 @@ class Chosen:
     score: float
     threshold: float = 0.5
 
+    @property
+    def is_divisible(self) -> bool:
+        """Whether less of it is an ensemble too."""
+        return len(self.members) > 1 or any(m.folds > 1 for m in self.members)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
@@ -42,6 +48,37 @@ class Bounds:
     left_s: float
     cpus: float
     bag: bool
+
+    def room_us(self, data: SearchData) -> float:
+        """Return the microseconds that the members' answers to a row may take."""
+        return max(20.0, 1000.0 * self.row_ms - _AROUND_US - _COLUMN_US * float(data.rows.X.shape[1]))
+
+
+def fits_to_come_s(trials: Sequence[Trial], data: SearchData, bounds: Bounds) -> float:
+    """Return about how long the members' fits will take if the trials end now; merging folds' models is free.
+
+    The best trials stand for the members, as many as fit the time for a row.
+    """
+    done = [t for t in trials if t.status == "done" and len(t.fold_losses) == len(data.folds)]
+    best = {t.id: t for t in sorted(done, key=lambda t: float(np.mean(t.fold_losses)))[:_LIKELY]}
+    if not best:
+        return 0.0
+    room_us = bounds.room_us(data)
+    weights = _within({name: 1 / (1 + at) for at, name in enumerate(best)}, best, room_us)
+    bag = _bag_size(weights, best, room_us, len(data.folds)) if bounds.bag else 0
+    again = [best[name] for name in weights if bag < _LEAST_BAG or not traits(best[name].family).merges]
+    return sum(_fit_s(trial, data) for trial in again) / bounds.cpus
+
+
+def _fit_s(trial: Trial, data: SearchData) -> float:
+    """Return the seconds of fitting a trial's configuration again, on more rows than a fold had."""
+    count = len(data.folds)
+    growth = (
+        _ORDERED_GROWTH
+        if data.times is not None
+        else _RAY_GROWTH * (count / (count - 1) if count > 1 else 1.3)
+    )
+    return growth * trial.seconds / count
 
 
 def choose(
@@ -64,7 +101,7 @@ def choose(
     groups = None if data.rows.groups is None else data.rows.groups[order]
     scores = {t.id: np.concatenate([r.scores for r in results]) for t, results in found}
     by_id = {t.id: t for t, _ in found}
-    room_us = max(20.0, 1000 * bounds.row_ms - _ENCODE_US - _ENCODE_COLUMN_US * data.rows.X.shape[1])
+    room_us = bounds.room_us(data)
     candidates = Candidates(
         labels=labels,
         scores=scores,
@@ -154,7 +191,6 @@ def _members(
     With two folds' models or more it is made of them. Otherwise it is fitted again on all rows as long as
     nine tenths of the time left allow; then a fold's model stands in, or, where none is kept, it is dropped.
     """
-    growth = 2 * _REFIT_GROWTH if data.times is not None else _REFIT_GROWTH
     spent = 0.0
     found: list[Member] = []
     for name in sorted(weights, key=lambda i: -weights[i]):
@@ -163,7 +199,7 @@ def _members(
         if merges and bag >= _LEAST_BAG:
             folds = bag
         else:
-            needed = trial.seconds / len(data.folds) * growth / bounds.cpus
+            needed = _fit_s(trial, data) / bounds.cpus
             if spent + needed <= 0.9 * bounds.left_s or not (merges or found):
                 spent += needed
             elif merges:

@@ -17,8 +17,9 @@ from raywf.models.family import Problem, Rows
 
 PROBE_RATE, PROBE_LEAVES = 0.1, 50
 PROBE_ROWS = 40_000
+_RANDOM_ROUNDS = 3.0  # of trees with random thresholds, which learn less each
 _CROWDED = 2.5  # a fit beside others, scored, timed and kept, in fits of the probe alone
-_REPEAT_ROWS = 5_000
+_REPEAT_ROWS, _MANY_ROWS = 5_000, 10_000
 _LEAST_FIT_S = 0.05  # what a fold costs at the very least, scores and ledger included
 _UNFINISHED = 3.0  # a probe that the time cut short needed about so many times more rounds
 _WORTHWHILE = 6  # configurations that an ensemble should have to choose from, the first of the portfolio
@@ -64,6 +65,7 @@ def fit_seconds(pace: Pace, name: str, params: dict[str, Any]) -> float:
     leaves = min(2.0 ** float(params.get("max_depth", params.get("depth", 6))), 64.0)
     leaves = float(params.get("num_leaves", params.get("max_leaves", leaves)))
     size = 0.4 + 0.6 * leaves / PROBE_LEAVES
+    size *= _RANDOM_ROUNDS if params.get("extra_trees") else 1.0
     boosting = cost.per_round * pace.round_s * pace.rounds * PROBE_RATE / rate * size
     return boosting + cost.whole * pace.fit_s
 
@@ -71,9 +73,12 @@ def fit_seconds(pace: Pace, name: str, params: dict[str, Any]) -> float:
 def choose_folds(pace: Pace, trials: Sequence[Trial], core_s: float, *, rows: int) -> int:
     """Return how many folds leave room to choose from: a single hold-out, 3, 5, or 8.
 
-    Of few rows, which chance parts unevenly, there are repeats of 8.
+    Of few rows, which chance parts unevenly, there are repeats of 8; of many a hold-out tells the trials
+    apart, and more trials are worth more than folds.
     """
-    first = [max(_LEAST_FIT_S, fit_seconds(pace, t.family, t.params)) for t in trials[:_WORTHWHILE]]
-    affordable = core_s / (_CROWDED * sum(first))
+    needed = [_CROWDED * max(_LEAST_FIT_S, fit_seconds(pace, t.family, t.params)) for t in trials]
+    if rows >= _MANY_ROWS and core_s < 3 * sum(needed):
+        return 1
+    affordable = core_s / sum(needed[:_WORTHWHILE])
     counts = (24, 16, 8, 5, 3) if rows <= _REPEAT_ROWS else (8, 5, 3)
     return next((count for count in counts if count <= affordable), 1)

@@ -45,19 +45,6 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     (
-        "lightgbm",
-        {
-            "learning_rate": 0.04,
-            "num_leaves": 39,
-            "min_data_in_leaf": 3,
-            "extra_trees": True,
-            "feature_fraction": 0.46,
-            "lambda_l1": 0.24,
-            "lambda_l2": 0.36,
-        },
-    ),
-    ("linear", {}),
-    (
         "xgboost",
         {
             "learning_rate": 0.08,
@@ -71,8 +58,33 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         "lightgbm",
         {"learning_rate": 0.1, "num_leaves": 8, "feature_fraction": 0.9, "lambda_l1": 1.0, "lambda_l2": 1.0},
     ),
+    ("linear", {}),
+    (
+        "lightgbm",
+        {
+            "learning_rate": 0.06,
+            "num_leaves": 39,
+            "min_data_in_leaf": 3,
+            "extra_trees": True,
+            "feature_fraction": 0.46,
+            "lambda_l1": 0.24,
+            "lambda_l2": 0.36,
+        },
+    ),
     ("torch", {"hidden": [128, 128, 128], "lr": 0.01, "steps": 2500}),
     ("extratrees", {"n_estimators": 100, "min_samples_leaf": 3, "max_features": 0.5}),
+    (
+        "xgboost",
+        {
+            "learning_rate": 0.06,
+            "max_leaves": 64,
+            "max_depth": 0,
+            "grow_policy": "lossguide",
+            "colsample_bytree": 0.6,
+            "subsample": 0.8,
+            "min_child_weight": 4,
+        },
+    ),
     (
         "lightgbm",
         {
@@ -93,18 +105,6 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "l2_leaf_reg": 5.0,
             "one_hot_max_size": 4,
             "leaf_estimation_iterations": 1,
-        },
-    ),
-    (
-        "xgboost",
-        {
-            "learning_rate": 0.06,
-            "max_leaves": 64,
-            "max_depth": 0,
-            "grow_policy": "lossguide",
-            "colsample_bytree": 0.6,
-            "subsample": 0.8,
-            "min_child_weight": 4,
         },
     ),
     ("linear", {"C": 0.02, "alpha": 30.0}),

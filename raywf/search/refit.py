@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from raywf.core.errors import describe_error
 from raywf.core.niceness import yield_cpu
 from raywf.core.records import Bundle, Member, Snapshot
-from raywf.models.bundle import Draft, write_bundle
+from raywf.models.bundle import Draft, Predictor, plain_rows, write_bundle
 from raywf.models.calibration import Calibration
 from raywf.models.encoding import Encoder
 from raywf.models.families import family
@@ -27,6 +27,7 @@ from raywf.search.ledger import Ledger
 from raywf.search.own import Families
 
 _REFERENCE_ROWS = 24
+_ROW_PASSES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +105,23 @@ def finish_bundle(
     recipe: Recipe, made: list[Made], table: pa.Table, *, folder: Path, fitted_until: datetime | None
 ) -> Bundle:
     """Write the bundle of the fitted members into `folder`."""
+    return write_bundle(_draft(recipe, made, table, fitted_until), folder)
+
+
+def measure_row_ms(recipe: Recipe, made: list[Made], table: pa.Table) -> float:
+    """Return the median time in which the fitted members answer a row of the table, in milliseconds."""
+    draft = _draft(recipe, made, table, None)
+    predictor = Predictor(draft.bundle, draft.encoder, draft.models, calibration=draft.calibration)
+    rows = plain_rows(draft.reference)
+    found = []
+    for row in rows * (1 + _ROW_PASSES):
+        start = time.perf_counter()
+        predictor.predict_row(row)
+        found.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(found[len(rows) :]))
+
+
+def _draft(recipe: Recipe, made: list[Made], table: pa.Table, fitted_until: datetime | None) -> Draft:
     snapshot = recipe.snapshot
     step = max(1, table.num_rows // _REFERENCE_ROWS)
     reference = table.select([c.name for c in snapshot.columns]).take(
@@ -121,14 +139,13 @@ def finish_bundle(
         loss_scale=recipe.loss_scale,
         threshold=recipe.threshold,
     )
-    draft = Draft(
+    return Draft(
         bundle=bundle,
         encoder=recipe.encoder,
         models=tuple(m.model for m in made if m.model is not None),
         calibration=recipe.calibration,
         reference=reference,
     )
-    return write_bundle(draft, folder)
 
 
 def _fit(data: SearchData, index: NDArray[np.int64] | None, member: Member, recipe: Recipe) -> Made:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,30 +21,28 @@ from raywf.core.own import workflow_metric
 from raywf.core.records import Bundle, Effort, Rate, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.search.budget import START_S, Budget, allowed_seconds, count_slots
-from raywf.search.choose import Bounds, Chosen, choose
-from raywf.search.data import SearchData, newest_instant, prepare_data, with_folds
+from raywf.search.choose import Bounds, Chosen, fits_to_come_s
+from raywf.search.data import SearchData, prepare_data, with_folds
+from raywf.search.finish import FIT_SHARE, LEAST_REFIT_S, Ending, finish
 from raywf.search.layout import keep_layout, kept_folds
 from raywf.search.ledger import Ledger
 from raywf.search.own import find_families
 from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, measure_pace
 from raywf.search.portfolio import plan_trials
 from raywf.search.queue import QueuePlan, Spaces, read_spaces
-from raywf.search.refit import Fits, Recipe, await_fits, finish_bundle, start_fits
-from raywf.search.rescue import rescue
+from raywf.search.refit import Recipe
 from raywf.search.trial import TrialPlan
 from raywf.search.tuning import Progress, run_trials
 
-_LAST_SHARE = 0.88
-_FIT_SHARE = 0.95
+_LAST_SHARE = 0.93
+_CLOSING_S, _CLOSING_SHARE = 3.0, 0.12  # for the choice, the merging and the bundle, of a small budget less
 _GUESSED_ROUNDS = 100.0  # where the probe failed
 _PROBE_SHARE, _PROBE_MAX_S = 0.04, 2.0
-# of the budget for trials: merging folds' models is quick, fitting again is not; of one fold there is both
-_BAG_SHARE, _HOLD_OUT_SHARE, _REFIT_SHARE = 0.85, 0.72, 0.6
+# of the budget for trials: in order all members are fitted twice more, else as many as the rows' time wants
+_REFIT_SHARE, _MOST_SHARE = 0.6, 0.92
 _USED = 0.85  # of the slots' time that trials get to use, once their workers are up
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
-_LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
-_REFIT_GRACE_S = 5.0  # beyond the budget, before a member's fit that goes on and on is ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,26 +131,27 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         encoder=encoder,
         loss_scale=loss_scale(data.rows.y) if snapshot.task == "regression" else None,
         threads=settings.trial_cpus,
-        deadline=max(budget.instant(_FIT_SHARE), time.time() + _LEAST_REFIT_S),
+        deadline=max(budget.instant(FIT_SHARE), time.time() + LEAST_REFIT_S),
         seed=settings.seed,
         ledger=ledger,
         families=families,
     )
-    chosen, trials, (proof, final) = _ensemble(
-        data,
-        trials,
-        base,
-        budget,
+    ending = Ending(
+        data=data,
         shared=shared,
         table=table,
+        recipe=base,
         trial_plan=trial_plan,
-        plan=plan,
+        budget=budget,
+        folder=plan.folder,
         row_ms=settings.row_ms,
+        weights=plan.weights(),
     )
+    made = finish(ending, trials)
     budget.note(at_once=True)
-    sweep = _record(workflow, snapshot, plan, budget, metric=metric, trials=trials, chosen=chosen)
+    sweep = _record(workflow, snapshot, plan, budget, metric=metric, trials=made.trials, chosen=made.chosen)
     ledger.write_sweep(sweep)
-    return SearchResult(sweep=sweep, proof=proof, final=final, gate_rows=data.gate, nodes=nodes)
+    return SearchResult(sweep=sweep, proof=made.proof, final=made.final, gate_rows=data.gate, nodes=nodes)
 
 
 def _record(
@@ -209,21 +208,27 @@ def _trials(
     if finished is not None:
         return list(finished.trials), {}
 
-    wanted = _queue(data, pace, workflow.search, plan, budget, deadline=trial_plan.deadline)
+    settings = workflow.search
+    wanted = _queue(data, pace, settings, plan, budget, deadline=trial_plan.deadline)
+    bounds = Bounds(row_ms=settings.row_ms, left_s=0.0, cpus=budget.cpus, bag=trial_plan.keep_models)
+
+    def until(found: Sequence[Trial]) -> float:
+        closing_s = min(_CLOSING_S, _CLOSING_SHARE * budget.allowed_s) + fits_to_come_s(found, data, bounds)
+        return min(trial_plan.deadline, budget.instant(1.0) - closing_s)
+
     return run_trials(
         shared,
         wanted,
         trial_plan,
-        settings=workflow.search,
+        settings=settings,
         progress=plan.progress,
+        until=until if data.times is None else None,
         tick=budget.note,
     )
 
 
 def _trial_share(data: SearchData) -> float:
-    if data.times is not None:
-        return _REFIT_SHARE
-    return _BAG_SHARE if len(data.folds) > 1 else _HOLD_OUT_SHARE
+    return _MOST_SHARE if data.times is None else _REFIT_SHARE
 
 
 def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
@@ -323,72 +328,3 @@ def _queue(
         pace=pace,
         ended=budget.ledger.trials(),
     )
-
-
-def _ensemble(
-    data: SearchData,
-    trials: list[Trial],
-    base: Recipe,
-    budget: Budget,
-    *,
-    shared: Any,
-    table: pa.Table,
-    trial_plan: TrialPlan,
-    plan: SearchPlan,
-    row_ms: float,
-) -> tuple[Chosen, list[Trial], tuple[Bundle, Bundle]]:
-    """Choose the members and make them. One that cannot be made counts as failed, and others are chosen."""
-    fits: tuple[Fits, Fits] = {}, {}
-    while True:
-        data, trials = rescue(data, trials, trial_plan)
-        bounds = Bounds(
-            row_ms=row_ms,
-            left_s=max(_LEAST_REFIT_S, budget.left_s),
-            cpus=budget.cpus,
-            bag=trial_plan.keep_models,
-        )
-        chosen = choose(
-            data, trials, base.ledger, metric=trial_plan.metric, bounds=bounds, weights=plan.weights()
-        )
-        recipe = dataclasses.replace(
-            base, members=chosen.members, calibration=chosen.calibration, threshold=chosen.threshold
-        )
-        until = max(budget.instant(1.0), time.time() + _LEAST_REFIT_S) + _REFIT_GRACE_S
-        made = _refit(recipe, shared, data, table, folder=plan.folder, fits=fits, until=until)
-        if isinstance(made, tuple):
-            return chosen, trials, made
-        trials = [
-            dataclasses.replace(t, status="failed", error=made[t.id]) if t.id in made else t for t in trials
-        ]
-
-
-def _refit(
-    recipe: Recipe,
-    shared: Any,
-    data: SearchData,
-    table: pa.Table,
-    *,
-    folder: Path,
-    fits: tuple[Fits, Fits],
-    until: float,
-) -> tuple[Bundle, Bundle] | dict[str, str]:
-    """Return the two bundles; or why members could not be made, by trial id."""
-    ordered = data.times is not None and len(data.gate) > 0
-    proof_fits = start_fits(recipe, shared, data.rest, known=fits[0])
-    final_fits = start_fits(recipe, shared, None, known=fits[1]) if ordered else []
-    proof_made = await_fits(proof_fits, until=until)
-    lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
-    if lost:
-        return lost
-    shutil.rmtree(folder, ignore_errors=True)
-    seen = table.take(pa.array(data.rest))
-    proof = finish_bundle(
-        recipe, proof_made, seen, folder=folder / "proof", fitted_until=newest_instant(seen)
-    )
-    final_made = await_fits(final_fits, until=until) if ordered else []
-    if not ordered or not all(made.whole for made in final_made):
-        return proof, proof  # a final fit that the deadline cut short is not the model that the gate saw
-    final = finish_bundle(
-        recipe, final_made, table, folder=folder / "final", fitted_until=newest_instant(table)
-    )
-    return proof, final

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from raywf.search.race import FoldRace
 from raywf.search.trial import FoldTrial, TrialPlan
 
 Progress = Callable[[Trial], None]
+Until = Callable[[Sequence[Trial]], float]
 _LONGEST_REASON = 300  # characters
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -42,11 +43,13 @@ def run_trials(
     settings: SearchSettings,
     progress: Progress,
     tick: Callable[[], None] = lambda: None,
+    until: Until | None = None,
 ) -> tuple[list[Trial], dict[str, str]]:
     """Run trials as the queue hands them out; return their last records and the node of each, by trial id.
 
     `data` is the object reference of the `SearchData`. Trials that the deadline cut come back as "stopped".
-    `tick` is called again and again while they run.
+    `tick` is called again and again while they run; `until` says by the trials that are done when all are to
+    end, where that is before the plan's deadline.
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -73,7 +76,7 @@ def run_trials(
             name="tune",
             storage_path=Store(plan.ledger.root).uri(f"sweeps/{plan.ledger.sweep_id}"),
             verbose=0,
-            stop=_Deadline(plan, watch),
+            stop=_Deadline(plan, watch, until),
             callbacks=[watch],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             failure_config=tune.FailureConfig(max_failures=settings.max_failures),
@@ -106,15 +109,17 @@ def _stopped(trial: Trial) -> Trial:
 class _Deadline(tune.Stopper):  # type: ignore[misc]
     """Stops all trials at the deadline; until one is done, it waits for the last moment."""
 
-    def __init__(self, plan: TrialPlan, watch: _Watch) -> None:
-        self._plan, self._watch = plan, watch
+    def __init__(self, plan: TrialPlan, watch: _Watch, until: Until | None) -> None:
+        self._plan, self._watch, self._until = plan, watch, until
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        some_done = any(t.status == "done" for t in self._watch.last.values())
-        return time.time() > (self._plan.deadline if some_done else self._plan.last_moment)
+        done = [t for t in self._watch.last.values() if t.status == "done"]
+        if not done:
+            return time.time() > self._plan.last_moment
+        return time.time() > (self._until(done) if self._until else self._plan.deadline)
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]

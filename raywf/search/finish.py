@@ -1,0 +1,129 @@
+"""From finished trials to two bundles: members are chosen, made, held to their time for a row, written."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raywf.core.records import Bundle, Trial
+from raywf.search.budget import Budget
+from raywf.search.choose import Bounds, Chosen, choose
+from raywf.search.data import SearchData, newest_instant
+from raywf.search.refit import Fits, Recipe, await_fits, finish_bundle, measure_row_ms, start_fits
+from raywf.search.rescue import rescue
+from raywf.search.trial import TrialPlan
+
+FIT_SHARE = 0.95
+LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
+_REFIT_GRACE_S = 5.0  # beyond the budget, before a member's fit that goes on and on is ended
+_TIGHTER, _MOST_TIGHTENED = 0.95, 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What the end of a search works with: the data, here and as an object reference, and its bounds.
+
+    `weights` are the former members' by trial id, where they are to stay.
+    """
+
+    data: SearchData
+    shared: Any
+    table: pa.Table
+    recipe: Recipe
+    trial_plan: TrialPlan
+    budget: Budget
+    folder: Path
+    row_ms: float
+    weights: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The choice and its two bundles; `trials` tell which of them could not be made again."""
+
+    chosen: Chosen
+    trials: list[Trial]
+    proof: Bundle
+    final: Bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """Bundles, or why there are none: members that could not be made, by trial id, or a row took too long."""
+
+    bundles: tuple[Bundle, Bundle] | None = None
+    lost: dict[str, str] = field(default_factory=dict)
+    row_ms: float = 0.0
+
+
+def finish(ending: Ending, trials: list[Trial]) -> Finished:
+    """Choose the members and make them.
+
+    A member that cannot be made counts as failed, and others are chosen; where the whole answers a row more
+    slowly than it should, it is chosen again within less.
+
+    Raises:
+        SearchError: if no trial can become a member.
+    """
+    fits: tuple[Fits, Fits] = {}, {}
+    data, row_ms, tightened = ending.data, ending.row_ms, 0
+    while True:
+        data, trials = rescue(data, trials, ending.trial_plan)
+        left_s = max(LEAST_REFIT_S, ending.budget.left_s)
+        bag = ending.trial_plan.keep_models
+        bounds = Bounds(row_ms=row_ms, left_s=left_s, cpus=ending.budget.cpus, bag=bag)
+        metric, ledger = ending.trial_plan.metric, ending.recipe.ledger
+        chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, weights=ending.weights)
+        may_tighten = tightened < _MOST_TIGHTENED and ending.weights is None and chosen.is_divisible
+        made = _attempt(ending, data, chosen, fits, most_ms=ending.row_ms if may_tighten else None)
+        if made.bundles is not None:
+            proof, final = made.bundles
+            return Finished(chosen=chosen, trials=trials, proof=proof, final=final)
+        if made.row_ms:
+            row_ms, tightened = row_ms * _TIGHTER * ending.row_ms / made.row_ms, tightened + 1
+        trials = [
+            dataclasses.replace(t, status="failed", error=made.lost[t.id]) if t.id in made.lost else t
+            for t in trials
+        ]
+
+
+def _attempt(
+    ending: Ending, data: SearchData, chosen: Chosen, fits: tuple[Fits, Fits], *, most_ms: float | None
+) -> _Attempt:
+    recipe = dataclasses.replace(
+        ending.recipe, members=chosen.members, calibration=chosen.calibration, threshold=chosen.threshold
+    )
+    until = max(ending.budget.instant(1.0), time.time() + LEAST_REFIT_S) + _REFIT_GRACE_S
+    ordered = data.times is not None and len(data.gate) > 0
+    proof_fits = start_fits(recipe, ending.shared, data.rest, known=fits[0])
+    final_fits = start_fits(recipe, ending.shared, None, known=fits[1]) if ordered else []
+    proof_made = await_fits(proof_fits, until=until)
+    lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
+    if lost:
+        return _Attempt(lost=lost)
+    seen = ending.table.take(pa.array(data.rest))
+    row_ms = 0.0 if most_ms is None else measure_row_ms(recipe, proof_made, seen)
+    if most_ms is not None and row_ms > most_ms:
+        return _Attempt(row_ms=row_ms)
+    shutil.rmtree(ending.folder, ignore_errors=True)
+    proof = finish_bundle(
+        recipe, proof_made, seen, folder=ending.folder / "proof", fitted_until=newest_instant(seen)
+    )
+    final_made = await_fits(final_fits, until=until) if ordered else []
+    if not ordered or not all(made.whole for made in final_made):
+        # a final fit that the deadline cut short is not the model that the gate saw
+        return _Attempt(bundles=(proof, proof))
+    final = finish_bundle(
+        recipe,
+        final_made,
+        ending.table,
+        folder=ending.folder / "final",
+        fitted_until=newest_instant(ending.table),
+    )
+    return _Attempt(bundles=(proof, final))
