@@ -12,7 +12,7 @@ from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
 from raywf.core.records import Trial
 from raywf.models.family import Rows
-from raywf.search.choose import Bounds, Chosen, choose
+from raywf.search.choose import Bounds, Chosen, choose, fits_to_come_s
 from raywf.search.data import Fold, SearchData
 from raywf.search.ledger import FoldResult, Ledger
 from raywf.search.portfolio import make_trial
@@ -69,6 +69,14 @@ def three(data: SearchData, ledger: Ledger, *, row_s: float = 2e-5, seconds: flo
 
 def pick(data: SearchData, ledger: Ledger, trials: list[Trial], bounds: Bounds) -> Chosen:
     return choose(data, trials, ledger, metric=METRICS["log_loss"], bounds=bounds)
+
+
+@pytest.mark.parametrize(("row_ms", "again"), [(10.0, 1), (0.09, 3)])
+def test_the_fits_to_come_are_foreseen(data: SearchData, ledger: Ledger, row_ms: float, again: int) -> None:
+    """Folds' models are merged in no time, unless the time for a row has room for one model of each only."""
+    bounds = dataclasses.replace(AMPLE, row_ms=row_ms)
+    found = fits_to_come_s(three(data, ledger), data, bounds)
+    assert found == pytest.approx(again * 1.3 * (4 / 3) / bounds.cpus)  # a fold took a second
 
 
 def test_with_time_to_spare_all_folds_answer(data: SearchData, ledger: Ledger) -> None:

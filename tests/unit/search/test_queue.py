@@ -96,6 +96,13 @@ def test_folds_follow_from_the_pace(round_s: float, folds: int) -> None:
     assert choose_folds(Pace(round_s=round_s, rounds=100), trials, 100.0, rows=1000) == folds
 
 
+@pytest.mark.parametrize(("rows", "folds"), [(9_000, 5), (12_000, 1)])
+def test_of_many_rows_trials_are_worth_more_than_folds(rows: int, folds: int) -> None:
+    """Where the portfolio would not be tried on three folds, a hold-out tells its configurations apart."""
+    trials = [make_trial("lightgbm", BOOSTER)] * 18
+    assert choose_folds(Pace(round_s=0.006, rounds=100), trials, 100.0, rows=rows) == folds
+
+
 def hand(queue: TrialQueue, name: str) -> list[Trial]:
     """Ask for trials as Tune does, all of them."""
     return [decode(Trial, job) for job in queue.suggest(name)["jobs"]]
