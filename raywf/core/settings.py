@@ -169,7 +169,7 @@ class SearchSettings:
     warm_share: float = 0.25
     trials: int = 40
     folds: int | None = None
-    row_ms: float = 0.25
+    row_ms: float = 0.28
     class_weight: Literal["none", "balanced"] = "none"
     purge: timedelta = timedelta(0)
     families: tuple[Family, ...] = FAMILIES
