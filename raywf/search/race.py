@@ -12,6 +12,7 @@ import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 _KEEP_ONE_OF = 3
+_CHEAP_S = 0.3  # so little is left of a trial that stopping it saves nothing, and an ensemble may want it
 
 
 class FoldRace(FIFOScheduler):  # type: ignore[misc]
@@ -26,6 +27,7 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
         self, slack: float = 0.35, least: int = 3, *, folds: Sequence[int] = (), rows: int = 1500
     ) -> None:
         super().__init__()
+        self._folds = len(folds)
         self._slack, self._least = slack, least
         self._early = int(np.searchsorted(np.cumsum(folds), rows)) if len(folds) else 0
         self._means: dict[int, dict[str, float]] = {}
@@ -37,7 +39,7 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.CONTINUE)
         if result["rung"]:
             return self._halve(result)
-        if result["fold"] <= self._early:
+        if result["fold"] <= self._early or self._seconds_left(result) < _CHEAP_S:
             return str(TrialScheduler.CONTINUE)
         seen = self._means.setdefault(result["fold"], {})
         seen[trial.trial_id] = result["loss"]
@@ -46,6 +48,10 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
         if len(seen) > self._least and result["loss"] > min(seen.values()) + self._slack * spread:
             return self._stop(result)
         return str(TrialScheduler.CONTINUE)
+
+    def _seconds_left(self, result: dict[str, Any]) -> float:
+        spent = sum(trial.seconds for trial in result["trials"]) / max(1, result["fold"])
+        return float(spent * (self._folds - result["fold"])) if self._folds else float("inf")
 
     def _halve(self, result: dict[str, Any]) -> str:
         """Go on only from the best third of those that have come so far (ASHA)."""

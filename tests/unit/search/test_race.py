@@ -11,9 +11,11 @@ from raywf.core.records import Trial
 from raywf.search.race import FoldRace
 
 
-def report(race: FoldRace, name: str, loss: float, *, fold: int = 1, status: str = "running") -> str:
+def report(
+    race: FoldRace, name: str, loss: float, *, fold: int = 1, status: str = "running", seconds: float = 9.0
+) -> str:
     """Tell the race of a trial's mean loss over its folds so far."""
-    trial = Trial(id=name, family="linear", params={}, status=status)
+    trial = Trial(id=name, family="linear", params={}, status=status, seconds=seconds)
     result = {"done": status != "running", "trials": [trial], "fold": fold, "rung": 0, "loss": loss}
     return race.on_trial_result(None, SimpleNamespace(trial_id=name), result)
 
@@ -49,6 +51,15 @@ def test_ended_trial_is_not_stopped(status: str, race: FoldRace) -> None:
     """Its result counts."""
     assert report(race, "d", 9.9, status=status) == TrialScheduler.CONTINUE
     assert race.stopped == set()
+
+
+@pytest.mark.parametrize(("seconds", "end"), [(0.1, "CONTINUE"), (9.0, "STOP")])
+def test_a_loser_that_is_almost_through_goes_on(seconds: float, end: str) -> None:
+    """It costs nothing more."""
+    race = FoldRace(folds=[900] * 4)
+    for name, loss in (("a", 0.4), ("b", 0.45), ("c", 0.5), ("d", 0.9)):
+        found = report(race, name, loss, fold=3, seconds=seconds)
+    assert found == end
 
 
 def test_folds_are_compared_with_their_like(race: FoldRace) -> None:
