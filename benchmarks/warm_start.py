@@ -7,7 +7,7 @@ have the same three folds in time. For each month: how many CPU-seconds of trial
 when its ensemble's out-of-fold score first reached the cold search's last one, as a share of the cold
 search's (null where it never did); and both proofs' scores on the gate's rows, which neither was fitted nor
 chosen on. The score out of fold flatters whoever tried more, since the ensemble is chosen by it; the gate's
-rows flatter nobody: ``gate_share`` is the warm search's share where its score there is the cold one's at least.
+rows flatter nobody: ``gate_share`` is the warm search's share where its score there is no worse.
 """
 
 from __future__ import annotations
