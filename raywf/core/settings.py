@@ -111,7 +111,8 @@ class OwnModelSettings:
 
     `params` are its first configuration, `space` is what others are drawn from, at most `trials` in all. A
     trial takes `cpus` and `gpus` (a share of one will do). With `rungs` the first fold is fitted rung by rung
-    and losers are stopped between them.
+    and losers are stopped between them. With more `workers` than one a fit is spread over so many processes,
+    which take so much each, by Ray Train.
     """
 
     code: str
@@ -121,6 +122,7 @@ class OwnModelSettings:
     trials: int = 10
     cpus: int = 1
     gpus: float = 0.0
+    workers: int = 1
     rungs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -128,6 +130,7 @@ class OwnModelSettings:
         _require(self.trials >= 1, "trials", "at least 1", self.trials)
         _require(self.cpus >= 1, "cpus", "at least 1", self.cpus)
         _require(self.gpus >= 0, "gpus", "at least 0", self.gpus)
+        _require(self.workers >= 1, "workers", "at least 1", self.workers)
         rising = all(a < b for a, b in itertools.pairwise((0, *self.rungs)))
         _require(rising, "rungs", "whole numbers that rise, from 1 on", self.rungs)
         _require_space(self.space, "space")

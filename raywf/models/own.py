@@ -10,7 +10,8 @@
 * ``made.save(folder)`` and ``made.load(folder)``: its files, without pickle; ``load`` is called on a new
   object of the same parameters.
 
-An attribute ``rounds`` is kept as the rounds that it took.
+An attribute ``rounds`` is kept as the rounds that it took. Where a team of workers fits, each has an object
+of its own and every n-th row; the first one's `save` is the model, and a rung begins with `load` of the last.
 """
 
 from __future__ import annotations
@@ -60,10 +61,8 @@ class OwnModel:
         """Travel between processes as files: the class is known to this one only."""
         with tempfile.TemporaryDirectory(prefix="raywf-") as name:
             self.made.save(Path(name))
-            files = {
-                p.relative_to(name).as_posix(): p.read_bytes() for p in Path(name).rglob("*") if p.is_file()
-            }
-        return _revive, (self.code, self.params, self.problem, files, self.rounds)
+            files = read_files(Path(name))
+        return revive, (self.code, self.params, self.problem, files, self.rounds)
 
     def save(self, folder: Path) -> None:
         code = {"file": self.code.file, "name": self.code.name, "source": self.code.source}
@@ -72,7 +71,7 @@ class OwnModel:
         self.made.save(folder / _FILES)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class OwnFamily:
     """The family of a model of the user's own; picklable."""
 
@@ -107,21 +106,50 @@ class OwnFamily:
         rounds: int,
         rungs: tuple[int, ...],
     ) -> Iterator[Model]:
+        made = self.make(params)
+        for rung in rungs:
+            fit_rung(made, problem, rows, valid=valid, rounds=rounds, rung=rung)
+            yield OwnModel(made, self.code, params, problem, rounds_of(made))
+
+    def make(self, params: dict[str, Any], files: Mapping[str, bytes] | None = None) -> Any:
+        """Return a new object, with what an earlier one has saved.
+
+        Raises:
+            TypeError: if it lacks a method.
+        """
         made = self.code.load()(**params)
         answer = "predict_proba" if hasattr(made, "predict_proba") else "predict"
         for need in ("fit", answer, "save", "load"):
             if not callable(getattr(made, need, None)):
                 raise TypeError(f"{self.code.name} has no method {need!r}")
-        offered: dict[str, Any] = {
-            "valid": None if valid is None else (valid.X, valid.y),
-            "weights": rows.weights,
-            "problem": problem,
-            "rounds": rounds,
-        }
-        for rung in rungs:
-            taken = _taken(made.fit, {**offered, "rung": rung})
-            made.fit(rows.X, rows.y, **taken)
-            yield OwnModel(made, self.code, params, problem, int(getattr(made, "rounds", 0) or 0))
+        if files is not None:
+            _load_files(made, files)
+        return made
+
+
+def fit_rung(
+    made: Any, problem: Problem, rows: Rows, *, valid: Rows | None, rounds: int, rung: int, **more: Any
+) -> None:
+    """Call the object's `fit` with what its signature takes."""
+    offered: dict[str, Any] = {
+        "valid": None if valid is None else (valid.X, valid.y),
+        "weights": rows.weights,
+        "problem": problem,
+        "rounds": rounds,
+        "rung": rung,
+        **more,
+    }
+    made.fit(rows.X, rows.y, **_taken(made.fit, offered))
+
+
+def rounds_of(made: Any) -> int:
+    """Return the rounds that an object says it took, or 0."""
+    return int(getattr(made, "rounds", 0) or 0)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return the files below a folder by their path in it."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def load_own(problem: Problem, folder: Path, *, trust: bool) -> Model:
@@ -140,16 +168,21 @@ def load_own(problem: Problem, folder: Path, *, trust: bool) -> Model:
     return OwnModel(made, code, params, problem)
 
 
-def _revive(
+def revive(
     code: OwnCode, params: dict[str, Any], problem: Problem, files: dict[str, bytes], rounds: int
 ) -> OwnModel:
+    """Return the model whose object has saved these files."""
     made = code.load()(**params)
+    _load_files(made, files)
+    return OwnModel(made, code, params, problem, rounds)
+
+
+def _load_files(made: Any, files: Mapping[str, bytes]) -> None:
     with tempfile.TemporaryDirectory(prefix="raywf-") as name:
         for path, content in files.items():
             (Path(name) / path).parent.mkdir(parents=True, exist_ok=True)
             (Path(name) / path).write_bytes(content)
         made.load(Path(name))
-    return OwnModel(made, code, params, problem, rounds)
 
 
 def _taken(function: Any, offered: Mapping[str, Any]) -> dict[str, Any]:

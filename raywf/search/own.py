@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from raywf.core.own import read_code
-from raywf.core.settings import SearchSettings
+from raywf.core.settings import OwnModelSettings, SearchSettings
 from raywf.models.families import family
 from raywf.models.family import Family
 from raywf.models.own import OwnFamily
@@ -14,10 +14,10 @@ from raywf.models.own import OwnFamily
 
 @dataclass(frozen=True, slots=True)
 class Families:
-    """Finds families by name, raywf's and the user's; `resources` are the CPUs and GPUs of the user's."""
+    """Finds families by name, raywf's and the user's; `settings` say what a fit of the user's takes."""
 
     own: Mapping[str, OwnFamily] = field(default_factory=dict)
-    resources: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    settings: Mapping[str, OwnModelSettings] = field(default_factory=dict)
 
     def find(self, name: str) -> Family:
         """Return a family.
@@ -28,22 +28,32 @@ class Families:
         return self.own.get(name) or family(name)
 
     def cpus(self, name: str, *, default: int) -> int:
-        """Return how many CPUs, and threads, a fit has."""
-        return self.resources[name][0] if name in self.resources else default
+        """Return how many CPUs, and threads, a process of a fit has."""
+        return self.settings[name].cpus if name in self.settings else default
 
-    def gpus(self, name: str) -> float:
-        """Return how many GPUs a fit has."""
-        return self.resources[name][1] if name in self.resources else 0.0
+    def resources(self, name: str, *, default: int) -> dict[str, float]:
+        """Return the CPUs and GPUs of the process that calls a fit: none where others carry it out."""
+        own = self.settings.get(name)
+        if own is None:
+            return {"CPU": float(default)}
+        return {} if own.workers > 1 else {"CPU": float(own.cpus), **({"GPU": own.gpus} if own.gpus else {})}
 
 
-def find_families(settings: SearchSettings) -> Families:
-    """Return the families of a search, the texts of the user's read.
+def find_families(settings: SearchSettings, *, root: str) -> Families:
+    """Return the families of a search, the texts of the user's read; teams work below `root`.
 
     Raises:
         SettingsError: if one cannot be read.
     """
-    models = settings.models.items()
-    return Families(
-        own={name: OwnFamily(name, read_code(model.code), model.rungs) for name, model in models},
-        resources={name: (model.cpus, model.gpus) for name, model in models},
-    )
+    own = {name: _family(name, model, root) for name, model in settings.models.items()}
+    return Families(own=own, settings=dict(settings.models))
+
+
+def _family(name: str, model: OwnModelSettings, root: str) -> OwnFamily:
+    code = read_code(model.code)
+    if model.workers == 1:
+        return OwnFamily(name, code, model.rungs)
+    from raywf.search.team import Team, TeamFamily  # Ray Train and torch, which few need
+
+    team = Team(workers=model.workers, cpus=model.cpus, gpus=model.gpus, root=root)
+    return TeamFamily(name, code, model.rungs, team)

@@ -71,15 +71,15 @@ def start_fits(
     rows = None if index is None else ray.put(index)
     made: Fits = {} if known is None else known
     for member in recipe.members:
-        cpus = recipe.families.cpus(member.family, default=recipe.threads)
         name = member.trial_id, member.folds
         if name in made:
             continue
         if member.folds:
-            made[name] = merge.options(num_cpus=cpus).remote(data, member, recipe.ledger)
+            made[name] = merge.options(num_cpus=recipe.threads).remote(data, member, recipe.ledger)
         else:
-            gpus = recipe.families.gpus(member.family)
-            made[name] = fit.options(num_cpus=cpus, num_gpus=gpus).remote(data, rows, member, recipe)
+            takes = recipe.families.resources(member.family, default=recipe.threads)
+            placed = fit.options(num_cpus=takes.get("CPU", 0), num_gpus=takes.get("GPU", 0))
+            made[name] = placed.remote(data, rows, member, recipe)
     return [made[member.trial_id, member.folds] for member in recipe.members]
 
 

@@ -108,7 +108,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         allowed_s = min(allowed_s, START_S + settings.warm_share * max(0.0, allowed_s - START_S))
     budget = Budget(ledger, allowed_s, cpus, gpus=gpus, workflow=workflow.name, rate=plan.rate)
     gate = workflow.gate if plan.hold_gate else None
-    metric, families = workflow_metric(workflow), find_families(settings)
+    metric, families = workflow_metric(workflow), find_families(settings, root=workflow.stores.root)
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
     pace = _pace(data, settings, budget) if plan.effort != "refit" else None
     data = _with_affordable_folds(data, pace, settings, plan, budget, metric=metric)
@@ -187,7 +187,7 @@ def _priced(trial: Trial, rate: Rate | None, settings: SearchSettings) -> Trial:
     if rate is None or trial.cost_usd > 0:
         return trial
     own = settings.models.get(trial.family)
-    cpus, gpus = (own.cpus, own.gpus) if own else (settings.trial_cpus, 0.0)
+    cpus, gpus = (own.cpus * own.workers, own.gpus * own.workers) if own else (settings.trial_cpus, 0.0)
     return dataclasses.replace(
         trial, cost_usd=rate.usd(cpu_s=trial.seconds * cpus, gpu_s=trial.seconds * gpus)
     )

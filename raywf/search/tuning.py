@@ -25,6 +25,7 @@ from raywf.search.trial import FoldTrial, TrialPlan
 Progress = Callable[[Trial], None]
 Until = Callable[[Sequence[Trial]], float]
 _LONGEST_REASON = 300  # characters
+_NEXT_TO_NOTHING = {"memory": 1e6}  # of a trial whose fits are a team's, which takes its own; Tune wants some
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -57,7 +58,7 @@ def run_trials(
     race = FoldRace(folds=wanted.fold_rows)
     watch = _Watch(progress, race, tick)
     trainable = tune.with_resources(
-        tune.with_parameters(FoldTrial, data=data, plan=plan), partial(_resources, settings=settings)
+        tune.with_parameters(FoldTrial, data=data, plan=plan), partial(_resources, plan=plan)
     )
     tuner = tune.Tuner(
         trainable,
@@ -86,12 +87,10 @@ def run_trials(
     return [watch.end_of(t) for t in queue.handed.values()], watch.nodes
 
 
-def _resources(config: dict[str, Any], *, settings: SearchSettings) -> tune.PlacementGroupFactory:
+def _resources(config: dict[str, Any], *, plan: TrialPlan) -> tune.PlacementGroupFactory:
     """Return what the trials of a hand take, which are of one family."""
-    own = settings.models.get(config["jobs"][0]["family"])
-    if own is None:
-        return tune.PlacementGroupFactory([{"CPU": settings.trial_cpus}])
-    return tune.PlacementGroupFactory([{"CPU": own.cpus, **({"GPU": own.gpus} if own.gpus else {})}])
+    takes = plan.families.resources(config["jobs"][0]["family"], default=plan.threads)
+    return tune.PlacementGroupFactory([takes or _NEXT_TO_NOTHING])
 
 
 def _name(trial: Any) -> str:

@@ -156,3 +156,72 @@ def test_a_metric_of_the_user_s_own(ray_session: None, own: Path, tmp_path: Path
     assert found.sweep.greater_is_better
     assert 0 < found.sweep.score < 0.7
     assert dataclasses.asdict(found.sweep)["trials"]
+
+
+TEAM = '''
+import numpy as np
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.parallel import DistributedDataParallel
+
+class Logistic:
+    """A logistic regression whose gradient two workers share."""
+
+    def __init__(self, lr=0.3):
+        self.lr, self.rounds = lr, 0
+
+    def fit(self, X, y, rung=None):
+        assert torch.distributed.get_world_size() == 2
+        torch.manual_seed(torch.distributed.get_rank())
+        self.net = getattr(self, "net", None) or torch.nn.Linear(X.shape[1], 1)
+        shared = DistributedDataParallel(self.net)
+        optimiser = torch.optim.Adam(shared.parameters(), lr=self.lr)
+        X, y = torch.tensor(np.nan_to_num(X)), torch.tensor(y, dtype=torch.float32)
+        for _ in range(30):
+            optimiser.zero_grad()
+            binary_cross_entropy_with_logits(shared(X)[:, 0], y).backward()
+            optimiser.step()
+        self.rounds += len(y)
+
+    def predict_proba(self, X):
+        with torch.no_grad():
+            p = torch.sigmoid(self.net(torch.tensor(np.nan_to_num(X)))[:, 0]).numpy()
+        return np.column_stack([1 - p, p])
+
+    def save(self, folder):
+        np.savez(folder / "net.npz", **{k: v.numpy() for k, v in self.net.state_dict().items()})
+
+    def load(self, folder):
+        arrays = {k: torch.tensor(v) for k, v in np.load(folder / "net.npz").items()}
+        self.net = torch.nn.Linear(arrays["weight"].shape[1], 1)
+        self.net.load_state_dict(arrays)
+
+class Clumsy(Logistic):
+    def fit(self, X, y):
+        raise RuntimeError("a worker stumbled")
+'''
+
+
+@pytest.mark.slow
+def test_a_team_fits_a_model(ray_session: None, tmp_path: Path) -> None:
+    """Two workers of Ray Train share the rows and the gradient; the bundle needs neither; a failure is told."""
+    path = tmp_path / "team.py"
+    path.write_text(TEAM)
+    models = {
+        name.lower(): {"code": f"{path}:{name}", "trust": True, "workers": 2, "params": {"lr": 0.2}}
+        for name in ("Clumsy", "Logistic")
+    }
+    models["logistic"]["rungs"] = [1, 2]
+    table = make_table("binary", timed=False)
+    found = search(
+        tmp_path / "r", table, families=[], models=models, trials=2, budget_s=120, max_concurrent=1
+    )
+    (good,), (bad,) = trials_of(found.sweep, "logistic"), trials_of(found.sweep, "clumsy")
+    assert (bad.status, bad.error) == ("failed", "RuntimeError: a worker stumbled")
+    assert good.status == "done"
+    assert good.rounds < ROWS / 2  # one worker's share
+    assert good.score is not None
+    assert good.score > 0.6
+    scores = load_bundle(found.final.uri, trust=True).predict_table(table)
+    assert 0 <= scores.min() < scores.max() <= 1
+    assert not list((tmp_path / "r" / "teams").iterdir())

@@ -1,0 +1,144 @@
+"""Fits of the user's own models that Ray Train spreads over several processes, in one torch process group.
+
+Each worker makes the object anew and fits it on every n-th row; what they share is the gradient, by
+`ray.train.torch.prepare_model` or `torch.distributed` in the user's own `fit`. What the first worker saves is
+the model.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray import train
+from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import WorkerGroupError
+
+from raywf.core.niceness import yield_cpu
+from raywf.core.store import Store
+from raywf.models.family import Model, Problem, Rows
+from raywf.models.own import OwnFamily, fit_rung, read_files, revive, rounds_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Team:
+    """How many processes fit a model, what each takes, and the folder that all nodes see."""
+
+    workers: int
+    cpus: int
+    gpus: float
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class TeamFamily(OwnFamily):
+    """A model of the user's own whose fits are a team's."""
+
+    team: Team | None = None
+
+    def _fits(
+        self,
+        problem: Problem,
+        rows: Rows,
+        params: dict[str, Any],
+        *,
+        valid: Rows | None,
+        rounds: int,
+        rungs: tuple[int, ...],
+    ) -> Iterator[Model]:
+        family = OwnFamily(self.name, self.code)
+        work = _Work(
+            family=family,
+            problem=problem,
+            params=params,
+            rounds=rounds,
+            rows=ray.put(rows),
+            valid=ray.put(valid),
+        )
+        for rung in rungs:
+            with self._trained(replace(work, rung=rung)) as (folder, taken):
+                work = replace(work, files=read_files(folder))
+            assert work.files is not None
+            yield revive(self.code, params, problem, work.files, taken)
+
+    @contextmanager
+    def _trained(self, work: _Work) -> Iterator[tuple[Path, int]]:
+        """Yield the folder of what the first worker saved, and its rounds.
+
+        Raises:
+            Exception: whatever the user's fit raised in a worker.
+        """
+        assert self.team is not None
+        logging.getLogger("ray.train").setLevel(logging.ERROR)
+        store, name = Store(self.team.root), f"teams/{uuid.uuid4().hex}"
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"work": work},
+            scaling_config=ScalingConfig(
+                num_workers=self.team.workers,
+                use_gpu=self.team.gpus > 0,
+                resources_per_worker=self._each(),
+            ),
+            run_config=RunConfig(
+                name=name.rpartition("/")[2],
+                storage_path=store.uri("teams"),
+                failure_config=FailureConfig(max_failures=0),
+            ),
+        )
+        try:
+            found = trainer.fit()
+            assert found.checkpoint is not None
+            with found.checkpoint.as_directory() as folder:
+                yield Path(folder), int((found.metrics or {}).get("rounds", 0))
+        except WorkerGroupError as err:
+            raise next(iter(err.worker_failures.values())) from err
+        finally:
+            filesystem, base = store.filesystem()
+            with suppress(OSError):
+                filesystem.delete_dir(f"{base}/{name}")
+
+    def _each(self) -> dict[str, float]:
+        assert self.team is not None
+        gpus = {"GPU": self.team.gpus} if self.team.gpus else {}
+        return {"CPU": float(self.team.cpus), **gpus}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What a worker is told; `rows` and `valid` are object references, `files` are the rung's before."""
+
+    family: OwnFamily
+    problem: Problem
+    params: dict[str, Any]
+    rounds: int
+    rows: Any
+    valid: Any
+    rung: int = 0
+    files: dict[str, bytes] | None = None
+
+
+def _work(config: dict[str, Any]) -> None:
+    """Fit this worker's share of the rows, in a worker of Ray Train."""
+    yield_cpu()
+    work: _Work = config["work"]
+    rows, valid = ray.get([work.rows, work.valid])
+    context = train.get_context()
+    rank, size = context.get_world_rank(), context.get_world_size()
+    share = rows.take(np.arange(rank, len(rows.y), size))
+    made = work.family.make(work.params, work.files)
+    fit_rung(made, work.problem, share, valid=valid, rounds=work.rounds, rung=work.rung)
+    if rank > 0:
+        train.report({})
+        return
+    with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
+        made.save(Path(folder))
+        train.report({"rounds": rounds_of(made)}, checkpoint=Checkpoint.from_directory(folder))
