@@ -101,7 +101,10 @@ class Model(Protocol):
 class Family(Protocol):
     """One model library's way to fit and load."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What settings and trials call it."""
+        ...
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int

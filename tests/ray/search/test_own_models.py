@@ -204,7 +204,7 @@ class Clumsy(Logistic):
 
 @pytest.mark.slow
 def test_a_team_fits_a_model(ray_session: None, tmp_path: Path) -> None:
-    """Two workers of Ray Train share the rows and the gradient; the bundle needs neither; a failure is told."""
+    """Two workers of Ray Train share rows and gradient; the bundle needs neither; a failure is told."""
     path = tmp_path / "team.py"
     path.write_text(TEAM)
     models = {
