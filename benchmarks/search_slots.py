@@ -131,7 +131,7 @@ def run_search(folder: Path, options: argparse.Namespace) -> list[Trial]:
         last_moment=end,
         seed=0,
         ledger=ledger,
-        families=find_families(settings, root=str(folder / "store")),
+        families=find_families(settings, folder=str(folder / "teams")),
     )
     wanted = planned(trials, fold_rows=(100,), deadline=end, slots=options.nodes)
     shared = ray.put(small_data())

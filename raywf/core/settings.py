@@ -112,7 +112,7 @@ class OwnModelSettings:
     `params` are its first configuration, `space` is what others are drawn from, at most `trials` in all. A
     trial takes `cpus` and `gpus` (a share of one will do). With `rungs` the first fold is fitted rung by rung
     and losers are stopped between them. With more `workers` than one a fit is spread over so many processes,
-    which take so much each, by Ray Train.
+    which take so much each, by Ray Train; then all models have workers, and `families` is [].
     """
 
     code: str
@@ -201,6 +201,15 @@ class SearchSettings:
             _require(name in self.families, "spaces", "of families that are searched", name)
             _require_space(space, "spaces")
         _require(self.trial_cpus >= 1, "trial_cpus", "at least 1", self.trial_cpus)
+        teams = [model.workers > 1 for model in self.models.values()]
+        alone = all(teams) and not self.families
+        # beside others a team would wait for CPUs that their workers keep
+        _require(alone or not any(teams), "families", "[] beside models that all have workers", self.families)
+
+    @property
+    def slot_cpus(self) -> int:
+        """What a trial occupies: its own CPUs, or those of the largest team."""
+        return max([self.trial_cpus, *(m.cpus * m.workers for m in self.models.values() if m.workers > 1)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +78,12 @@ class Store:
         finally:
             os.unlink(draft)
         return True
+
+    def remove(self, path: str) -> None:
+        """Remove a folder with all that is in it; one that is not there is no error."""
+        filesystem, base = self.filesystem()
+        with suppress(FileNotFoundError):
+            filesystem.delete_dir(f"{base}/{path}")
 
     def exists(self, path: str) -> bool:
         """Return whether there is a file or folder."""

@@ -57,7 +57,7 @@ def estimate(workflow: Workflow, *, nodes: int | None = None) -> Estimate:
         )
     node = resolve_node(workflow.cost) if nodes is not None else None
     cluster = nodes * node.vcpus if nodes and node else workflow.cluster.cpus or os.cpu_count() or 1
-    cpus = count_slots(workflow.search, cpus=cluster) * workflow.search.trial_cpus
+    cpus = count_slots(workflow.search, cpus=cluster) * workflow.search.slot_cpus
     whole = cluster if node is not None else None
     return Estimate(
         workflow=workflow.name,

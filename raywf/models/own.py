@@ -87,7 +87,7 @@ class OwnFamily:
         return last
 
     def stages(self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows) -> Iterator[Model]:
-        """Yield the model after each rung; it is one object that is fitted on and on."""
+        """Yield the model after each rung, which goes on from the one before."""
         return self._fits(problem, rows, params, valid=valid, rounds=0, rungs=self.rungs or (0,))
 
     def load(self, problem: Problem, folder: Path) -> Model:
@@ -127,9 +127,7 @@ class OwnFamily:
         return made
 
 
-def fit_rung(
-    made: Any, problem: Problem, rows: Rows, *, valid: Rows | None, rounds: int, rung: int, **more: Any
-) -> None:
+def fit_rung(made: Any, problem: Problem, rows: Rows, *, valid: Rows | None, rounds: int, rung: int) -> None:
     """Call the object's `fit` with what its signature takes."""
     offered: dict[str, Any] = {
         "valid": None if valid is None else (valid.X, valid.y),
@@ -137,7 +135,6 @@ def fit_rung(
         "problem": problem,
         "rounds": rounds,
         "rung": rung,
-        **more,
     }
     made.fit(rows.X, rows.y, **_taken(made.fit, offered))
 

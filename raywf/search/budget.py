@@ -19,6 +19,7 @@ from raywf.search.ledger import Ledger
 START_S = 5.0  # until the first trial begins, workers and their imports
 _START_SHARE = 0.25  # of a budget that is shorter still
 _NOTE_EVERY_S = 1.0
+_CLOSING_S, _CLOSING_SHARE = 3.0, 0.05  # for the choice, the merging and the bundle; of a small budget less
 
 
 def count_slots(search: SearchSettings, *, cpus: float) -> int:
@@ -27,7 +28,7 @@ def count_slots(search: SearchSettings, *, cpus: float) -> int:
     >>> count_slots(SearchSettings(trial_cpus=2), cpus=9)
     4
     """
-    slots = max(1, int(cpus) // search.trial_cpus)
+    slots = max(1, int(cpus) // search.slot_cpus)
     return min(slots, search.max_concurrent or slots)
 
 
@@ -87,6 +88,11 @@ class Budget:
         """Return when a share of the budget after the workers' start will have been taken (`time.time()`)."""
         begun = min(START_S, _START_SHARE * self.allowed_s)
         return self.start + begun + share * (self.allowed_s - begun)
+
+    @property
+    def closing(self) -> float:
+        """When the members' fits should have ended, so that the bundle is written in time (`time.time()`)."""
+        return self.start + self.allowed_s - min(_CLOSING_S, _CLOSING_SHARE * self.allowed_s)
 
     def note(self, *, at_once: bool = False) -> None:
         """Write down what was taken, at most once a second."""

@@ -42,32 +42,42 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What the ensemble may take: milliseconds a row when served, seconds of CPUs for fits to come."""
+    """What the ensemble may take: milliseconds a row when served, seconds for fits, `slots` at a time.
+
+    `bag` allows folds' models; `made` are trials whose last fit is done already.
+    """
 
     row_ms: float
     left_s: float
-    cpus: float
+    slots: int
     bag: bool
-
-    def room_us(self, data: SearchData) -> float:
-        """Return the microseconds that the members' answers to a row may take."""
-        return max(20.0, 1000.0 * self.row_ms - _AROUND_US - _COLUMN_US * float(data.rows.X.shape[1]))
+    made: frozenset[str] = frozenset()
 
 
-def fits_to_come_s(trials: Sequence[Trial], data: SearchData, bounds: Bounds) -> float:
+def _room_us(row_ms: float, data: SearchData) -> float:
+    """Return the microseconds that the members' answers to a row may take."""
+    return max(20.0, 1000.0 * row_ms - _AROUND_US - _COLUMN_US * float(data.rows.X.shape[1]))
+
+
+def fits_to_come_s(done: Sequence[Trial], data: SearchData, *, row_ms: float, slots: int, bag: bool) -> float:
     """Return about how long the members' fits will take if the trials end now; merging folds' models is free.
 
     The best trials stand for the members, as many as fit the time for a row.
     """
-    done = [t for t in trials if t.status == "done" and len(t.fold_losses) == len(data.folds)]
-    best = {t.id: t for t in sorted(done, key=lambda t: float(np.mean(t.fold_losses)))[:_LIKELY]}
+    whole = [t for t in done if len(t.fold_losses) == len(data.folds)]
+    best = {t.id: t for t in sorted(whole, key=lambda t: float(np.mean(t.fold_losses)))[:_LIKELY]}
     if not best:
         return 0.0
-    room_us = bounds.room_us(data)
+    room_us = _room_us(row_ms, data)
     weights = _within({name: 1 / (1 + at) for at, name in enumerate(best)}, best, room_us)
-    bag = _bag_size(weights, best, room_us, len(data.folds)) if bounds.bag else 0
-    again = [best[name] for name in weights if bag < _LEAST_BAG or not traits(best[name].family).merges]
-    return sum(_fit_s(trial, data) for trial in again) / bounds.cpus
+    count = _bag_size(weights, best, room_us, len(data.folds)) if bag else 0
+    again = [best[name] for name in weights if count < _LEAST_BAG or not traits(best[name].family).merges]
+    return _span_s([_fit_s(trial, data) for trial in again], slots)
+
+
+def _span_s(fits_s: Sequence[float], slots: int) -> float:
+    """Return how long fits take side by side, none of which can be split."""
+    return max(max(fits_s, default=0.0), sum(fits_s) / slots)
 
 
 def _fit_s(trial: Trial, data: SearchData) -> float:
@@ -101,7 +111,7 @@ def choose(
     groups = None if data.rows.groups is None else data.rows.groups[order]
     scores = {t.id: np.concatenate([r.scores for r in results]) for t, results in found}
     by_id = {t.id: t for t, _ in found}
-    room_us = bounds.room_us(data)
+    room_us = _room_us(bounds.row_ms, data)
     candidates = Candidates(
         labels=labels,
         scores=scores,
@@ -191,7 +201,7 @@ def _members(
     With two folds' models or more it is made of them. Otherwise it is fitted again on all rows as long as
     nine tenths of the time left allow; then a fold's model stands in, or, where none is kept, it is dropped.
     """
-    spent = 0.0
+    fits_s: list[float] = []
     found: list[Member] = []
     for name in sorted(weights, key=lambda i: -weights[i]):
         trial, folds = trials[name], 0
@@ -199,9 +209,10 @@ def _members(
         if merges and bag >= _LEAST_BAG:
             folds = bag
         else:
-            needed = _fit_s(trial, data) / bounds.cpus
-            if spent + needed <= 0.9 * bounds.left_s or not (merges or found):
-                spent += needed
+            needed = 0.0 if name in bounds.made else _fit_s(trial, data)
+            in_time = _span_s([*fits_s, needed], bounds.slots) <= 0.9 * bounds.left_s
+            if in_time or not needed or not (merges or found):
+                fits_s.append(needed)
             elif merges:
                 folds = 1
             else:

@@ -19,8 +19,7 @@ from raywf.search.refit import Fits, Recipe, await_fits, finish_bundle, measure_
 from raywf.search.rescue import rescue
 from raywf.search.trial import TrialPlan
 
-FIT_SHARE = 0.95
-LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
+_LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
 _REFIT_GRACE_S = 5.0  # beyond the budget, before a member's fit that goes on and on is ended
 _TIGHTER, _MOST_TIGHTENED = 0.95, 4
 
@@ -40,6 +39,7 @@ class Ending:
     budget: Budget
     folder: Path
     row_ms: float
+    slots: int
     weights: dict[str, float] | None = None
 
 
@@ -75,12 +75,17 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
     data, row_ms, tightened = ending.data, ending.row_ms, 0
     while True:
         data, trials = rescue(data, trials, ending.trial_plan)
-        left_s = max(LEAST_REFIT_S, ending.budget.left_s)
-        bag = ending.trial_plan.keep_models
-        bounds = Bounds(row_ms=row_ms, left_s=left_s, cpus=ending.budget.cpus, bag=bag)
+        bounds = Bounds(
+            row_ms=row_ms,
+            left_s=max(_LEAST_REFIT_S, ending.budget.left_s),
+            slots=ending.slots,
+            bag=ending.trial_plan.keep_models,
+            made=frozenset(name for name, folds in fits[0] if not folds),
+        )
         metric, ledger = ending.trial_plan.metric, ending.recipe.ledger
         chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, weights=ending.weights)
-        may_tighten = tightened < _MOST_TIGHTENED and ending.weights is None and chosen.is_divisible
+        may_tighten = ending.weights is None and chosen.is_divisible and ending.budget.left_s > 0
+        may_tighten = may_tighten and tightened < _MOST_TIGHTENED
         made = _attempt(ending, data, chosen, fits, most_ms=ending.row_ms if may_tighten else None)
         if made.bundles is not None:
             proof, final = made.bundles
@@ -96,13 +101,17 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
 def _attempt(
     ending: Ending, data: SearchData, chosen: Chosen, fits: tuple[Fits, Fits], *, most_ms: float | None
 ) -> _Attempt:
+    soon = time.time() + _LEAST_REFIT_S
     recipe = dataclasses.replace(
-        ending.recipe, members=chosen.members, calibration=chosen.calibration, threshold=chosen.threshold
+        ending.recipe,
+        members=chosen.members,
+        calibration=chosen.calibration,
+        threshold=chosen.threshold,
+        deadline=max(ending.budget.closing, soon),
     )
-    until = max(ending.budget.instant(1.0), time.time() + LEAST_REFIT_S) + _REFIT_GRACE_S
+    until = max(ending.budget.instant(1.0), soon) + _REFIT_GRACE_S
     ordered = data.times is not None and len(data.gate) > 0
     proof_fits = start_fits(recipe, ending.shared, data.rest, known=fits[0])
-    final_fits = start_fits(recipe, ending.shared, None, known=fits[1]) if ordered else []
     proof_made = await_fits(proof_fits, until=until)
     lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
     if lost:
@@ -111,6 +120,7 @@ def _attempt(
     row_ms = 0.0 if most_ms is None else measure_row_ms(recipe, proof_made, seen)
     if most_ms is not None and row_ms > most_ms:
         return _Attempt(row_ms=row_ms)
+    final_fits = start_fits(recipe, ending.shared, None, known=fits[1]) if ordered else []
     shutil.rmtree(ending.folder, ignore_errors=True)
     proof = finish_bundle(
         recipe, proof_made, seen, folder=ending.folder / "proof", fitted_until=newest_instant(seen)

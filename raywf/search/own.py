@@ -39,21 +39,21 @@ class Families:
         return {} if own.workers > 1 else {"CPU": float(own.cpus), **({"GPU": own.gpus} if own.gpus else {})}
 
 
-def find_families(settings: SearchSettings, *, root: str) -> Families:
-    """Return the families of a search, the texts of the user's read; teams work below `root`.
+def find_families(settings: SearchSettings, *, folder: str) -> Families:
+    """Return the families of a search, the texts of the user's read; teams work below `folder`.
 
     Raises:
         SettingsError: if one cannot be read.
     """
-    own = {name: _family(name, model, root) for name, model in settings.models.items()}
+    own = {name: _family(name, model, folder) for name, model in settings.models.items()}
     return Families(own=own, settings=dict(settings.models))
 
 
-def _family(name: str, model: OwnModelSettings, root: str) -> OwnFamily:
+def _family(name: str, model: OwnModelSettings, folder: str) -> OwnFamily:
     code = read_code(model.code)
     if model.workers == 1:
         return OwnFamily(name, code, model.rungs)
     from raywf.search.team import Team, TeamFamily  # Ray Train and torch, which few need
 
-    team = Team(workers=model.workers, cpus=model.cpus, gpus=model.gpus, root=root)
-    return TeamFamily(name, code, model.rungs, team)
+    team = Team(workers=model.workers, cpus=model.cpus, gpus=model.gpus, folder=folder)
+    return TeamFamily(name, code, model.rungs, team=team)

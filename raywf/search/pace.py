@@ -19,6 +19,7 @@ PROBE_RATE, PROBE_LEAVES = 0.1, 50
 PROBE_ROWS = 40_000
 _RANDOM_ROUNDS = 3.0  # of trees with random thresholds, which learn less each
 _CROWDED = 2.5  # a fit beside others, scored, timed and kept, in fits of the probe alone
+_UNKNOWN_FOLDS = 3
 _REPEAT_ROWS, _MANY_ROWS = 5_000, 10_000
 _LEAST_FIT_S = 0.05  # what a fold costs at the very least, scores and ledger included
 _UNFINISHED = 3.0  # a probe that the time cut short needed about so many times more rounds
@@ -70,14 +71,18 @@ def fit_seconds(pace: Pace, name: str, params: dict[str, Any]) -> float:
     return boosting + cost.whole * pace.fit_s
 
 
-def choose_folds(pace: Pace, trials: Sequence[Trial], core_s: float, *, rows: int) -> int:
+def choose_folds(
+    pace: Pace, trials: Sequence[Trial], core_s: float, *, rows: int, ordered: bool = False
+) -> int:
     """Return how many folds leave room to choose from: a single hold-out, 3, 5, or 8.
 
     Of few rows, which chance parts unevenly, there are repeats of 8; of many a hold-out tells the trials
-    apart, and more trials are worth more than folds.
+    apart, and more trials are worth more than folds, unless the rows are ordered in time.
     """
+    if not trials:  # all are drawn as the search goes
+        return _UNKNOWN_FOLDS
     needed = [_CROWDED * max(_LEAST_FIT_S, fit_seconds(pace, t.family, t.params)) for t in trials]
-    if rows >= _MANY_ROWS and core_s < 3 * sum(needed):
+    if rows >= _MANY_ROWS and not ordered and core_s < 3 * sum(needed):
         return 1
     affordable = core_s / sum(needed[:_WORTHWHILE])
     counts = (24, 16, 8, 5, 3) if rows <= _REPEAT_ROWS else (8, 5, 3)

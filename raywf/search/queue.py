@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +24,7 @@ _PATIENCE = 1.5  # a trial begins if it is likely to end within so many times th
 _NEIGHBOURS_AFTER = 3  # finished trials that neighbours are chosen beside
 _QUICK_S = 0.5  # trials that take less are handed out together, to take so long:
 _LEAST_HAND_S, _HAND_S = 0.5, 3.0
-_HAND_SHARE = (
-    0.85  # of what is left for a slot; handing out costs the driver time, a late end costs the others
-)
+_HAND_SHARE = 0.85  # of a slot's share: each hand costs the driver time, a slot that ends late the others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +40,8 @@ class Spaces:
 class QueuePlan:
     """Which trials, within what: `most` in all, none begun after `deadline`; folds of `fold_rows` rows.
 
-    `ended` are the trials that an interrupted search has finished already; `slots` is how many run at once.
+    `until` says by the trials that are done when all are to end, where that is before the deadline. `ended`
+    are the trials that an interrupted search has finished already; `slots` is how many run at once.
     """
 
     trials: tuple[Trial, ...]
@@ -51,6 +50,7 @@ class QueuePlan:
     deadline: float
     seed: int
     slots: int = 1
+    until: Callable[[Sequence[Trial]], float] | None = None
     pace: Pace | None = None
     more: bool = True
     drawn: Spaces = field(default_factory=Spaces)
@@ -75,14 +75,23 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self._again: list[Trial] = []
         self._done: list[Trial] = []
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._until = (0, plan.deadline)  # by so many trials that are done
         self._shaken = self._turn = 0
         drawn = plan.drawn
         self._studies = Studies(drawn.spaces, base=drawn.base, seed=plan.seed) if drawn.spaces else None
         for trial in plan.ended:
             self._learn(trial)
 
+    @property
+    def deadline(self) -> float:
+        """When trials are to end by what is known now."""
+        plan, count = self._plan, len(self._done)
+        if plan.until is not None and count != self._until[0]:
+            self._until = count, min(plan.deadline, plan.until(self._done))
+        return self._until[1]
+
     def suggest(self, trial_id: str) -> Any:
-        if self.handed and time.time() > self._plan.deadline:
+        if self.handed and time.time() > self.deadline:
             return Searcher.FINISHED
         if self._again:
             return self._hand(trial_id, [self._again.pop(0)])
@@ -110,7 +119,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         each = self._each_s(hand[0].family)
         if each is not None:
             self._ends[trial_id] = time.time() + len(hand) * each
-        return {"jobs": [encode(t) for t in hand]}
+        return {"jobs": [encode(t) for t in hand], "until": self.deadline}
 
     def _may_come_again(self) -> bool:
         return any(len(hand) > 1 for hand in self._running.values())
@@ -152,7 +161,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         under_way = sum(max(0.0, end - now) for end in self._ends.values())
         fair_s = (left * each + under_way) / slots
         hand_s = min(_HAND_S, max(_HAND_SHARE * fair_s, min(_LEAST_HAND_S, fair_s)))
-        count = math.ceil(hand_s / each) - 1
+        count = min(left, math.ceil(hand_s / each) - 1)
         found: list[Trial] = []
         while len(found) < count and self._waiting and self._waiting[0].family == first.family:
             trial = self._waiting.pop(0)
@@ -199,7 +208,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         return None
 
     def _fits(self, trial: Trial) -> bool:
-        left = self._plan.deadline - time.time()
+        left = self.deadline - time.time()
         known = self._seconds[trial.family]
         if self._plan.pace is None:
             needed = max(known, default=0.0)

@@ -39,13 +39,14 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.CONTINUE)
         if result["rung"]:
             return self._halve(result)
-        if result["fold"] <= self._early or self._seconds_left(result) < _CHEAP_S:
+        if result["fold"] <= self._early:
             return str(TrialScheduler.CONTINUE)
         seen = self._means.setdefault(result["fold"], {})
         seen[trial.trial_id] = result["loss"]
         first = self._means[min(self._means)].values()
         spread = max(first, default=0.0) - min(first, default=0.0)
-        if len(seen) > self._least and result["loss"] > min(seen.values()) + self._slack * spread:
+        dear = self._seconds_left(result) >= _CHEAP_S
+        if dear and len(seen) > self._least and result["loss"] > min(seen.values()) + self._slack * spread:
             return self._stop(result)
         return str(TrialScheduler.CONTINUE)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +19,11 @@ from raywf.core.metrics import Metric, loss_scale
 from raywf.core.own import workflow_metric
 from raywf.core.records import Bundle, Effort, Rate, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
+from raywf.core.store import Store
 from raywf.search.budget import START_S, Budget, allowed_seconds, count_slots
-from raywf.search.choose import Bounds, Chosen, fits_to_come_s
+from raywf.search.choose import Chosen, fits_to_come_s
 from raywf.search.data import SearchData, prepare_data, with_folds
-from raywf.search.finish import FIT_SHARE, LEAST_REFIT_S, Ending, finish
+from raywf.search.finish import Ending, finish
 from raywf.search.layout import keep_layout, kept_folds
 from raywf.search.ledger import Ledger
 from raywf.search.own import find_families
@@ -35,7 +35,6 @@ from raywf.search.trial import TrialPlan
 from raywf.search.tuning import Progress, run_trials
 
 _LAST_SHARE = 0.93
-_CLOSING_S, _CLOSING_SHARE = 3.0, 0.12  # for the choice, the merging and the bundle, of a small budget less
 _GUESSED_ROUNDS = 100.0  # where the probe failed
 _PROBE_SHARE, _PROBE_MAX_S = 0.04, 2.0
 # of the budget for trials: in order all members are fitted twice more, else as many as the rows' time wants
@@ -100,7 +99,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         SearchError: if no trial finished within the budget.
     """
     settings = workflow.search
-    ledger = Ledger(workflow.stores.root, plan.sweep_id)
+    store, ledger = Store(workflow.stores.root), Ledger(workflow.stores.root, plan.sweep_id)
     cpus = _cpus(settings)
     gpus = _gpus(settings)
     allowed_s = allowed_seconds(settings, plan.rate, cpus=cpus, gpus=gpus)
@@ -108,7 +107,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         allowed_s = min(allowed_s, START_S + settings.warm_share * max(0.0, allowed_s - START_S))
     budget = Budget(ledger, allowed_s, cpus, gpus=gpus, workflow=workflow.name, rate=plan.rate)
     gate = workflow.gate if plan.hold_gate else None
-    metric, families = workflow_metric(workflow), find_families(settings, root=workflow.stores.root)
+    metric, families = workflow_metric(workflow), find_families(settings, folder=store.uri(_teams(plan)))
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
     pace = _pace(data, settings, budget) if plan.effort != "refit" else None
     data = _with_affordable_folds(data, pace, settings, plan, budget, metric=metric)
@@ -131,7 +130,6 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         encoder=encoder,
         loss_scale=loss_scale(data.rows.y) if snapshot.task == "regression" else None,
         threads=settings.trial_cpus,
-        deadline=max(budget.instant(FIT_SHARE), time.time() + LEAST_REFIT_S),
         seed=settings.seed,
         ledger=ledger,
         families=families,
@@ -145,13 +143,19 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         budget=budget,
         folder=plan.folder,
         row_ms=settings.row_ms,
+        slots=_slots(settings),
         weights=plan.weights(),
     )
     made = finish(ending, trials)
     budget.note(at_once=True)
     sweep = _record(workflow, snapshot, plan, budget, metric=metric, trials=made.trials, chosen=made.chosen)
     ledger.write_sweep(sweep)
+    store.remove(_teams(plan))
     return SearchResult(sweep=sweep, proof=made.proof, final=made.final, gate_rows=data.gate, nodes=nodes)
+
+
+def _teams(plan: SearchPlan) -> str:
+    return f"sweeps/{plan.sweep_id}/teams"
 
 
 def _record(
@@ -209,20 +213,13 @@ def _trials(
         return list(finished.trials), {}
 
     settings = workflow.search
-    wanted = _queue(data, pace, settings, plan, budget, deadline=trial_plan.deadline)
-    bounds = Bounds(row_ms=settings.row_ms, left_s=0.0, cpus=budget.cpus, bag=trial_plan.keep_models)
-
-    def until(found: Sequence[Trial]) -> float:
-        closing_s = min(_CLOSING_S, _CLOSING_SHARE * budget.allowed_s) + fits_to_come_s(found, data, bounds)
-        return min(trial_plan.deadline, budget.instant(1.0) - closing_s)
-
+    wanted = _queue(data, pace, settings, plan, budget, trial_plan=trial_plan)
     return run_trials(
         shared,
         wanted,
         trial_plan,
         settings=settings,
         progress=plan.progress,
-        until=until if data.times is None else None,
         tick=budget.note,
     )
 
@@ -256,7 +253,7 @@ def _slots(settings: SearchSettings) -> int:
 
 
 def _cpus(settings: SearchSettings) -> float:
-    return float(_slots(settings) * settings.trial_cpus)
+    return float(_slots(settings) * settings.slot_cpus)
 
 
 def _gpus(settings: SearchSettings) -> float:
@@ -292,8 +289,9 @@ def _with_affordable_folds(
         return data
     else:
         trials = plan.trials(settings, rows=len(data.rest))
-        count = choose_folds(pace, trials, _core_seconds(settings, budget), rows=len(data.rest))
-        count = count if data.times is None else min(max(count, 2), _ORDERED_FOLDS)
+        ordered, core_s = data.times is not None, _core_seconds(settings, budget)
+        count = choose_folds(pace, trials, core_s, rows=len(data.rest), ordered=ordered)
+        count = min(max(count, 2), _ORDERED_FOLDS) if ordered else count
     try:
         more = with_folds(data, settings, count, metric=metric)
     except SearchError:
@@ -308,9 +306,15 @@ def _queue(
     plan: SearchPlan,
     budget: Budget,
     *,
-    deadline: float,
+    trial_plan: TrialPlan,
 ) -> QueuePlan:
     """Order the trials; learning rates rise where the budget would fit but few of them."""
+    slots = _slots(settings)
+
+    def until(done: Sequence[Trial]) -> float:
+        fits_s = fits_to_come_s(done, data, row_ms=settings.row_ms, slots=slots, bag=trial_plan.keep_models)
+        return budget.closing - fits_s
+
     trials = plan.trials(settings, rows=len(data.rest))
     if pace is not None:
         needed = len(data.folds) * sum(fit_seconds(pace, t.family, t.params) for t in trials)
@@ -320,9 +324,10 @@ def _queue(
         trials=trials,
         fold_rows=tuple(len(f.score) for f in data.folds),
         most=settings.trials,
-        deadline=deadline,
+        deadline=trial_plan.deadline,
+        until=until if data.times is None else None,
         seed=settings.seed,
-        slots=_slots(settings),
+        slots=slots,
         drawn=read_spaces(settings) if plan.searches else Spaces(),
         more=plan.searches,
         pace=pace,

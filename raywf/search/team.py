@@ -1,8 +1,8 @@
 """Fits of the user's own models that Ray Train spreads over several processes, in one torch process group.
 
-Each worker makes the object anew and fits it on every n-th row; what they share is the gradient, by
-`ray.train.torch.prepare_model` or `torch.distributed` in the user's own `fit`. What the first worker saves is
-the model.
+Each worker makes the object anew and fits it on every n-th row, all on as many; what they share is the
+gradient, by `ray.train.torch.prepare_model` or `torch.distributed` in the user's own `fit`. What the first
+worker saves is the model.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import logging
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,14 @@ class Team:
     workers: int
     cpus: int
     gpus: float
-    root: str
+    folder: str
 
 
 @dataclass(frozen=True, slots=True)
 class TeamFamily(OwnFamily):
     """A model of the user's own whose fits are a team's."""
 
-    team: Team | None = None
+    team: Team = field(kw_only=True)
 
     def _fits(
         self,
@@ -77,9 +77,8 @@ class TeamFamily(OwnFamily):
         Raises:
             Exception: whatever the user's fit raised in a worker.
         """
-        assert self.team is not None
         logging.getLogger("ray.train").setLevel(logging.ERROR)
-        store, name = Store(self.team.root), f"teams/{uuid.uuid4().hex}"
+        store, name = Store(self.team.folder), uuid.uuid4().hex
         trainer = TorchTrainer(
             _work,
             train_loop_config={"work": work},
@@ -89,9 +88,9 @@ class TeamFamily(OwnFamily):
                 resources_per_worker=self._each(),
             ),
             run_config=RunConfig(
-                name=name.rpartition("/")[2],
-                storage_path=store.uri("teams"),
-                failure_config=FailureConfig(max_failures=0),
+                name=name,
+                storage_path=store.uri(""),
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
             ),
         )
         try:
@@ -102,12 +101,9 @@ class TeamFamily(OwnFamily):
         except WorkerGroupError as err:
             raise next(iter(err.worker_failures.values())) from err
         finally:
-            filesystem, base = store.filesystem()
-            with suppress(OSError):
-                filesystem.delete_dir(f"{base}/{name}")
+            store.remove(name)
 
     def _each(self) -> dict[str, float]:
-        assert self.team is not None
         gpus = {"GPU": self.team.gpus} if self.team.gpus else {}
         return {"CPU": float(self.team.cpus), **gpus}
 
@@ -133,7 +129,7 @@ def _work(config: dict[str, Any]) -> None:
     rows, valid = ray.get([work.rows, work.valid])
     context = train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
-    share = rows.take(np.arange(rank, len(rows.y), size))
+    share = rows.take(np.arange(rank, len(rows.y) - len(rows.y) % size, size))  # all have as many batches
     made = work.family.make(work.params, work.files)
     fit_rung(made, work.problem, share, valid=valid, rounds=work.rounds, rung=work.rung)
     if rank > 0:

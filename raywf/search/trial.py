@@ -37,7 +37,8 @@ _SHORT_S = 8.0  # less than this left is for the trial alone
 class TrialPlan:
     """What every trial of a sweep is told; instants are of `time.time()`.
 
-    Fits end early from `deadline` on; a sweep that has no finished trial by then waits until `last_moment`.
+    Fits end early from `deadline` on, or from what the queue says with a hand of trials; a sweep that has no
+    finished trial by then waits until `last_moment`.
     `keep_models` has the folds' models kept beside their scores.
     """
 
@@ -60,11 +61,11 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any], data: SearchData, plan: TrialPlan) -> None:
         yield_cpu()
-        self._data, self._plan = data, plan
-        self._begin(config["jobs"])
+        self._data, self._whole_plan = data, plan
+        self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config["jobs"])
+        self._begin(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -87,8 +88,11 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing: the ledger is what lasts."""
 
-    def _begin(self, jobs: list[dict[str, Any]]) -> None:
-        self._runs = [TrialRun(decode(Trial, job), self._data, self._plan) for job in jobs]
+    def _begin(self, config: dict[str, Any]) -> None:
+        plan, until = self._whole_plan, config["until"]
+        ends = {k: min(getattr(plan, k), until) for k in ("deadline", "last_moment")}
+        self._plan = plan if until >= plan.deadline else dataclasses.replace(plan, **ends)
+        self._runs = [TrialRun(decode(Trial, job), self._data, self._plan) for job in config["jobs"]]
 
     def _report(self, trials: list[Trial]) -> dict[str, Any]:
         losses = [loss for trial in trials for loss in trial.fold_losses]

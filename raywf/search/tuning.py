@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from raywf.search.race import FoldRace
 from raywf.search.trial import FoldTrial, TrialPlan
 
 Progress = Callable[[Trial], None]
-Until = Callable[[Sequence[Trial]], float]
 _LONGEST_REASON = 300  # characters
 _NEXT_TO_NOTHING = {"memory": 1e6}  # of a trial whose fits are a team's, which takes its own; Tune wants some
 _QUIET = {
@@ -44,13 +43,11 @@ def run_trials(
     settings: SearchSettings,
     progress: Progress,
     tick: Callable[[], None] = lambda: None,
-    until: Until | None = None,
 ) -> tuple[list[Trial], dict[str, str]]:
     """Run trials as the queue hands them out; return their last records and the node of each, by trial id.
 
     `data` is the object reference of the `SearchData`. Trials that the deadline cut come back as "stopped".
-    `tick` is called again and again while they run; `until` says by the trials that are done when all are to
-    end, where that is before the plan's deadline.
+    `tick` is called again and again while they run.
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -69,7 +66,7 @@ def run_trials(
             num_samples=-1,
             scheduler=race,
             reuse_actors=True,
-            max_concurrent_trials=settings.max_concurrent or _slots(settings.trial_cpus),
+            max_concurrent_trials=settings.max_concurrent or _slots(settings.slot_cpus),
             trial_name_creator=_name,
             trial_dirname_creator=_name,
         ),
@@ -77,7 +74,7 @@ def run_trials(
             name="tune",
             storage_path=Store(plan.ledger.root).uri(f"sweeps/{plan.ledger.sweep_id}"),
             verbose=0,
-            stop=_Deadline(plan, watch, until),
+            stop=_Deadline(plan, watch, queue),
             callbacks=[watch],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False, checkpoint_frequency=0),
             failure_config=tune.FailureConfig(max_failures=settings.max_failures),
@@ -97,8 +94,8 @@ def _name(trial: Any) -> str:
     return str(trial.config["jobs"][0]["id"])
 
 
-def _slots(trial_cpus: int) -> int:
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) // trial_cpus)
+def _slots(slot_cpus: int) -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1)) // slot_cpus)
 
 
 def _stopped(trial: Trial) -> Trial:
@@ -108,17 +105,15 @@ def _stopped(trial: Trial) -> Trial:
 class _Deadline(tune.Stopper):  # type: ignore[misc]
     """Stops all trials at the deadline; until one is done, it waits for the last moment."""
 
-    def __init__(self, plan: TrialPlan, watch: _Watch, until: Until | None) -> None:
-        self._plan, self._watch, self._until = plan, watch, until
+    def __init__(self, plan: TrialPlan, watch: _Watch, queue: TrialQueue) -> None:
+        self._plan, self._watch, self._queue = plan, watch, queue
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        done = [t for t in self._watch.last.values() if t.status == "done"]
-        if not done:
-            return time.time() > self._plan.last_moment
-        return time.time() > (self._until(done) if self._until else self._plan.deadline)
+        some_done = any(t.status == "done" for t in self._watch.last.values())
+        return time.time() > (self._queue.deadline if some_done else self._plan.last_moment)
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]

@@ -224,4 +224,4 @@ def test_a_team_fits_a_model(ray_session: None, tmp_path: Path) -> None:
     assert good.score > 0.6
     scores = load_bundle(found.final.uri, trust=True).predict_table(table)
     assert 0 <= scores.min() < scores.max() <= 1
-    assert not list((tmp_path / "r" / "teams").iterdir())
+    assert not (tmp_path / "r" / "sweeps" / "sweep" / "teams").exists()

@@ -29,7 +29,7 @@ from raywf.search.trial import TrialPlan, fit_fold, summarise
 ROWS = 600
 METRIC = METRICS["log_loss"]
 START = datetime(2024, 1, 1, tzinfo=UTC)
-AMPLE = Bounds(row_ms=10.0, left_s=1000.0, cpus=2.0, bag=True)
+AMPLE = Bounds(row_ms=10.0, left_s=1000.0, slots=2, bag=True)
 
 
 @pytest.fixture
