@@ -10,6 +10,7 @@ from raywf.core.settings import OwnModelSettings, SearchSettings
 from raywf.models.families import family
 from raywf.models.family import Family
 from raywf.models.own import OwnFamily
+from raywf.search.team import Team, TeamFamily
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,5 @@ def _family(name: str, model: OwnModelSettings, folder: str) -> OwnFamily:
     code = read_code(model.code)
     if model.workers == 1:
         return OwnFamily(name, code, model.rungs)
-    from raywf.search.team import Team, TeamFamily  # Ray Train and torch, which few need
-
     team = Team(workers=model.workers, cpus=model.cpus, gpus=model.gpus, folder=folder)
     return TeamFamily(name, code, model.rungs, team=team)

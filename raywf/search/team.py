@@ -18,10 +18,6 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray import train
-from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-from ray.train.v2.api.exceptions import WorkerGroupError
 
 from raywf.core.niceness import yield_cpu
 from raywf.core.store import Store
@@ -77,6 +73,11 @@ class TeamFamily(OwnFamily):
         Raises:
             Exception: whatever the user's fit raised in a worker.
         """
+        # Ray Train and torch take seconds to import, and few searches need them
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+        from ray.train.v2.api.exceptions import WorkerGroupError
+
         logging.getLogger("ray.train").setLevel(logging.ERROR)
         store, name = Store(self.team.folder), uuid.uuid4().hex
         trainer = TorchTrainer(
@@ -124,6 +125,8 @@ class _Work:
 
 def _work(config: dict[str, Any]) -> None:
     """Fit this worker's share of the rows, in a worker of Ray Train."""
+    from ray import train
+
     yield_cpu()
     work: _Work = config["work"]
     rows, valid = ray.get([work.rows, work.valid])
@@ -137,4 +140,4 @@ def _work(config: dict[str, Any]) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
         made.save(Path(folder))
-        train.report({"rounds": rounds_of(made)}, checkpoint=Checkpoint.from_directory(folder))
+        train.report({"rounds": rounds_of(made)}, checkpoint=train.Checkpoint.from_directory(folder))
