@@ -19,7 +19,7 @@ from raywf.search.ledger import FoldResult, Ledger
 _ORDERED_GROWTH, _RAY_GROWTH = 4.4, 1.3  # a fit on all rows (two in order) beside a fold's; what Ray adds
 _AROUND_US, _COLUMN_US = 20.0, 0.5  # what a row takes beside the members, and its encoder for a column
 _LEAST_BAG = 2
-_LIKELY = 5  # the best trials that are likely to become members
+_LIKELY = 3  # the best trials that are likely to become members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from raywf.models.families import is_family, is_installed
 _DECAY, _PLACE_WEIGHT = 0.5, 0.25  # of a sweep's ranks by its age; of the portfolio's own order
 _RUNNERS_UP, _NEIGHBOURS = 3, 4
 _MOST_ROWS = {"extratrees": 20_000, "torch": 60_000}
+_MOST_ROWS_TO_THE_LEAF = 8_000  # a forest whose leaves are single rows grows with them
 _MAX_RATE = 0.12
 
 _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -72,6 +73,7 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     ("torch", {"hidden": [128, 128, 128], "lr": 0.01, "steps": 2500}),
+    ("extratrees", {"n_estimators": 100, "min_samples_leaf": 1, "max_features": 0.7}),
     ("extratrees", {"n_estimators": 100, "min_samples_leaf": 3, "max_features": 0.5}),
     (
         "xgboost",
@@ -180,8 +182,12 @@ def plan_trials(
         if wanted and effort == "warm":
             wanted += _runners_up(former[0], seed=settings.seed)
         wanted += order_by_history(portfolio, former)
-    allowed = {t.id: t for t in wanted if t.family in families}
+    allowed = {t.id: t for t in wanted if t.family in families and _is_small_enough(t, rows)}
     return tuple(allowed.values())[: settings.trials]
+
+
+def _is_small_enough(trial: Trial, rows: int) -> bool:
+    return rows <= _MOST_ROWS_TO_THE_LEAF or trial.params.get("min_samples_leaf", 2) > 1
 
 
 def order_by_history(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> list[Trial]:
