@@ -18,6 +18,7 @@ from raywf.search.ledger import FoldResult, Ledger
 
 _ORDERED_GROWTH, _RAY_GROWTH = 4.4, 1.3  # a fit on all rows (two in order) beside a fold's; what Ray adds
 _AROUND_US, _COLUMN_US = 20.0, 0.5  # what a row takes beside the members, and its encoder for a column
+_TOGETHER = 1.25  # what models take one after the other, beside what each takes asked again and again
 _LEAST_BAG = 2
 _LIKELY = 3  # the best trials that are likely to become members
 
@@ -56,7 +57,8 @@ class Bounds:
 
 def _room_us(row_ms: float, data: SearchData) -> float:
     """Return the microseconds that the members' answers to a row may take."""
-    return max(20.0, 1000.0 * row_ms - _AROUND_US - _COLUMN_US * float(data.rows.X.shape[1]))
+    around_us = _AROUND_US + _COLUMN_US * float(data.rows.X.shape[1])
+    return max(20.0, (1000.0 * row_ms - around_us) / _TOGETHER)
 
 
 def fits_to_come_s(done: Sequence[Trial], data: SearchData, *, row_ms: float, slots: int, bag: bool) -> float:

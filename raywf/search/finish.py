@@ -22,6 +22,7 @@ from raywf.search.trial import TrialPlan
 _LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
 _REFIT_GRACE_S = 5.0  # beyond the budget, before a member's fit that goes on and on is ended
 _TIGHTER, _MOST_TIGHTENED = 0.95, 4
+_LATE_SHARE = 0.03  # of the budget: so late an ensemble is still chosen again to answer in time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,8 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
         )
         metric, ledger = ending.trial_plan.metric, ending.recipe.ledger
         chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, weights=ending.weights)
-        may_tighten = ending.weights is None and chosen.is_divisible and ending.budget.left_s > 0
+        in_time = ending.budget.left_s > -_LATE_SHARE * ending.budget.allowed_s
+        may_tighten = ending.weights is None and chosen.is_divisible and in_time
         may_tighten = may_tighten and tightened < _MOST_TIGHTENED
         made = _attempt(ending, data, chosen, fits, most_ms=ending.row_ms if may_tighten else None)
         if made.bundles is not None:

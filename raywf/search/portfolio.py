@@ -19,7 +19,7 @@ from raywf.models.families import is_family, is_installed
 _DECAY, _PLACE_WEIGHT = 0.5, 0.25  # of a sweep's ranks by its age; of the portfolio's own order
 _RUNNERS_UP, _NEIGHBOURS = 3, 4
 _MOST_ROWS = {"extratrees": 20_000, "torch": 60_000}
-_MOST_ROWS_TO_THE_LEAF = 8_000  # a forest whose leaves are single rows grows with them
+_MOST_LEAVES = 8_000  # of a tree whose leaves are single rows, in all score columns
 _MAX_RATE = 0.12
 
 _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -162,13 +162,14 @@ def plan_trials(
     former: Sequence[Sweep] = (),
     effort: Effort = "full",
     speed: float = 1.0,
+    width: int = 1,
 ) -> tuple[Trial, ...]:
     """Return the trials to run in order; `former` are the champion's sweep and those before it.
 
     A full search begins with the champion's members and goes on with the portfolio in the order that this
     workflow's own history suggests. A warm one puts the former runners-up and neighbours of the best between
     them; a cheaper one has the members alone. `speed` raises the portfolio's learning rates, where the budget
-    would fit too few of them.
+    would fit too few of them; `width` is the number of score columns.
     """
     own = settings.models
     families = {
@@ -182,12 +183,12 @@ def plan_trials(
         if wanted and effort == "warm":
             wanted += _runners_up(former[0], seed=settings.seed)
         wanted += order_by_history(portfolio, former)
-    allowed = {t.id: t for t in wanted if t.family in families and _is_small_enough(t, rows)}
+    allowed = {t.id: t for t in wanted if t.family in families and _is_small_enough(t, rows * width)}
     return tuple(allowed.values())[: settings.trials]
 
 
-def _is_small_enough(trial: Trial, rows: int) -> bool:
-    return rows <= _MOST_ROWS_TO_THE_LEAF or trial.params.get("min_samples_leaf", 2) > 1
+def _is_small_enough(trial: Trial, leaves: int) -> bool:
+    return leaves <= _MOST_LEAVES or trial.params.get("min_samples_leaf", 2) > 1
 
 
 def order_by_history(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> list[Trial]:

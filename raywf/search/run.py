@@ -66,9 +66,16 @@ class SearchPlan:
         """Whether other configurations than the former members' are tried."""
         return self.effort in {"warm", "full"}
 
-    def trials(self, settings: SearchSettings, *, rows: int, speed: float = 1.0) -> tuple[Trial, ...]:
+    def trials(self, settings: SearchSettings, data: SearchData, *, speed: float = 1.0) -> tuple[Trial, ...]:
         """Return the trials in order."""
-        return plan_trials(settings, rows=rows, former=self.former, effort=self.effort, speed=speed)
+        return plan_trials(
+            settings,
+            rows=len(data.rest),
+            former=self.former,
+            effort=self.effort,
+            speed=speed,
+            width=data.problem().width,
+        )
 
     def weights(self) -> dict[str, float] | None:
         """Return the former members' weights by trial id where they are to stay."""
@@ -288,7 +295,7 @@ def _with_affordable_folds(
     elif settings.folds is not None:
         return data
     else:
-        trials = plan.trials(settings, rows=len(data.rest))
+        trials = plan.trials(settings, data)
         ordered, core_s = data.times is not None, _core_seconds(settings, budget)
         count = choose_folds(pace, trials, core_s, rows=len(data.rest), ordered=ordered)
         count = min(max(count, 2), _ORDERED_FOLDS) if ordered else count
@@ -315,11 +322,11 @@ def _queue(
         fits_s = fits_to_come_s(done, data, row_ms=settings.row_ms, slots=slots, bag=trial_plan.keep_models)
         return budget.closing - fits_s
 
-    trials = plan.trials(settings, rows=len(data.rest))
+    trials = plan.trials(settings, data)
     if pace is not None:
         needed = len(data.folds) * sum(fit_seconds(pace, t.family, t.params) for t in trials)
         speed = float(np.clip(needed / _core_seconds(settings, budget), 1.0, _MAX_SPEED))
-        trials = plan.trials(settings, rows=len(data.rest), speed=speed)
+        trials = plan.trials(settings, data, speed=speed)
     return QueuePlan(
         trials=trials,
         fold_rows=tuple(len(f.score) for f in data.folds),
