@@ -16,7 +16,7 @@ from raywf.search.data import SearchData
 from raywf.search.ensemble import Candidates, keep_largest, most_candidates, select_ensemble
 from raywf.search.ledger import FoldResult, Ledger
 
-_ORDERED_GROWTH, _RAY_GROWTH = 4.4, 1.3  # a fit on all rows (two in order) beside a fold's; what Ray adds
+_ORDERED_GROWTH, _RAY_GROWTH = 2.2, 1.3  # a fit on all rows beside one on a fold's; what Ray adds
 _AROUND_US, _COLUMN_US = 20.0, 0.5  # what a row takes beside the members, and its encoder for a column
 _TOGETHER = 1.25  # what models take one after the other, beside what each takes asked again and again
 _LEAST_BAG = 2
@@ -74,7 +74,7 @@ def fits_to_come_s(done: Sequence[Trial], data: SearchData, *, row_ms: float, sl
     weights = _within({name: 1 / (1 + at) for at, name in enumerate(best)}, best, room_us)
     count = _bag_size(weights, best, room_us, len(data.folds)) if bag else 0
     again = [best[name] for name in weights if count < _LEAST_BAG or not traits(best[name].family).merges]
-    return _span_s([_fit_s(trial, data) for trial in again], slots)
+    return _span_s([s for trial in again for s in _fits_s(trial, data)], slots)
 
 
 def _span_s(fits_s: Sequence[float], slots: int) -> float:
@@ -82,15 +82,13 @@ def _span_s(fits_s: Sequence[float], slots: int) -> float:
     return max(max(fits_s, default=0.0), sum(fits_s) / slots)
 
 
-def _fit_s(trial: Trial, data: SearchData) -> float:
-    """Return the seconds of fitting a trial's configuration again, on more rows than a fold had."""
+def _fits_s(trial: Trial, data: SearchData) -> list[float]:
+    """Return the seconds of each last fit of a trial's configuration, on more rows than a fold had."""
     count = len(data.folds)
-    growth = (
-        _ORDERED_GROWTH
-        if data.times is not None
-        else _RAY_GROWTH * (count / (count - 1) if count > 1 else 1.3)
-    )
-    return growth * trial.seconds / count
+    if data.times is not None:  # the proof and the final one
+        return [_ORDERED_GROWTH * trial.seconds / count] * 2
+    growth = _RAY_GROWTH * (count / (count - 1) if count > 1 else 1.3)
+    return [growth * trial.seconds / count]
 
 
 def choose(
@@ -211,10 +209,10 @@ def _members(
         if merges and bag >= _LEAST_BAG:
             folds = bag
         else:
-            needed = 0.0 if name in bounds.made else _fit_s(trial, data)
-            in_time = _span_s([*fits_s, needed], bounds.slots) <= 0.9 * bounds.left_s
+            needed = [] if name in bounds.made else _fits_s(trial, data)
+            in_time = _span_s([*fits_s, *needed], bounds.slots) <= 0.9 * bounds.left_s
             if in_time or not needed or not (merges or found):
-                fits_s.append(needed)
+                fits_s += needed
             elif merges:
                 folds = 1
             else:

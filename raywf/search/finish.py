@@ -114,6 +114,7 @@ def _attempt(
     until = max(ending.budget.instant(1.0), soon) + _REFIT_GRACE_S
     ordered = data.times is not None and len(data.gate) > 0
     proof_fits = start_fits(recipe, ending.shared, data.rest, known=fits[0])
+    final_fits = start_fits(recipe, ending.shared, None, known=fits[1]) if ordered else []
     proof_made = await_fits(proof_fits, until=until)
     lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
     if lost:
@@ -122,7 +123,6 @@ def _attempt(
     row_ms = 0.0 if most_ms is None else measure_row_ms(recipe, proof_made, seen)
     if most_ms is not None and row_ms > most_ms:
         return _Attempt(row_ms=row_ms)
-    final_fits = start_fits(recipe, ending.shared, None, known=fits[1]) if ordered else []
     shutil.rmtree(ending.folder, ignore_errors=True)
     proof = finish_bundle(
         recipe, proof_made, seen, folder=ending.folder / "proof", fitted_until=newest_instant(seen)
