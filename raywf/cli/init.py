@@ -22,6 +22,7 @@ spine:                        # one row for each thing to predict
   # positive: "yes"           # which label counts as positive in a binary task
   # event_time: asked_at      # when the prediction is asked for
   # label_time: known_at      # when the label became known
+  # maturity: 30d             # how old a row must be to be learned from; default: found in the data
   # weight: importance        # how much a row counts in a fit
   # group: customer           # rows of one group are never parted between fitting and scoring
 

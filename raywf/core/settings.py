@@ -28,8 +28,10 @@ def _require(ok: bool, key: str, rule: str, got: object) -> None:
 class SpineSettings:
     """The table of things to predict: one row a prediction that was or could have been asked for.
 
-    `weight` names a column that says how much a row counts in a fit; `group` one whose equal values belong
-    together: without times they are never parted between fitting and scoring.
+    `maturity` is how old a row must be for its label to be learned from; None finds it in the data, where
+    labels that come soon differ from those that come late. `weight` names a column that says how much a row
+    counts in a fit; `group` one whose equal values belong together: without times they are never parted
+    between fitting and scoring.
     """
 
     path: str
@@ -37,6 +39,7 @@ class SpineSettings:
     keys: tuple[str, ...] = ()
     event_time: str | None = None
     label_time: str | None = None
+    maturity: timedelta | None = None
     positive: str | None = None
     weight: str | None = None
     group: str | None = None
@@ -47,6 +50,12 @@ class SpineSettings:
             "label_time",
             "given together with event_time",
             self.label_time,
+        )
+        _require(
+            self.maturity is None or (self.label_time is not None and self.maturity >= timedelta(0)),
+            "maturity",
+            "at least 0s, given together with label_time",
+            self.maturity,
         )
 
 

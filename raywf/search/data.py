@@ -43,7 +43,8 @@ class SearchData:
     `gate` are the rows that no fold touches: the newest block, or a stable share by key hash where there is
     no time. `rest` are all others; where there are times, those whose labels were known when it began.
     `asked` is how many folds were asked for: there are fewer where the metric is not defined on all.
-    `times` and `known` (when the label was) are microseconds since 1970, shape ``(n_rows,)``, or None.
+    `times` and `known` (when the label was, and the row as old as the snapshot's maturity) are microseconds
+    since 1970, shape ``(n_rows,)``, or None.
     """
 
     rows: Rows
@@ -92,6 +93,8 @@ def prepare_data(
         times = known = None
     elif known is None:
         known = times
+    if known is not None and snapshot.maturity_s:
+        known = np.maximum(known, times + round(snapshot.maturity_s * 1e6))
     groups = row_groups(table)
     held, rest = _gate_rows(table, times, known, gate, groups)
     check_labels(snapshot, labels, rest)

@@ -21,14 +21,17 @@ below /tmp with the usual umask. Ray's token covers none of these.
 from __future__ import annotations
 
 import os
+import random
 import socket
 import tempfile
 from pathlib import Path
 
+from raywf.core.errors import ServingError
 from raywf.core.niceness import SERVING
 from raywf.core.settings import ServingSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_PORTS = range(20_000, 30_000)  # above Ray's workers, below its replicas and the system's own choices
 
 
 def serve_env(settings: ServingSettings) -> dict[str, str]:
@@ -66,20 +69,29 @@ def serve_env(settings: ServingSettings) -> dict[str, str]:
 
 
 def free_ports(count: int, *, avoid: frozenset[int] | set[int] = frozenset()) -> list[int]:
-    """Return different TCP ports that nothing listens on now."""
-    found: list[int] = []
-    held: list[socket.socket] = []
-    try:
-        while len(found) < count:
-            held.append(socket.socket())
-            held[-1].bind(("", 0))
-            port = held[-1].getsockname()[1]
-            if port not in avoid:
-                found.append(port)
-    finally:
-        for each in held:
-            each.close()
-    return found
+    """Return different TCP ports that nothing listens on now.
+
+    Neither Ray nor the system gives ports of this range away, so that each is still free when it is used.
+
+    Raises:
+        ServingError: if there are not so many.
+    """
+    found = []
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        if len(found) == count:
+            return found
+        if port not in avoid and _is_free(port):
+            found.append(port)
+    raise ServingError(f"fewer than {count} of the ports {_PORTS[0]} to {_PORTS[-1]} are free")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
 
 
 def _private_folder() -> str:

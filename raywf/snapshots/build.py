@@ -34,12 +34,22 @@ from raywf.snapshots.labels import (
     known_rows,
     pending_rows,
 )
+from raywf.snapshots.maturity import find_maturity, mature_rows, read_delays, tell_maturity
 from raywf.snapshots.prepare import RESERVED
 from raywf.snapshots.profile import profile_table
 from raywf.snapshots.sources import data_context
 
 SAMPLE_ROWS = 500_000
-_CODE = ("asof.py", "assemble.py", "convert.py", "join.py", "labels.py", "plan.py", "prepare.py")
+_CODE = (
+    "asof.py",
+    "assemble.py",
+    "convert.py",
+    "join.py",
+    "labels.py",
+    "maturity.py",
+    "plan.py",
+    "prepare.py",
+)
 
 
 def build_snapshot(
@@ -48,7 +58,8 @@ def build_snapshot(
     """Build the workflow's snapshot as of an instant of event time; Ray must be initialised.
 
     `as_of` (UTC where naive) defaults to now and is ignored where the spine has no event
-    time. Rows hold what was known at their event time; labels are those known at `as_of`.
+    time. Rows hold what was known at their event time; labels are those known at `as_of`,
+    of rows as old as `spine.maturity`.
     Where the joined rows are larger than ``limits.gather_bytes``, column checks and profiles
     rest on a sample of about 500,000 rows.
 
@@ -72,13 +83,21 @@ def build_snapshot(
     sample, pending = _sample(known, counts.rows), blocks.transform(pending_rows, microseconds(as_of))
     content = Content(sample, _sample(pending, len(keys)), keys, counts, classes, rows.columns)
     warnings = (*rows.warnings, *check_content(content, workflow))
+    maturity = find_maturity(known.reduce(read_delays), workflow)
+    if as_of and maturity:
+        known = known.transform(mature_rows, microseconds(as_of - maturity))
     final = known.transform(_final, rows.columns)
-    snapshot = _describe(workflow, rows, final, as_of=as_of, classes=classes)
+    snapshot = replace(
+        _describe(workflow, rows, final, as_of=as_of, classes=classes), maturity_s=maturity.total_seconds()
+    )
+    check_rows(snapshot.rows, workflow)
+    warnings += tell_maturity(maturity, rows=snapshot.rows, left_out=counts.rows - snapshot.rows)
     store = Store(workflow.stores.root)
     there = find_snapshot(store, workflow.name, snapshot.id)
     if there is not None:
         return there
-    snapshot = replace(snapshot, profile=profile_table(sample, rows.columns), warnings=warnings)
+    profile = profile_table(_sample(known, snapshot.rows), rows.columns)
+    snapshot = replace(snapshot, profile=profile, warnings=warnings)
     _write(store, snapshot, final)
     commit_snapshot(store, snapshot)
     return snapshot

@@ -302,7 +302,7 @@ def data_folder() -> Path:
 
 
 def test_hotel_bookings_as_of_a_day(tmp_path):
-    """Real rows: none has a label, or an event, later than as_of."""
+    """Real rows: none has a label, or an event, later than as_of; cancellations are known before stays."""
     path = data_folder() / "hotel_bookings" / "stream_lead90.parquet"
     if not path.exists():
         pytest.skip(f"no data set at {path}; set RAYWFTEST_DATA")
@@ -313,8 +313,15 @@ def test_hotel_bookings_as_of_a_day(tmp_path):
         name="hotel", task="binary", spine=spine, stores=StoreSettings(root=str(tmp_path / "store"))
     )
     as_of = datetime(2016, 1, 1, tzinfo=UTC)
-    snapshot = build_snapshot(workflow, as_of=as_of)
     raw = pd.read_parquet(path)
     stamp = pd.Timestamp(as_of).tz_localize(None)
-    assert snapshot.rows == ((raw.label_date <= stamp) & (raw.booking_date <= stamp)).sum()
+    known = (raw.label_date <= stamp) & (raw.booking_date <= stamp)
+    mature = build_snapshot(workflow, as_of=as_of)
+    age = pd.Timedelta(seconds=mature.maturity_s)
+    assert pd.Timedelta(days=25) < age < pd.Timedelta(days=31)
+    assert mature.rows == (known & (raw.booking_date <= stamp - age)).sum()
+    assert "are left out" in mature.warnings[-1]
+    spine = dataclasses.replace(spine, maturity=timedelta(0))
+    snapshot = build_snapshot(dataclasses.replace(workflow, spine=spine), as_of=as_of)
+    assert snapshot.rows == known.sum()
     assert snapshot.classes == ("0", "1")

@@ -15,6 +15,7 @@ from raywf.core.metrics import METRICS
 from raywf.core.records import Column, Snapshot
 from raywf.core.settings import GateSettings, SearchSettings
 from raywf.search.data import (
+    Fold,
     SearchData,
     hashed_share,
     newest_block,
@@ -36,6 +37,7 @@ def prepare(
     task: str = "binary",
     gated: bool = True,
     groups: list[str | None] | None = None,
+    maturity_h: int = 0,
     **search: object,
 ) -> SearchData:
     """Lay out rows at the given hours, or so many without a time."""
@@ -67,6 +69,7 @@ def prepare(
         digest="",
         profile=(),
         sources=(),
+        maturity_s=maturity_h * 3600.0,
     )
     settings = SearchSettings(**search)  # type: ignore[arg-type]
     gate = GateSettings() if gated else None
@@ -101,6 +104,15 @@ def test_fits_lie_before_what_they_score(hours: list[int], folds: int, purge_hou
     gap = purge_hours * 3_600_000_000
     for fold in data.folds:
         assert data.times[fold.fit].max() < data.times[fold.score].min() - gap
+
+
+@few
+@given(TIMES, st.integers(2, 5), st.integers(0, 10))
+def test_fits_are_of_mature_rows(hours: list[int], folds: int, age: int) -> None:
+    """Every row fitted was as old as the snapshot's maturity when the first scored one came."""
+    data = ordered(hours, folds=folds, maturity_h=age)
+    for fold in (*data.folds, Fold(fit=data.rest, score=data.gate)):
+        assert data.times[fold.fit].max() <= data.times[fold.score].min() - age * 3_600_000_000
 
 
 @few
