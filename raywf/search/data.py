@@ -89,12 +89,11 @@ def prepare_data(
     encoder = fit_encoder(table, snapshot.columns)
     labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
     times, known = _instants(table, "__time"), _instants(table, "__label_time")
-    if not snapshot.has_time:
+    if times is None or not snapshot.has_time:
         times = known = None
-    elif known is None:
-        known = times
-    if known is not None and snapshot.maturity_s:
-        known = np.maximum(known, times + round(snapshot.maturity_s * 1e6))
+    else:
+        mature = times + round(snapshot.maturity_s * 1e6)
+        known = mature if known is None else np.maximum(known, mature)
     groups = row_groups(table)
     held, rest = _gate_rows(table, times, known, gate, groups)
     check_labels(snapshot, labels, rest)

@@ -76,7 +76,7 @@ def free_ports(count: int, *, avoid: frozenset[int] | set[int] = frozenset()) ->
     Raises:
         ServingError: if there are not so many.
     """
-    found = []
+    found: list[int] = []
     for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
         if len(found) == count:
             return found

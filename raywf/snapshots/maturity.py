@@ -69,9 +69,10 @@ def mature_rows(table: pa.Table, until_us: int) -> pa.Table:
 
 def tell_maturity(maturity: timedelta, *, rows: int, left_out: int) -> tuple[str, ...]:
     """Return a warning if more than one row in a hundred was left out."""
-    if left_out <= 0.01 * (rows + left_out):
+    if maturity < timedelta(seconds=1) or left_out <= 0.01 * (rows + left_out):
         return ()
-    age = format_duration(timedelta(hours=round(maturity / timedelta(hours=1))))
+    unit = next(u for u in (timedelta(days=1), timedelta(hours=1), timedelta(seconds=1)) if maturity >= u)
+    age = format_duration(round(maturity / unit) * unit)
     return (
         f"labels that come soon differ from those that come late: {left_out:,} labelled rows, younger than "
         f"{age} at as_of, are left out (spine.maturity sets the age; 0s takes all)",
