@@ -144,6 +144,11 @@ class OwnModelSettings:
         _require(rising, "rungs", "whole numbers that rise, from 1 on", self.rungs)
         _require_space(self.space, "space")
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one process of a fit takes, by Ray's names."""
+        return {"CPU": float(self.cpus), **({"GPU": self.gpus} if self.gpus else {})}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnMetricSettings:

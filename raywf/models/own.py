@@ -106,25 +106,26 @@ class OwnFamily:
         rounds: int,
         rungs: tuple[int, ...],
     ) -> Iterator[Model]:
-        made = self.make(params)
+        made = make_own(self.code, params)
         for rung in rungs:
             fit_rung(made, problem, rows, valid=valid, rounds=rounds, rung=rung)
             yield OwnModel(made, self.code, params, problem, rounds_of(made))
 
-    def make(self, params: dict[str, Any], files: Mapping[str, bytes] | None = None) -> Any:
-        """Return a new object, with what an earlier one has saved.
 
-        Raises:
-            TypeError: if it lacks a method.
-        """
-        made = self.code.load()(**params)
-        answer = "predict_proba" if hasattr(made, "predict_proba") else "predict"
-        for need in ("fit", answer, "save", "load"):
-            if not callable(getattr(made, need, None)):
-                raise TypeError(f"{self.code.name} has no method {need!r}")
-        if files is not None:
-            _load_files(made, files)
-        return made
+def make_own(code: OwnCode, params: dict[str, Any], files: Mapping[str, bytes] | None = None) -> Any:
+    """Return a new object of the user's, with what an earlier one has saved.
+
+    Raises:
+        TypeError: if it lacks a method.
+    """
+    made = code.load()(**params)
+    answer = "predict_proba" if hasattr(made, "predict_proba") else "predict"
+    for need in ("fit", answer, "save", "load"):
+        if not callable(getattr(made, need, None)):
+            raise TypeError(f"{code.name} has no method {need!r}")
+    if files is not None:
+        _load_files(made, files)
+    return made
 
 
 def fit_rung(made: Any, problem: Problem, rows: Rows, *, valid: Rows | None, rounds: int, rung: int) -> None:
@@ -160,7 +161,7 @@ def load_own(problem: Problem, folder: Path, *, trust: bool) -> Model:
     code = OwnCode(**stored)
     if not trust:
         raise ValueError(f"it holds Python of {code.file}, which runs only where the workflow trusts it")
-    made = code.load()(**params)
+    made = make_own(code, params)
     made.load(folder / _FILES)
     return OwnModel(made, code, params, problem)
 
@@ -169,9 +170,7 @@ def revive(
     code: OwnCode, params: dict[str, Any], problem: Problem, files: dict[str, bytes], rounds: int
 ) -> OwnModel:
     """Return the model whose object has saved these files."""
-    made = code.load()(**params)
-    _load_files(made, files)
-    return OwnModel(made, code, params, problem, rounds)
+    return OwnModel(make_own(code, params, files), code, params, problem, rounds)
 
 
 def _load_files(made: Any, files: Mapping[str, bytes]) -> None:

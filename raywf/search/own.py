@@ -37,7 +37,7 @@ class Families:
         own = self.settings.get(name)
         if own is None:
             return {"CPU": float(default)}
-        return {} if own.workers > 1 else {"CPU": float(own.cpus), **({"GPU": own.gpus} if own.gpus else {})}
+        return {} if own.workers > 1 else own.resources
 
 
 def find_families(settings: SearchSettings, *, folder: str) -> Families:
@@ -54,5 +54,5 @@ def _family(name: str, model: OwnModelSettings, folder: str) -> OwnFamily:
     code = read_code(model.code)
     if model.workers == 1:
         return OwnFamily(name, code, model.rungs)
-    team = Team(workers=model.workers, cpus=model.cpus, gpus=model.gpus, folder=folder)
+    team = Team(workers=model.workers, each=model.resources, folder=folder)
     return TeamFamily(name, code, model.rungs, team=team)

@@ -20,18 +20,18 @@ import numpy as np
 import ray
 
 from raywf.core.niceness import yield_cpu
+from raywf.core.own import OwnCode
 from raywf.core.store import Store
 from raywf.models.family import Model, Problem, Rows
-from raywf.models.own import OwnFamily, fit_rung, read_files, revive, rounds_of
+from raywf.models.own import OwnFamily, fit_rung, make_own, read_files, revive, rounds_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Team:
-    """How many processes fit a model, what each takes, and the folder that all nodes see."""
+    """How many processes fit a model, what each takes by Ray's names, and the folder that all nodes see."""
 
     workers: int
-    cpus: int
-    gpus: float
+    each: dict[str, float]
     folder: str
 
 
@@ -51,9 +51,8 @@ class TeamFamily(OwnFamily):
         rounds: int,
         rungs: tuple[int, ...],
     ) -> Iterator[Model]:
-        family = OwnFamily(self.name, self.code)
         work = _Work(
-            family=family,
+            code=self.code,
             problem=problem,
             params=params,
             rounds=rounds,
@@ -85,8 +84,8 @@ class TeamFamily(OwnFamily):
             train_loop_config={"work": work},
             scaling_config=ScalingConfig(
                 num_workers=self.team.workers,
-                use_gpu=self.team.gpus > 0,
-                resources_per_worker=self._each(),
+                use_gpu="GPU" in self.team.each,
+                resources_per_worker=self.team.each,
             ),
             run_config=RunConfig(
                 name=name,
@@ -104,16 +103,12 @@ class TeamFamily(OwnFamily):
         finally:
             store.remove(name)
 
-    def _each(self) -> dict[str, float]:
-        gpus = {"GPU": self.team.gpus} if self.team.gpus else {}
-        return {"CPU": float(self.team.cpus), **gpus}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Work:
     """What a worker is told; `rows` and `valid` are object references, `files` are the rung's before."""
 
-    family: OwnFamily
+    code: OwnCode
     problem: Problem
     params: dict[str, Any]
     rounds: int
@@ -133,7 +128,7 @@ def _work(config: dict[str, Any]) -> None:
     context = train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     share = rows.take(np.arange(rank, len(rows.y) - len(rows.y) % size, size))  # all have as many batches
-    made = work.family.make(work.params, work.files)
+    made = make_own(work.code, work.params, work.files)
     fit_rung(made, work.problem, share, valid=valid, rounds=work.rounds, rung=work.rung)
     if rank > 0:
         train.report({})

@@ -18,6 +18,7 @@ from raywf.core.codec import decode
 from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.core.store import Store
+from raywf.search.budget import count_slots
 from raywf.search.queue import QueuePlan, TrialQueue
 from raywf.search.race import FoldRace
 from raywf.search.trial import FoldTrial, TrialPlan
@@ -57,6 +58,7 @@ def run_trials(
     trainable = tune.with_resources(
         tune.with_parameters(FoldTrial, data=data, plan=plan), partial(_resources, plan=plan)
     )
+    cpus = ray.cluster_resources().get("CPU", 1)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -66,7 +68,7 @@ def run_trials(
             num_samples=-1,
             scheduler=race,
             reuse_actors=True,
-            max_concurrent_trials=settings.max_concurrent or _slots(settings.slot_cpus),
+            max_concurrent_trials=settings.max_concurrent or count_slots(settings, cpus=cpus),
             trial_name_creator=_name,
             trial_dirname_creator=_name,
         ),
@@ -92,10 +94,6 @@ def _resources(config: dict[str, Any], *, plan: TrialPlan) -> tune.PlacementGrou
 
 def _name(trial: Any) -> str:
     return str(trial.config["jobs"][0]["id"])
-
-
-def _slots(slot_cpus: int) -> int:
-    return max(1, int(ray.cluster_resources().get("CPU", 1)) // slot_cpus)
 
 
 def _stopped(trial: Trial) -> Trial:
