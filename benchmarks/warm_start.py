@@ -35,7 +35,7 @@ import ray
 from raywf.core.loader import load_workflow
 from raywf.core.metrics import METRICS
 from raywf.core.records import Snapshot, Sweep
-from raywf.core.settings import FeatureSettings, SearchSettings, SpineSettings, StoreSettings, Workflow
+from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
 from raywf.demo.flights import load_year, write_tables
 from raywf.models.bundle import load_bundle
 from raywf.search.data import SearchData
@@ -80,7 +80,6 @@ def bookings(path: Path, folder: Path) -> tuple[Workflow, list[datetime]]:
         name="bookings",
         task="binary",
         spine=spine,
-        features=FeatureSettings(exclude=("arrival_date",)),
         stores=StoreSettings(root=str(folder / ".raywf")),
     )
     months = [(2015 + (m // 12), m % 12 + 1) for m in range(9, 23)]

@@ -105,8 +105,8 @@ def _decode_record(kind: type, data: Any, path: tuple[str, ...]) -> Any:
 
 def _decode_union(kind: Any, data: Any, path: tuple[str, ...]) -> Any:
     members = get_args(kind)
-    if data is None and type(None) in members:
-        return None
+    if type(data) in members:
+        return data
     error = None
     for member in members:
         if member is type(None):

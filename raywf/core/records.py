@@ -293,7 +293,8 @@ class Evidence:
     """One window of one model version, in event time.
 
     `loss_sum` and `loss_squares` are sums of the bounded loss over `labelled` rows; `metric` is the
-    workflow's metric with a 95 % interval, absent while too few labels are known.
+    workflow's metric with a 95 % interval, absent while too few labels are known. `maturity_s` is how long
+    after its end the labels that came are a fair sample.
     """
 
     version: str
@@ -308,6 +309,7 @@ class Evidence:
     metric_high: float | None = None
     value_mean: float | None = None
     drift: tuple[Drift, ...] = ()
+    maturity_s: float = 0.0
 
     @property
     def pending(self) -> int:

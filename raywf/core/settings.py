@@ -382,6 +382,9 @@ class Workflow:
             "without 'class_weight' for a regression",
             self.search.class_weight,
         )
+        window, maturity = self.validate.window, self.spine.maturity
+        some = window is None or maturity is None or maturity < window
+        _require(some, "spine", "of a maturity below validate.window, lest no row be left", maturity)
 
     @property
     def trusts_own_code(self) -> bool:

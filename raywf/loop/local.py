@@ -85,15 +85,15 @@ def start_local(workflow: Workflow) -> LocalCluster:
     root = Path(workflow.stores.root)
     root.mkdir(parents=True, exist_ok=True)
     temp_dir = tempfile.mkdtemp(prefix="rwf-", dir="/tmp")
+    gcs, dashboard, *agents = free_ports(6, avoid={workflow.serving.port})
     environ = {
-        **serve_env(workflow.serving),
+        **serve_env(workflow.serving, avoid={gcs, dashboard, *agents}),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(_token(root)),
         "OMP_NUM_THREADS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
     }
-    gcs, dashboard, *agents = free_ports(6, avoid={workflow.serving.port})
     command = _start_command(gcs, dashboard, agents, temp_dir=temp_dir)
     command.append(f"--num-cpus={workflow.cluster.cpus or os.cpu_count()}")
     with (root / "cluster.log").open("wb") as log:

@@ -127,6 +127,8 @@ def _train(
     champion = registry.find("champion")
     if champion is None:
         _refuse_small(workflow, snapshot)
+    else:
+        _refuse_seen(workflow, table, champion)
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
         found = search(
             workflow,
@@ -172,6 +174,24 @@ def _refuse_small(workflow: Workflow, snapshot: Snapshot) -> None:
             f"{snapshot.rows} rows leave {held} for the gate (gate.newest {workflow.gate.newest:g}), which "
             f"needs {needed}; add rows, raise gate.newest or lower gate.min_rows"
         )
+
+
+def _refuse_seen(workflow: Workflow, table: pa.Table, champion: ModelVersion) -> None:
+    rows = int(_is_fresh(table, champion).sum())
+    if rows < workflow.gate.min_rows:
+        raise ValidationError(
+            f"{rows} labelled rows are newer than those of version {champion.version}, which go until "
+            f"{champion.fitted_until}; the gate needs {workflow.gate.min_rows}: wait for labels, lower "
+            f"gate.min_rows or see spine.maturity"
+        )
+
+
+def _is_fresh(table: pa.Table, champion: ModelVersion) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Mark the rows that the champion cannot have been fitted on; all, where there are no times."""
+    if champion.fitted_until is None or "__time" not in table.column_names:
+        return np.ones(table.num_rows, dtype=bool)
+    times = table.column("__time").to_numpy()
+    return np.asarray(times > np.datetime64(champion.fitted_until.replace(tzinfo=None)))
 
 
 def search_only(
@@ -265,10 +285,8 @@ def gate(
 ) -> Verdict:
     """Score challenger and champion (or, without one, the training prior) on rows neither was fitted on."""
     rows = found.gate_rows
-    if champion is not None and champion.fitted_until is not None and "__time" in table.column_names:
-        times = table.column("__time").to_numpy()
-        fresh = times > np.datetime64(champion.fitted_until.replace(tzinfo=None))
-        rows = rows[fresh[rows]]
+    if champion is not None:
+        rows = rows[_is_fresh(table, champion)[rows]]
     block = table.take(pa.array(rows))
     labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
     trust = workflow.trusts_own_code

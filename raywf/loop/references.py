@@ -39,4 +39,5 @@ class RegistryReferences:
             loss_scale=facts["loss_scale"],
             threshold=facts.get("threshold", 0.5),
             profile=snapshot.profile,
+            maturity_s=snapshot.maturity_s,
         )

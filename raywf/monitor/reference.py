@@ -20,6 +20,7 @@ class Reference:
     loss_scale: float | None = None
     threshold: float = 0.5
     profile: tuple[ColumnProfile, ...] = ()
+    maturity_s: float = 0.0
 
     def label_value(self, label: str | float) -> float | None:
         """Return a label's class index or value; None if the version knows no such label."""

@@ -93,6 +93,7 @@ class Window:
             metric_high=high,
             value_mean=math.fsum(paid) / len(paid) if len(paid) else None,
             drift=self._drift(rows),
+            maturity_s=self.reference.maturity_s,
         )
 
     def _losses(self, labels: Array, scores: Array) -> Array:

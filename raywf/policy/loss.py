@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from statistics import NormalDist
 
 from raywf.core.records import Evidence, ModelVersion
 from raywf.core.settings import RetrainSettings
 from raywf.policy.sequence import rise_bound
 
-_MATURE = 0.8
+_LABELLED = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +40,13 @@ def judge_loss(
     settings: RetrainSettings,
     *,
     since: datetime | None,
+    now: datetime,
     min_labelled: int,
 ) -> LossFinding:
     """Compare the champion's loss since its promotion with its level at the gate.
 
-    Windows count once four fifths of their rows are labelled. Where the version has no level, the first
+    Windows count once four fifths of their rows are labelled and all are as old as the version's snapshot
+    wanted its rows to be. Where the version has no level, the first
     windows with `min_labelled` labels give it and the later ones are judged. The limit is the level, plus its
     one-sided standard-error margin at `settings.alpha`, plus `settings.tolerance`.
     """
@@ -52,7 +54,7 @@ def judge_loss(
         (e for e in evidence if e.version == champion.version and (since is None or e.end > since)),
         key=lambda e: e.start,
     )
-    windows = [e for e in windows if e.labelled and e.labelled >= _MATURE * e.rows]
+    windows = [e for e in windows if _is_mature(e, now)]
     level, level_rows = champion.loss, champion.loss_rows
     if level is None:
         level, level_rows, windows = _first_level(windows, min_labelled)
@@ -67,6 +69,11 @@ def judge_loss(
         limit=level + margin + settings.tolerance,
         until=windows[-1].end,
     )
+
+
+def _is_mature(window: Evidence, now: datetime) -> bool:
+    aged = window.end + timedelta(seconds=window.maturity_s) <= now or not window.maturity_s
+    return aged and window.labelled > 0 and window.labelled >= _LABELLED * window.rows
 
 
 def _first_level(windows: list[Evidence], min_labelled: int) -> tuple[float | None, int, list[Evidence]]:

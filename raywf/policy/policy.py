@@ -18,7 +18,7 @@ from raywf.policy.schedule import due_slot, next_slot
 
 _LADDER: tuple[Effort, ...] = ("refit", "warm", "full")
 _REFITS = 3  # promoted in a row before a search is due
-_ENDED = frozenset({"promoted", "rejected", "failed"})
+_TOLD = frozenset({"promoted", "rejected"})  # what came of the effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def choose_effort(history: History, settings: RetrainSettings) -> Effort:
     """
     if settings.effort != "auto":
         return settings.effort
-    ended = [p for p in history.decisions if p.decision.kind == "retrain" and p.stage in _ENDED]
+    ended = [p for p in history.decisions if p.decision.kind == "retrain" and p.stage in _TOLD]
     ended.sort(key=lambda p: p.decision.time, reverse=True)
     vain = len(list(itertools.takewhile(lambda p: p.stage != "promoted", ended)))
     refits = len(list(itertools.takewhile(lambda p: p.decision.effort == "refit", ended[vain:])))
@@ -94,7 +94,7 @@ def _choose(
     if last is not None and now < last + settings.cooldown:
         until = format_time(last + settings.cooldown)
         return _skip("cooldown", until, f"cooling down until {until}")
-    finding = judge_loss(evidence, history.champion, settings, since=last, min_labelled=min_labelled)
+    finding = judge_loss(evidence, history.champion, settings, since=last, now=now, min_labelled=min_labelled)
     offers = [_offer_loss(finding, settings), _offer_schedule(settings, last, now)]
     wanted = _new([offer for offer in offers if offer is not None], history, workflow)
     return wanted or _quiet(finding, next_slot(settings, last=last, now=now), moment, min_labelled)

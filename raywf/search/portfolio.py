@@ -167,9 +167,10 @@ def plan_trials(
     """Return the trials to run in order; `former` are the champion's sweep and those before it.
 
     A full search begins with the champion's members and goes on with the portfolio in the order that this
-    workflow's own history suggests. A warm one puts the former runners-up and neighbours of the best between
-    them; a cheaper one has the members alone. `speed` raises the portfolio's learning rates, where the budget
-    would fit too few of them; `width` is the number of score columns.
+    workflow's own history suggests. A warm one puts the family that was not tried for the longest, the former
+    runners-up and neighbours of the best between them; a cheaper one has the members alone. `speed` raises
+    the portfolio's learning rates, where the budget would fit too few of them; `width` is the number of score
+    columns.
     """
     own = settings.models
     families = {
@@ -178,10 +179,11 @@ def plan_trials(
     given = {name: model.params for name, model in own.items() if model.params or not model.space}
     portfolio = [make_trial(name, params) for name, params in given.items()]
     portfolio += [make_trial(family, _faster(params, speed)) for family, params in _CONFIGURATIONS]
+    fitting = [t for t in portfolio if t.family in families and _is_small_enough(t, rows * width)]
     wanted = [t for t in (_members(former[0]) if former else []) if t.family in families]
     if not wanted or effort in {"warm", "full"}:
         if wanted and effort == "warm":
-            wanted += _runners_up(former[0], seed=settings.seed)
+            wanted += _missed(fitting, former) + _runners_up(former[0], seed=settings.seed)
         wanted += order_by_history(portfolio, former)
     allowed = {t.id: t for t in wanted if t.family in families and _is_small_enough(t, rows * width)}
     return tuple(allowed.values())[: settings.trials]
@@ -215,6 +217,20 @@ def order_by_history(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> lis
 
 def _members(sweep: Sweep) -> list[Trial]:
     return [make_trial(m.family, m.params) for m in sorted(sweep.members, key=lambda m: -m.weight)]
+
+
+def _missed(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> list[Trial]:
+    """Return the first configuration of the family that was not tried for the longest, if there is one.
+
+    What lost once would otherwise never come back, whatever the data turn into.
+    """
+    tried = [{t.family for t in sweep.trials} for sweep in former]
+    ages = {
+        trial.family: next((age for age, names in enumerate(tried) if trial.family in names), len(tried))
+        for trial in portfolio
+    }
+    oldest = max(portfolio, key=lambda t: ages[t.family], default=None)
+    return [oldest] if oldest is not None and ages[oldest.family] > 0 else []
 
 
 def _runners_up(sweep: Sweep, *, seed: int) -> list[Trial]:

@@ -24,6 +24,7 @@ import os
 import random
 import socket
 import tempfile
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from raywf.core.errors import ServingError
@@ -31,17 +32,17 @@ from raywf.core.niceness import SERVING
 from raywf.core.settings import ServingSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-_PORTS = range(20_000, 30_000)  # above Ray's workers, below its replicas and the system's own choices
+_PORTS = range(20_000, 24_000)  # above Ray's workers, below the replicas' and the system's own choices
 
 
-def serve_env(settings: ServingSettings) -> dict[str, str]:
+def serve_env(settings: ServingSettings, *, avoid: AbstractSet[int] = frozenset()) -> dict[str, str]:
     """Return the variables, with ports that are free now: call once a cluster; make HAProxy's private folder.
 
     HAProxy repeats a request whose replica died before its first byte of answer; a prediction of such a
     request may be in the log twice, under one id where the client gave one.
     """
-    metrics, stats, http, grpc = free_ports(4, avoid={settings.port})
-    low = 20_000 + (http * 7) % 9_000
+    metrics, stats, http, grpc = free_ports(4, avoid={settings.port, *avoid})
+    low = _PORTS.stop + (http * 7) % 5_600
     folder = _private_folder()
     # "0" makes Ray take 127.0.0.1 as the node's address, as it does by default on macOS and Windows.
     local = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if settings.host in LOOPBACK else {}
@@ -68,7 +69,7 @@ def serve_env(settings: ServingSettings) -> dict[str, str]:
     }
 
 
-def free_ports(count: int, *, avoid: frozenset[int] | set[int] = frozenset()) -> list[int]:
+def free_ports(count: int, *, avoid: AbstractSet[int] = frozenset()) -> list[int]:
     """Return different TCP ports that nothing listens on now.
 
     Neither Ray nor the system gives ports of this range away, so that each is still free when it is used.

@@ -34,7 +34,7 @@ from raywf.snapshots.labels import (
     known_rows,
     pending_rows,
 )
-from raywf.snapshots.maturity import find_maturity, mature_rows, read_delays, tell_maturity
+from raywf.snapshots.maturity import check_maturity, find_maturity, mature_rows
 from raywf.snapshots.prepare import RESERVED
 from raywf.snapshots.profile import profile_table
 from raywf.snapshots.sources import data_context
@@ -78,25 +78,25 @@ def build_snapshot(
     counts = add_counts(known.reduce(count_labels))
     check_rows(counts.rows, workflow)
     classes = find_classes(counts, workflow)
-    known = known.transform(encode_labels, classes)
     keys = np.concatenate(known.reduce(_keys))
-    sample, pending = _sample(known, counts.rows), blocks.transform(pending_rows, microseconds(as_of))
-    content = Content(sample, _sample(pending, len(keys)), keys, counts, classes, rows.columns)
-    warnings = (*rows.warnings, *check_content(content, workflow))
-    maturity = find_maturity(known.reduce(read_delays), workflow)
-    if as_of and maturity:
-        known = known.transform(mature_rows, microseconds(as_of - maturity))
-    final = known.transform(_final, rows.columns)
-    snapshot = replace(
-        _describe(workflow, rows, final, as_of=as_of, classes=classes), maturity_s=maturity.total_seconds()
-    )
-    check_rows(snapshot.rows, workflow)
-    warnings += tell_maturity(maturity, rows=snapshot.rows, left_out=counts.rows - snapshot.rows)
+    sample = encode_labels(_sample(known, counts.rows), classes)
+    maturity = find_maturity(sample, workflow)
+    mature = known
+    if as_of and maturity.age:
+        mature = known.transform(mature_rows, microseconds(as_of - maturity.age))
+    left = add_counts(mature.reduce(count_labels))
+    told = check_maturity(maturity, workflow, rows=left.rows, left_out=counts.rows - left.rows)
+    pending = blocks.transform(pending_rows, microseconds(as_of))
+    content = Content(sample, _sample(pending, len(keys)), keys, left, classes, rows.columns)
+    warnings = (*rows.warnings, *check_content(content, workflow), *told)
+    final = mature.transform(encode_labels, classes).transform(_final, rows.columns)
+    snapshot = _describe(workflow, rows, final, as_of=as_of, classes=classes)
+    snapshot = replace(snapshot, maturity_s=maturity.age.total_seconds())
     store = Store(workflow.stores.root)
     there = find_snapshot(store, workflow.name, snapshot.id)
     if there is not None:
         return there
-    profile = profile_table(_sample(known, snapshot.rows), rows.columns)
+    profile = profile_table(_sample(final, snapshot.rows), rows.columns)
     snapshot = replace(snapshot, profile=profile, warnings=warnings)
     _write(store, snapshot, final)
     commit_snapshot(store, snapshot)

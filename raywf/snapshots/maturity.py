@@ -16,50 +16,47 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from raywf.core.duration import format_duration
+from raywf.core.errors import ValidationError
 from raywf.core.settings import Workflow
 from raywf.snapshots.convert import time_us
 
 _AWAITED = 0.95  # of the labels of rows as old as the wait
-_MOST_OF_SPAN = 1 / 6  # more would leave the folds and the gate too few rows
-_TOLD_APART = 0.01  # variance of the delays' ranks that the labels explain
-_CHANCE, _MOST_ROWS = 1e-3, 200_000
+_MOST = 1 / 6  # of the rows, and of their span: more would leave the folds and the gate too few
+_APART, _CHANCE = 0.1, 1e-3  # Kolmogorov's distance of one class's delays from the others'
+_BINS, _MOST_CLASSES = 4, 20  # of a regression's labels; looked at
+_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delays:
-    """Of rows with a known label: the label (class index or value), the event time and how long after it the
-    label became known, both in microseconds. Arrays have shape ``(n_rows,)``.
+class Maturity:
+    """How old a row must be at as_of, and how old were enough; `given` by the settings or found."""
+
+    age: timedelta = timedelta(0)
+    wanted: timedelta = timedelta(0)
+    given: bool = False
+
+
+def find_maturity(sample: pa.Table, workflow: Workflow) -> Maturity:
+    """Return ``spine.maturity`` where it is set, else what the labelled rows say.
+
+    Zero where early and late labels are alike, by a Kolmogorov-Smirnov test of each class's delays (a
+    quarter's, of a regression's labels) against the others'. Where not, the age by which 95 % of the older
+    half's labels had come; at most what leaves out a sixth of the rows, and a sixth of their span.
     """
-
-    labels: NDArray[np.float64]
-    times: NDArray[np.int64]
-    waited: NDArray[np.int64]
-
-
-def read_delays(table: pa.Table) -> Delays:
-    """Return a table's delays; of no rows where no label time is told."""
-    if "__label_time" not in table.column_names:
-        return Delays(labels=np.empty(0), times=np.empty(0, np.int64), waited=np.empty(0, np.int64))
-    times = time_us(table.column("__time"), missing=0)
-    known = time_us(table.column("__label_time"), missing=0)
-    labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
-    return Delays(labels=labels, times=times, waited=np.maximum(known - times, 0))
-
-
-def find_maturity(parts: list[Delays], workflow: Workflow) -> timedelta:
-    """Return how old a row must be for its label to count: ``spine.maturity`` where it is set.
-
-    Else zero where late labels are like early ones; where not (rank correlation, or Kruskal-Wallis over
-    classes), the age by which 95 % of the older half's labels had come, at most a sixth of the rows' span.
-    """
-    if workflow.spine.maturity is not None:
-        return workflow.spine.maturity
-    found = Delays(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in Delays.__slots__})
-    if len(found.labels) == 0 or not _differ(found, classes=workflow.task != "regression"):
-        return timedelta(0)
-    older = found.times <= np.median(found.times)
-    wait = int(np.quantile(found.waited[older], _AWAITED))
-    return timedelta(microseconds=min(wait, int(np.ptp(found.times) * _MOST_OF_SPAN)))
+    given = workflow.spine.maturity
+    if given is not None:
+        return Maturity(age=given, wanted=given, given=True)
+    if "__label_time" not in sample.column_names or sample.num_rows == 0:
+        return Maturity()
+    times = time_us(sample.column("__time"), missing=0)
+    waited = np.maximum(time_us(sample.column("__label_time"), missing=0) - times, 0)
+    labels = np.asarray(sample.column("__label").to_numpy(), dtype=np.float64)
+    if not _differ(_groups(labels, workflow), waited):
+        return Maturity()
+    wanted = float(np.quantile(waited[times <= np.median(times)], _AWAITED))
+    low, kept, high = np.quantile(times, [0.05, 1 - _MOST, 0.95])
+    age = min(wanted, float(times.max() - kept), float(high - low) * _MOST)
+    return Maturity(age=timedelta(microseconds=int(age)), wanted=timedelta(microseconds=int(wanted)))
 
 
 def mature_rows(table: pa.Table, until_us: int) -> pa.Table:
@@ -67,27 +64,48 @@ def mature_rows(table: pa.Table, until_us: int) -> pa.Table:
     return table.filter(pa.array(time_us(table.column("__time"), missing=0) <= until_us))
 
 
-def tell_maturity(maturity: timedelta, *, rows: int, left_out: int) -> tuple[str, ...]:
-    """Return a warning if more than one row in a hundred was left out."""
-    if maturity < timedelta(seconds=1) or left_out <= 0.01 * (rows + left_out):
+def check_maturity(maturity: Maturity, workflow: Workflow, *, rows: int, left_out: int) -> tuple[str, ...]:
+    """Return a warning if more than one row in a hundred was left out by what was found.
+
+    Raises:
+        ValidationError: if fewer than `validate.min_rows` rows are left.
+    """
+    if left_out and rows < workflow.validate.min_rows:
+        raise ValidationError(
+            f"only {rows} labelled rows are as old as {_words(maturity.age)}, fewer than validate.min_rows = "
+            f"{workflow.validate.min_rows}, and {left_out} are younger; give older rows or a lower "
+            f"spine.maturity (0s takes all)"
+        )
+    if maturity.given or left_out <= 0.01 * (rows + left_out):
         return ()
-    unit = next(u for u in (timedelta(days=1), timedelta(hours=1), timedelta(seconds=1)) if maturity >= u)
-    age = format_duration(round(maturity / unit) * unit)
+    short = maturity.wanted > maturity.age
+    needed = f", of {_words(maturity.wanted)} that a longer history would allow" if short else ""
     return (
         f"labels that come soon differ from those that come late: {left_out:,} labelled rows, younger than "
-        f"{age} at as_of, are left out (spine.maturity sets the age; 0s takes all)",
+        f"{_words(maturity.age)} at as_of{needed}, are left out (spine.maturity sets the age; 0s takes all)",
     )
 
 
-def _differ(delays: Delays, *, classes: bool) -> bool:
-    step = max(1, len(delays.labels) // _MOST_ROWS)
-    labels, waited = delays.labels[::step], delays.waited[::step]
-    if np.ptp(labels) == 0 or np.ptp(waited) == 0:
+def _words(age: timedelta) -> str:
+    units = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1), _SECOND
+    unit = next((u for u in units if age >= 3 * u), _SECOND)
+    return format_duration(round(age / unit) * unit)
+
+
+def _groups(labels: NDArray[np.float64], workflow: Workflow) -> NDArray[np.float64]:
+    """Return the class of each row; of a regression the bin of its label."""
+    if workflow.task != "regression":
+        return labels
+    edges = np.unique(np.quantile(labels, np.arange(1, _BINS) / _BINS))
+    return np.searchsorted(edges, labels, side="right").astype(np.float64)
+
+
+def _differ(groups: NDArray[np.float64], waited: NDArray[np.int64]) -> bool:
+    names, counts = np.unique(groups, return_counts=True)
+    if len(names) < 2:
         return False
-    if not classes:
-        found = stats.spearmanr(labels, waited)
-        return bool(found.pvalue < _CHANCE and found.statistic**2 > _TOLD_APART)
-    groups = [waited[labels == name] for name in np.unique(labels)]
-    found = stats.kruskal(*groups)
-    explained = (found.statistic - len(groups) + 1) / max(1, len(labels) - len(groups))
-    return bool(found.pvalue < _CHANCE and explained > _TOLD_APART)
+    for name in names[np.argsort(-counts)][:_MOST_CLASSES]:
+        found = stats.ks_2samp(waited[groups == name], waited[groups != name], method="asymp")
+        if found.statistic > _APART and found.pvalue < _CHANCE:
+            return True
+    return False

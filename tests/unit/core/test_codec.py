@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raywf.core.codec import DecodeError, decode, encode
-from raywf.core.records import Column, Outcome, Snapshot
+from raywf.core.records import Column, Outcome, ParameterRange, Snapshot
 from raywf.core.settings import SearchSettings, Workflow
 
 OUTCOME = {"id": "a", "time": "2013-01-01T00:00:00Z", "label": "yes"}
@@ -25,6 +25,12 @@ def test_a_whole_number_is_a_float_where_one_is_wanted() -> None:
     """JSON and YAML write 30.0 as 30."""
     budget = decode(SearchSettings, {"budget_s": 30}).budget_s
     assert (budget, type(budget)) == (30.0, float)
+
+
+def test_a_text_that_may_be_one_stays_one() -> None:
+    """Though it looks like a number."""
+    kept = ParameterRange(family="f", name="n", trials=2, values=(1.0, "1e3"), best=("0E0",))
+    assert decode(ParameterRange, encode(kept)) == kept
 
 
 @pytest.mark.parametrize(

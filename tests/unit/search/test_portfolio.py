@@ -42,6 +42,20 @@ def test_former_members_come_first() -> None:
     assert planned[2:] == plan_trials(SearchSettings(), rows=1000)
 
 
+def test_a_warm_search_tries_a_forgotten_family_again() -> None:
+    """The one that was not tried for the longest, once, after the former members."""
+    everything = plan_trials(SearchSettings(), rows=1000)
+    boosters = tuple(t for t in everything if t.family in {"lightgbm", "xgboost", "catboost"})
+    others = tuple(t for t in everything if t.family in {"linear", "extratrees"})
+    member = sweep(("lightgbm", {"num_leaves": 99}, 1.0))
+    newest, older = (dataclasses.replace(member, trials=t) for t in (boosters, (*boosters, *others)))
+    first, second, *_ = plan_trials(SearchSettings(), rows=1000, former=(newest, older), effort="warm")
+    assert (first.family, second.family) == ("lightgbm", "torch")
+    settings = SearchSettings(families=("lightgbm", "linear"))
+    _, second, *_ = plan_trials(settings, rows=1000, former=(newest, older), effort="warm")
+    assert second.family == "linear"
+
+
 def test_former_members_of_the_portfolio_are_not_tried_twice() -> None:
     """Ids stay unique, and as many trials as without them are run."""
     everything = plan_trials(SearchSettings(), rows=1000)
@@ -134,13 +148,14 @@ def test_the_portfolio_follows_the_workflow_s_own_history() -> None:
 
 
 def test_efforts_try_more_and_more() -> None:
-    """The members alone; with runners-up and neighbours first; or the whole portfolio after them."""
+    """The members alone; then a forgotten family, runners-up and neighbours before the portfolio; or not."""
     old = former((0, 0.2), (1, 0.3), (2, 0.4))
     plans = {e: plan_trials(SearchSettings(), rows=1000, former=[old], effort=e) for e in EFFORTS}
     portfolio = plan_trials(SearchSettings(), rows=1000)
     assert plans["refit"] == plans["reweight"] == portfolio[:1]
-    assert [t.id for t in plans["warm"][:3]] == [t.id for t in portfolio[:3]]
-    assert plans["warm"][3] not in portfolio
+    missed = next(t for t in portfolio if t.family not in {p.family for p in portfolio[:3]})
+    assert plans["warm"][:4] == (portfolio[0], missed, *portfolio[1:3])
+    assert plans["warm"][4] not in portfolio
     assert {t.id for t in portfolio} < {t.id for t in plans["warm"]}
     assert {t.id for t in plans["full"]} == {t.id for t in portfolio}
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from raywf.core.codec import DecodeError
+from raywf.core.errors import ValidationError
 from raywf.core.settings import SpineSettings, Workflow
-from raywf.snapshots.maturity import Delays, find_maturity, tell_maturity
+from raywf.snapshots.maturity import Maturity, check_maturity, find_maturity
 
 DAY = 86_400_000_000
-N = 2000
+N = 4000
+rng = np.random.default_rng(0)
 
 
 def workflow(task: str = "binary", **spine: object) -> Workflow:
@@ -24,68 +27,90 @@ def workflow(task: str = "binary", **spine: object) -> Workflow:
     )
 
 
-def delays(labels: np.ndarray, waited: np.ndarray, *, days: float = 400) -> Delays:
-    """Rows spread evenly over so many days, and how many days each label took."""
-    times = np.linspace(0, days * DAY, len(labels)).astype(np.int64)
-    return Delays(labels=labels, times=times, waited=(waited * DAY).astype(np.int64))
+def sample(labels: np.ndarray, waited: np.ndarray, *, times: np.ndarray | None = None) -> pa.Table:
+    """Rows at the given days, or spread evenly over 400, and how many days each label took."""
+    days = np.linspace(0, 400, len(labels)) if times is None else times
+    stamps = [(d * DAY).astype(np.int64) for d in (days, days + waited)]
+    at, known = (pa.array(s, pa.timestamp("us", "UTC")) for s in stamps)
+    return pa.table({"__label": labels.astype(float), "__time": at, "__label_time": known})
 
 
-def draws() -> tuple[np.ndarray, np.random.Generator]:
-    """Half of the labels 1, at random."""
-    rng = np.random.default_rng(0)
-    return (rng.random(N) < 0.5).astype(float), rng
+def flips(share: float = 0.5, rows: int = N) -> np.ndarray:
+    """Labels 1 at random."""
+    return rng.random(rows) < share
 
 
 def test_labels_that_come_alike_are_not_waited_for() -> None:
     """The delay says nothing of the label."""
-    labels, rng = draws()
-    assert find_maturity([delays(labels, rng.uniform(0, 30, N))], workflow()) == timedelta(0)
+    for task in ("binary", "regression"):
+        assert find_maturity(sample(flips(), rng.uniform(0, 30, N)), workflow(task)) == Maturity()
 
 
 def test_a_fixed_delay_is_not_waited_for_twice() -> None:
     """All labels come after a week."""
-    labels, _ = draws()
-    assert find_maturity([delays(labels, np.full(N, 7.0))], workflow()) == timedelta(0)
+    assert find_maturity(sample(flips(), np.full(N, 7.0)), workflow()) == Maturity()
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
 def test_one_class_that_comes_sooner_is_waited_for(task: str) -> None:
-    """Until nineteen of twenty labels of old rows have come, whatever the parts."""
-    labels, rng = draws()
-    found = delays(labels, np.where(labels == 1, rng.uniform(0, 5, N), rng.uniform(0, 40, N)))
-    parts = [
-        Delays(labels=found.labels[part], times=found.times[part], waited=found.waited[part])
-        for part in np.array_split(np.arange(N), 3)
-    ]
-    wait = find_maturity(parts, workflow(task))
-    assert timedelta(days=33) < wait < timedelta(days=39)
+    """Until nineteen of twenty labels of old rows have come."""
+    labels = flips()
+    waited = np.where(labels, rng.uniform(0, 5, N), rng.uniform(0, 40, N))
+    found = find_maturity(sample(labels, waited), workflow(task))
+    assert timedelta(days=33) < found.age == found.wanted < timedelta(days=39)
 
 
-def test_values_that_grow_with_the_delay_are_waited_for() -> None:
-    """A regression's labels, too."""
-    waited = np.random.default_rng(0).uniform(0, 10, N)
-    assert find_maturity([delays(waited**2, waited)], workflow("regression")) > timedelta(days=8)
+def test_a_rare_class_counts_like_others() -> None:
+    """Five conversions in a thousand, known soon."""
+    labels = flips(0.005, 40_000)
+    waited = np.where(labels, rng.uniform(0, 10, 40_000), rng.uniform(0, 40, 40_000))
+    assert find_maturity(sample(labels, waited), workflow()).age > timedelta(days=35)
+
+
+def test_delays_of_another_spread_are_waited_for() -> None:
+    """One class is known in the middle of the other's delays."""
+    labels = flips(0.4)
+    waited = np.where(labels, rng.uniform(14, 16, N), rng.uniform(0, 30, N))
+    assert find_maturity(sample(labels, waited), workflow()).age > timedelta(days=25)
+
+
+def test_values_that_go_with_the_delay_are_waited_for() -> None:
+    """A regression's labels, too; also where the least and the greatest come late."""
+    waited = rng.uniform(0, 10, N)
+    for labels in (waited**2, (waited - 5) * rng.choice([-1, 1], N)):
+        assert find_maturity(sample(labels, waited), workflow("regression")).age > timedelta(days=9)
 
 
 def test_a_short_history_is_not_spent_on_waiting() -> None:
-    """At most a sixth of the span."""
-    labels, _ = draws()
-    found = find_maturity([delays(labels, np.where(labels == 1, 0, 50), days=90)], workflow())
-    assert found == timedelta(days=15)
+    """About a sixth of the span, and of the rows where most are young; a stray old row changes nothing."""
+    labels = flips()
+    waited = np.where(labels, 0, 50)
+    short = find_maturity(sample(labels, waited, times=np.linspace(0, 90, N)), workflow())
+    assert timedelta(days=12) < short.age < timedelta(days=15)
+    assert short.wanted == timedelta(days=50)
+    growing = find_maturity(sample(labels, waited, times=700 - rng.exponential(60, N)), workflow())
+    assert timedelta(days=9) < growing.age < timedelta(days=13)
+    stray = np.linspace(0, 90, N)
+    stray[0] = -10_000
+    assert find_maturity(sample(labels, waited, times=stray), workflow()).age == short.age
 
 
 def test_a_given_age_is_taken() -> None:
-    """Also none at all."""
-    labels, _ = draws()
-    selective = delays(labels, np.where(labels == 1, 0, 50))
-    assert find_maturity([selective], workflow(maturity=timedelta(0))) == timedelta(0)
-    assert find_maturity([selective], workflow(maturity=timedelta(days=9))) == timedelta(days=9)
+    """Also none at all; without a warning."""
+    labels = flips()
+    selective = sample(labels, np.where(labels, 0, 50))
+    for age in (timedelta(0), timedelta(days=9)):
+        found = find_maturity(selective, workflow(maturity=age))
+        assert found.age == age
+        assert check_maturity(found, workflow(), rows=1000, left_out=500) == ()
 
 
 def test_rows_without_a_label_time_are_as_they_are() -> None:
-    """There is nothing to wait for."""
-    none = Delays(labels=np.empty(0), times=np.empty(0, np.int64), waited=np.empty(0, np.int64))
-    assert find_maturity([none], workflow()) == timedelta(0)
+    """There is nothing to wait for; nor where there are none."""
+    labels = flips()
+    known = sample(labels, np.where(labels, 0, 50))
+    assert find_maturity(known.drop_columns(["__label_time"]), workflow()) == Maturity()
+    assert find_maturity(known.slice(0, 0), workflow()) == Maturity()
 
 
 def test_an_age_needs_the_time_of_the_label() -> None:
@@ -95,7 +120,15 @@ def test_an_age_needs_the_time_of_the_label() -> None:
 
 
 def test_a_share_left_out_is_told() -> None:
-    """In one line with the age; a few rows are not worth one."""
-    assert tell_maturity(timedelta(hours=8), rows=1000, left_out=5) == ()
-    (said,) = tell_maturity(timedelta(days=42), rows=1000, left_out=100)
-    assert "100 labelled rows, younger than 42d" in said
+    """In one line with the age, and with the one that were enough; a few rows are not worth one."""
+    hours, days = timedelta(hours=36), timedelta(days=42, hours=3)
+    assert check_maturity(Maturity(age=hours, wanted=hours), workflow(), rows=1000, left_out=5) == ()
+    (said,) = check_maturity(Maturity(age=hours, wanted=days), workflow(), rows=1000, left_out=100)
+    assert "100 labelled rows, younger than 36h at as_of, of 42d that" in said
+
+
+def test_too_few_old_rows_are_refused() -> None:
+    """The message says that there are younger ones."""
+    age = timedelta(days=30)
+    with pytest.raises(ValidationError, match=r"only 3 labelled rows are as old as 30d.*900 are younger"):
+        check_maturity(Maturity(age=age, wanted=age, given=True), workflow(), rows=3, left_out=900)
