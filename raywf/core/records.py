@@ -55,7 +55,8 @@ class Snapshot:
     ``__label`` (class index or value), ``__time`` (event time), ``__label_time`` (when the label became
     known, where that is told), ``__weight`` and ``__group`` (where they are named), ``__key`` (a hash of the
     entity keys and the event time, or of the row where there are no keys). `classes` are the labels as text
-    in the order of their index. `maturity_s` is how old a row had to be at `as_of` for its label to count.
+    in the order of their index. `maturity_s` is how old a row must be for its label to be a fair sample:
+    rows are as old at `as_of`, unless the history is short.
     """
 
     id: str

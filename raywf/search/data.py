@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -25,6 +26,7 @@ Index = NDArray[np.int64]
 _MIN_FIT_ROWS = 20
 _FEWEST_FOLDS = 2
 _HOLD_OUT = 5  # one fold is a fifth of the rows
+_MOST_YOUNG = 1 / 6  # of the rows before a cut that are left out as too young
 REPEATED = 8  # folds a shuffle, where there are several shuffles
 
 
@@ -43,8 +45,8 @@ class SearchData:
     `gate` are the rows that no fold touches: the newest block, or a stable share by key hash where there is
     no time. `rest` are all others; where there are times, those whose labels were known when it began.
     `asked` is how many folds were asked for: there are fewer where the metric is not defined on all.
-    `times` and `known` (when the label was, and the row as old as the snapshot's maturity) are microseconds
-    since 1970, shape ``(n_rows,)``, or None.
+    `times` and `known` (when the label was) are microseconds since 1970, shape ``(n_rows,)``, or None;
+    `maturity` is the snapshot's, in microseconds.
     """
 
     rows: Rows
@@ -58,6 +60,7 @@ class SearchData:
     sizes: tuple[int, ...]
     quantile: float | None = None
     asked: int = 0
+    maturity: int = 0
 
     def problem(self, *, threads: int = 1, deadline: float = float("inf"), seed: int = 0) -> Problem:
         """Return what a fit on these rows is told."""
@@ -89,13 +92,15 @@ def prepare_data(
     encoder = fit_encoder(table, snapshot.columns)
     labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
     times, known = _instants(table, "__time"), _instants(table, "__label_time")
-    if times is None or not snapshot.has_time:
+    if not snapshot.has_time:
         times = known = None
-    else:
-        mature = times + round(snapshot.maturity_s * 1e6)
-        known = mature if known is None else np.maximum(known, mature)
-    groups = row_groups(table)
-    held, rest = _gate_rows(table, times, known, gate, groups)
+    elif known is None:
+        known = times
+    groups, maturity = row_groups(table), round(snapshot.maturity_s * 1e6)
+    held = _held(table, times, gate, groups)
+    rest = np.flatnonzero(~held)
+    if times is not None and known is not None and held.any():
+        rest = _fitted(rest, times, known, cut=times[held].min(), maturity=maturity)
     check_labels(snapshot, labels, rest)
     data = SearchData(
         rows=Rows(encoder.table(table), labels, _weights(table, labels, search, metric), groups),
@@ -108,6 +113,7 @@ def prepare_data(
         n_classes=len(snapshot.classes),
         sizes=encoder.sizes,
         quantile=metric.quantile,
+        maturity=maturity,
     )
     data = with_folds(data, search, search.folds or _FEWEST_FOLDS, metric=metric)
     if not data.folds:
@@ -135,7 +141,7 @@ def with_folds(
             for fold in _shuffled_folds(data, search.seed + 100 * repeat, count=each)
         )[:count]
     else:
-        folds = _ordered_folds(data.times, data.known, data.rest, search, count=count)
+        folds = _ordered_folds(data, data.times, data.known, search, count=count)
     if min(len(f.fit) for f in folds) < _MIN_FIT_ROWS:
         raise SearchError(f"{len(data.rows.y)} rows are too few for {count} folds; lower search.folds")
     if metric is not None:
@@ -181,24 +187,29 @@ def _weights(
     return None if np.ptp(weights) == 0 else weights / weights.mean()
 
 
-def _gate_rows(
-    table: pa.Table,
-    times: Index | None,
-    known: Index | None,
-    gate: GateSettings | None,
-    groups: Index | None,
-) -> tuple[NDArray[np.bool_], Index]:
+def _held(
+    table: pa.Table, times: Index | None, gate: GateSettings | None, groups: Index | None
+) -> NDArray[np.bool_]:
     if gate is None:
-        held = np.zeros(table.num_rows, dtype=bool)
-    elif times is None:
+        return np.zeros(table.num_rows, dtype=bool)
+    if times is None:
         keys = np.asarray(table.column("__key").to_numpy()) if groups is None else groups
-        held = hashed_share(keys, gate.newest, seed=0)
-    else:
-        held = newest_block(times, gate)
-    fitted = ~held
-    if times is not None and known is not None and held.any():
-        fitted &= known <= times[held].min()
-    return held, np.flatnonzero(fitted)
+        return hashed_share(keys, gate.newest, seed=0)
+    return newest_block(times, gate)
+
+
+def _fitted(before: Index, times: Index, known: Index, *, cut: int, maturity: int) -> Index:
+    """Return the rows, of those before the cut, that a fit may have: their labels were known then.
+
+    Where labels that come soon differ from those that come late, what was known then is no fair sample. The
+    snapshot's rows are so old that nearly all labels are in it: taken are rows as old as the maturity, with
+    labels that may have come after the cut; or, where those are few, all but the newest sixth.
+    """
+    if not maturity:
+        return before[known[before] <= cut]
+    oldest = np.sort(times[before])[: math.ceil((1 - _MOST_YOUNG) * len(before))]
+    youngest = max(cut - maturity, oldest[-1] if len(oldest) else cut - maturity)
+    return before[times[before] <= youngest]
 
 
 def newest_block(times: Index, gate: GateSettings) -> NDArray[np.bool_]:
@@ -223,13 +234,14 @@ def hashed_share(keys: Index, share: float, *, seed: int) -> NDArray[np.bool_]:
 
 
 def _ordered_folds(
-    times: Index, known: Index, rest: Index, search: SearchSettings, *, count: int
+    data: SearchData, times: Index, known: Index, search: SearchSettings, *, count: int
 ) -> tuple[Fold, ...]:
     """Forward chaining: the newer half (of a single fold the newest quarter) in equal blocks, each scored by
-    fits on rows that lie before its start less the purge and whose labels were known by then.
+    fits on rows that lie before its start less the purge, as `_fitted` has them.
 
     Sources: Bergmeir and Benitez, Information Sciences 2012; purging after de Prado, 2018.
     """
+    rest = data.rest
     order = rest[np.argsort(times[rest], kind="stable")]
     ordered = times[order]
     purge = search.purge // timedelta(microseconds=1)
@@ -240,7 +252,8 @@ def _ordered_folds(
         if start >= len(order) or end <= start:
             continue
         before = order[: np.searchsorted(ordered, ordered[start] - purge, side="left")]
-        folds.append(Fold(fit=before[known[before] <= ordered[start]], score=order[start:end]))
+        fit = _fitted(before, times, known, cut=ordered[start], maturity=data.maturity)
+        folds.append(Fold(fit=fit, score=order[start:end]))
     if not folds:
         raise SearchError(f"{len(rest)} rows are too few for {count} folds; lower search.folds")
     return tuple(folds)

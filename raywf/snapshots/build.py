@@ -91,7 +91,7 @@ def build_snapshot(
     warnings = (*rows.warnings, *check_content(content, workflow), *told)
     final = mature.transform(encode_labels, classes).transform(_final, rows.columns)
     snapshot = _describe(workflow, rows, final, as_of=as_of, classes=classes)
-    snapshot = replace(snapshot, maturity_s=maturity.age.total_seconds())
+    snapshot = replace(snapshot, maturity_s=maturity.wanted.total_seconds())
     store = Store(workflow.stores.root)
     there = find_snapshot(store, workflow.name, snapshot.id)
     if there is not None:

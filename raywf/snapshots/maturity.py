@@ -21,7 +21,7 @@ from raywf.core.settings import Workflow
 from raywf.snapshots.convert import time_us
 
 _AWAITED = 0.95  # of the labels of rows as old as the wait
-_MOST = 1 / 6  # of the rows, and of their span: more would leave the folds and the gate too few
+_MOST = 1 / 3  # of the rows that are left out
 _APART, _CHANCE = 0.1, 1e-3  # Kolmogorov's distance of one class's delays from the others'
 _BINS, _MOST_CLASSES = 4, 20  # of a regression's labels; looked at
 _SECOND = timedelta(seconds=1)
@@ -29,10 +29,13 @@ _SECOND = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maturity:
-    """How old a row must be at as_of, and how old were enough; `given` by the settings or found."""
+    """How old a row must be for its label to be a fair sample, by the settings where `given`.
 
-    age: timedelta = timedelta(0)
+    `age` is how old the rows are: less than `wanted` where the history is short.
+    """
+
     wanted: timedelta = timedelta(0)
+    age: timedelta = timedelta(0)
     given: bool = False
 
 
@@ -41,7 +44,7 @@ def find_maturity(sample: pa.Table, workflow: Workflow) -> Maturity:
 
     Zero where early and late labels are alike, by a Kolmogorov-Smirnov test of each class's delays (a
     quarter's, of a regression's labels) against the others'. Where not, the age by which 95 % of the older
-    half's labels had come; at most what leaves out a sixth of the rows, and a sixth of their span.
+    half's labels had come, if that leaves out no more than a third of the rows.
     """
     given = workflow.spine.maturity
     if given is not None:
@@ -54,8 +57,7 @@ def find_maturity(sample: pa.Table, workflow: Workflow) -> Maturity:
     if not _differ(_groups(labels, workflow), waited):
         return Maturity()
     wanted = float(np.quantile(waited[times <= np.median(times)], _AWAITED))
-    low, kept, high = np.quantile(times, [0.05, 1 - _MOST, 0.95])
-    age = min(wanted, float(times.max() - kept), float(high - low) * _MOST)
+    age = min(wanted, float(times.max() - np.quantile(times, 1 - _MOST)))
     return Maturity(age=timedelta(microseconds=int(age)), wanted=timedelta(microseconds=int(wanted)))
 
 
