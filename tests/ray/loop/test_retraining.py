@@ -122,11 +122,12 @@ def test_next_decision_is_judged_against_the_champion(first: tuple[Workflow, Ret
 
 
 def test_no_newer_rows_keep_the_champion(first: tuple[Workflow, Retraining]) -> None:
-    """Without a fresh labelled row nothing is shown, so nothing is replaced."""
+    """Without a fresh labelled row nothing could be shown, so nothing is searched."""
     workflow, _ = first
     champion = open_registry(workflow).resolve("champion")
-    again = retrain(workflow, decide("d3", day=20))
-    assert (again.status, again.verdict.outcome, again.verdict.rows) == ("rejected", "undecided", 0)
+    with pytest.raises(ValidationError, match="0 labelled rows are newer than those of version 1"):
+        retrain(workflow, decide("d3", day=20))
+    assert list(Journal(workflow.stores.root, "orders").stages("d3")) == ["snapshot", "failed"]
     assert open_registry(workflow).resolve("champion").version == champion.version
 
 

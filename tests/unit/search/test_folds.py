@@ -111,11 +111,8 @@ def test_fits_lie_before_what_they_score(hours: list[int], folds: int, purge_hou
 def test_fits_are_of_mature_rows(hours: list[int], folds: int, age: int) -> None:
     """Fitted are rows as old as the snapshot's maturity when the first scored one came, or five sixths."""
     data = ordered(hours, folds=folds, maturity_h=age)
-    everything = np.arange(len(data.times))
-    for fold, rows in (
-        *((f, data.rest) for f in data.folds),
-        (Fold(fit=data.rest, score=data.gate), everything),
-    ):
+    gate = Fold(fit=data.rest, score=data.gate), np.arange(len(data.times))
+    for fold, rows in (*((f, data.rest) for f in data.folds), gate):
         cut = data.times[fold.score].min()
         before = rows[data.times[rows] < cut]
         young = np.setdiff1d(before, fold.fit)
