@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from raywf.core.clock import format_time
 from raywf.core.codec import decode, encode
 from raywf.core.errors import (
     BundleError,
@@ -125,9 +126,8 @@ def _train(
     journal.record(decision, "snapshot", figures={"snapshot": snapshot.id, "rows": snapshot.rows})
     table = read_snapshot(snapshot)
     champion = registry.find("champion")
-    if champion is None:
-        _refuse_small(workflow, snapshot)
-    else:
+    _refuse_small(workflow, snapshot)
+    if champion is not None:
         _refuse_seen(workflow, table, champion)
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
         found = search(
@@ -177,11 +177,11 @@ def _refuse_small(workflow: Workflow, snapshot: Snapshot) -> None:
 
 
 def _refuse_seen(workflow: Workflow, table: pa.Table, champion: ModelVersion) -> None:
-    rows = int(_is_fresh(table, champion).sum())
-    if rows < workflow.gate.min_rows:
+    rows, needed = int(_is_fresh(table, champion).sum()), workflow.gate.min_rows
+    if rows < needed and champion.fitted_until is not None:
         raise ValidationError(
             f"{rows} labelled rows are newer than those of version {champion.version}, which go until "
-            f"{champion.fitted_until}; the gate needs {workflow.gate.min_rows}: wait for labels, lower "
+            f"{format_time(champion.fitted_until)}; the gate needs {needed}: wait for labels, lower "
             f"gate.min_rows or see spine.maturity"
         )
 

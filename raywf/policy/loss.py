@@ -46,12 +46,12 @@ def judge_loss(
     """Compare the champion's loss since its promotion with its level at the gate.
 
     Windows count once four fifths of their rows are labelled and all are as old as the version's snapshot
-    wanted its rows to be. Where the version has no level, the first
+    wanted its rows to be; those that came to count after `since`. Where the version has no level, the first
     windows with `min_labelled` labels give it and the later ones are judged. The limit is the level, plus its
     one-sided standard-error margin at `settings.alpha`, plus `settings.tolerance`.
     """
     windows = sorted(
-        (e for e in evidence if e.version == champion.version and (since is None or e.end > since)),
+        (e for e in evidence if e.version == champion.version and (since is None or _judged_from(e) > since)),
         key=lambda e: e.start,
     )
     windows = [e for e in windows if _is_mature(e, now)]
@@ -71,8 +71,12 @@ def judge_loss(
     )
 
 
+def _judged_from(window: Evidence) -> datetime:
+    return window.end + timedelta(seconds=window.maturity_s)
+
+
 def _is_mature(window: Evidence, now: datetime) -> bool:
-    aged = window.end + timedelta(seconds=window.maturity_s) <= now or not window.maturity_s
+    aged = _judged_from(window) <= now or not window.maturity_s
     return aged and window.labelled > 0 and window.labelled >= _LABELLED * window.rows
 
 

@@ -18,7 +18,7 @@ from raywf.policy.schedule import due_slot, next_slot
 
 _LADDER: tuple[Effort, ...] = ("refit", "warm", "full")
 _REFITS = 3  # promoted in a row before a search is due
-_TOLD = frozenset({"promoted", "rejected"})  # what came of the effort
+_ENDED = frozenset({"promoted", "rejected", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def choose_effort(history: History, settings: RetrainSettings) -> Effort:
     """
     if settings.effort != "auto":
         return settings.effort
-    ended = [p for p in history.decisions if p.decision.kind == "retrain" and p.stage in _TOLD]
+    ended = [p for p in history.decisions if p.decision.kind == "retrain" and p.stage in _ENDED]
     ended.sort(key=lambda p: p.decision.time, reverse=True)
     vain = len(list(itertools.takewhile(lambda p: p.stage != "promoted", ended)))
     refits = len(list(itertools.takewhile(lambda p: p.decision.effort == "refit", ended[vain:])))

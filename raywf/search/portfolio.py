@@ -179,14 +179,17 @@ def plan_trials(
     given = {name: model.params for name, model in own.items() if model.params or not model.space}
     portfolio = [make_trial(name, params) for name, params in given.items()]
     portfolio += [make_trial(family, _faster(params, speed)) for family, params in _CONFIGURATIONS]
-    fitting = [t for t in portfolio if t.family in families and _is_small_enough(t, rows * width)]
-    wanted = [t for t in (_members(former[0]) if former else []) if t.family in families]
+
+    def allowed(trials: Sequence[Trial]) -> list[Trial]:
+        return [t for t in trials if t.family in families and _is_small_enough(t, rows * width)]
+
+    portfolio = allowed(portfolio)
+    wanted = allowed(_members(former[0])) if former else []
     if not wanted or effort in {"warm", "full"}:
         if wanted and effort == "warm":
-            wanted += _missed(fitting, former) + _runners_up(former[0], seed=settings.seed)
+            wanted += _missed(portfolio, former) + allowed(_runners_up(former[0], seed=settings.seed))
         wanted += order_by_history(portfolio, former)
-    allowed = {t.id: t for t in wanted if t.family in families and _is_small_enough(t, rows * width)}
-    return tuple(allowed.values())[: settings.trials]
+    return tuple({t.id: t for t in wanted}.values())[: settings.trials]
 
 
 def _is_small_enough(trial: Trial, leaves: int) -> bool:

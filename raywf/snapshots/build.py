@@ -39,7 +39,7 @@ from raywf.snapshots.prepare import RESERVED
 from raywf.snapshots.profile import profile_table
 from raywf.snapshots.sources import data_context
 
-SAMPLE_ROWS = 500_000
+SAMPLE_ROWS, TESTED_ROWS = 500_000, 200_000
 _CODE = (
     "asof.py",
     "assemble.py",
@@ -77,16 +77,15 @@ def build_snapshot(
     known = blocks.transform(known_rows, microseconds(as_of))
     counts = add_counts(known.reduce(count_labels))
     check_rows(counts.rows, workflow)
-    classes = find_classes(counts, workflow)
-    keys = np.concatenate(known.reduce(_keys))
-    sample = encode_labels(_sample(known, counts.rows), classes)
-    maturity = find_maturity(sample, workflow)
-    mature = known
-    if as_of and maturity.age:
-        mature = known.transform(mature_rows, microseconds(as_of - maturity.age))
+    sample = _sample(known, counts.rows)
+    tested = encode_labels(_share_of_rows(sample, TESTED_ROWS / counts.rows), find_classes(counts, workflow))
+    maturity = find_maturity(tested, workflow, as_of=as_of)
+    mature = known.transform(mature_rows, maturity.until_us) if maturity.age else known
     left = add_counts(mature.reduce(count_labels))
     told = check_maturity(maturity, workflow, rows=left.rows, left_out=counts.rows - left.rows)
-    pending = blocks.transform(pending_rows, microseconds(as_of))
+    classes = find_classes(left, workflow)
+    sample = known_rows(encode_labels(sample, classes), None)  # without classes that are all too young
+    keys, pending = np.concatenate(known.reduce(_keys)), blocks.transform(pending_rows, microseconds(as_of))
     content = Content(sample, _sample(pending, len(keys)), keys, left, classes, rows.columns)
     warnings = (*rows.warnings, *check_content(content, workflow), *told)
     final = mature.transform(encode_labels, classes).transform(_final, rows.columns)

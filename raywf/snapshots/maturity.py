@@ -8,7 +8,7 @@ are there are no fair sample of those to come, and a model learns from them that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -24,41 +24,48 @@ _AWAITED = 0.95  # of the labels of rows as old as the wait
 _MOST = 1 / 3  # of the rows that are left out
 _APART, _CHANCE = 0.1, 1e-3  # Kolmogorov's distance of one class's delays from the others'
 _BINS, _MOST_CLASSES = 4, 20  # of a regression's labels; looked at
-_SECOND = timedelta(seconds=1)
+_SECOND, _MICROSECOND = timedelta(seconds=1), timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maturity:
     """How old a row must be for its label to be a fair sample, by the settings where `given`.
 
-    `age` is how old the rows are: less than `wanted` where the history is short.
+    `age` is how old the rows are: less than `wanted` where the history is short; the youngest then lies at
+    `until_us` (microseconds since 1970).
     """
 
     wanted: timedelta = timedelta(0)
     age: timedelta = timedelta(0)
+    until_us: int = 0
     given: bool = False
 
 
-def find_maturity(sample: pa.Table, workflow: Workflow) -> Maturity:
+def find_maturity(sample: pa.Table, workflow: Workflow, *, as_of: datetime | None) -> Maturity:
     """Return ``spine.maturity`` where it is set, else what the labelled rows say.
 
     Zero where early and late labels are alike, by a Kolmogorov-Smirnov test of each class's delays (a
     quarter's, of a regression's labels) against the others'. Where not, the age by which 95 % of the older
-    half's labels had come, if that leaves out no more than a third of the rows.
+    half's labels had come, if that leaves out no more than a third of the rows. Ages count from `as_of`, or
+    from the newest label where the tables end before.
     """
-    given = workflow.spine.maturity
-    if given is not None:
-        return Maturity(age=given, wanted=given, given=True)
-    if "__label_time" not in sample.column_names or sample.num_rows == 0:
+    if as_of is None or "__label_time" not in sample.column_names or sample.num_rows == 0:
         return Maturity()
     times = time_us(sample.column("__time"), missing=0)
-    waited = np.maximum(time_us(sample.column("__label_time"), missing=0) - times, 0)
+    known = time_us(sample.column("__label_time"), missing=0)
+    end, given = (
+        min(int(as_of.timestamp() * 1e6), int(max(known.max(), times.max()))),
+        workflow.spine.maturity,
+    )
+    if given is not None:
+        return Maturity(wanted=given, age=given, until_us=end - given // _MICROSECOND, given=True)
+    waited = np.maximum(known - times, 0)
     labels = np.asarray(sample.column("__label").to_numpy(), dtype=np.float64)
     if not _differ(_groups(labels, workflow), waited):
         return Maturity()
-    wanted = float(np.quantile(waited[times <= np.median(times)], _AWAITED))
-    age = min(wanted, float(times.max() - np.quantile(times, 1 - _MOST)))
-    return Maturity(age=timedelta(microseconds=int(age)), wanted=timedelta(microseconds=int(wanted)))
+    wanted = int(np.quantile(waited[times <= np.median(times)], _AWAITED))
+    age = min(wanted, end - int(np.quantile(times, 1 - _MOST)))
+    return Maturity(wanted=wanted * _MICROSECOND, age=age * _MICROSECOND, until_us=end - age)
 
 
 def mature_rows(table: pa.Table, until_us: int) -> pa.Table:
@@ -95,18 +102,18 @@ def _words(age: timedelta) -> str:
 
 
 def _groups(labels: NDArray[np.float64], workflow: Workflow) -> NDArray[np.float64]:
-    """Return the class of each row; of a regression the bin of its label."""
+    """Return the class of each row; of a regression the quarter of its label, many equal ones apart."""
     if workflow.task != "regression":
         return labels
     edges = np.unique(np.quantile(labels, np.arange(1, _BINS) / _BINS))
-    return np.searchsorted(edges, labels, side="right").astype(np.float64)
+    sides = (np.searchsorted(edges, labels, "left"), np.searchsorted(edges, labels, "right"))
+    return (sides[0] + sides[1]).astype(np.float64)
 
 
 def _differ(groups: NDArray[np.float64], waited: NDArray[np.int64]) -> bool:
     names, counts = np.unique(groups, return_counts=True)
-    if len(names) < 2:
-        return False
-    for name in names[np.argsort(-counts)][:_MOST_CLASSES]:
+    others = min(len(names) - 1, _MOST_CLASSES)  # the last of two would be compared with the first again
+    for name in names[np.argsort(-counts)][:others]:
         found = stats.ks_2samp(waited[groups == name], waited[groups != name], method="asymp")
         if found.statistic > _APART and found.pvalue < _CHANCE:
             return True

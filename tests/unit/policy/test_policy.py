@@ -111,6 +111,8 @@ def test_windows_wait_until_their_labels_are_a_fair_sample():
     young = [dataclasses.replace(w, maturity_s=20 * DAY.total_seconds()) for w in BAD]
     assert run(young, at=25).cause == "quiet"
     assert run(young, at=39).cause == "loss"
+    assert run(young, at=39, last_retrain=START + 28 * DAY).cause == "loss"  # rose on days that waited then
+    assert run(young, at=39, last_retrain=START + 39.5 * DAY).cause == "cooldown"
 
 
 def test_the_same_evidence_gives_the_same_id_at_another_time():
@@ -216,8 +218,7 @@ def ended(day, stage, effort):
         ((), "refit"),
         (((1, "promoted", "full"),), "refit"),
         (((1, "promoted", "full"), (2, "rejected", "refit")), "warm"),
-        (((2, "rejected", "refit"), (3, "rejected", "warm")), "full"),
-        (((2, "rejected", "refit"), (3, "failed", "warm")), "warm"),
+        (((2, "rejected", "refit"), (3, "failed", "warm")), "full"),
         (((2, "rejected", "refit"), (3, "failed", "warm"), (4, "rejected", "full")), "full"),
         (((1, "rejected", "refit"), (2, "promoted", "warm")), "refit"),
         (tuple((d, "promoted", "refit") for d in range(1, 4)), "warm"),
@@ -226,7 +227,7 @@ def ended(day, stage, effort):
     ],
 )
 def test_effort_grows_with_vain_retrainings(past, expected):
-    """And falls back after a promotion; a failure tells nothing, refits alone do not go on for ever."""
+    """And falls back after a promotion; refits alone do not go on for ever."""
     history = History(champion=champion(), decisions=tuple(ended(*p) for p in past))
     assert choose_effort(history, RetrainSettings()) == expected
     assert choose_effort(history, RetrainSettings(effort="full")) == "full"

@@ -72,6 +72,16 @@ def test_former_members_of_other_families_are_left_out() -> None:
     assert {t.family for t in planned} == {"linear"}
 
 
+def test_members_that_may_not_run_leave_the_portfolio() -> None:
+    """A refit of a forest whose leaves have become too many is a search."""
+    leaves = {"n_estimators": 100, "min_samples_leaf": 1}
+    forest = sweep(("extratrees", leaves, 1.0))
+    few = plan_trials(SearchSettings(), rows=7000, former=(forest,), effort="refit")
+    assert [t.params for t in few] == [leaves]
+    many = plan_trials(SearchSettings(), rows=9000, former=(forest,), effort="refit")
+    assert many == plan_trials(SearchSettings(), rows=9000)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_has_a_configuration(family: str) -> None:
     """Each alone gives a trial."""
