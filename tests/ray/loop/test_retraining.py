@@ -125,9 +125,7 @@ def test_no_newer_rows_keep_the_champion(first: tuple[Workflow, Retraining]) -> 
     """Without a fresh labelled row nothing could be shown, so nothing is searched."""
     workflow, _ = first
     champion = open_registry(workflow).resolve("champion")
-    with pytest.raises(
-        ValidationError, match=r"0 labelled rows are newer than those of version \d, which go until 2024-"
-    ):
+    with pytest.raises(ValidationError, match=r"^0 labelled rows are newer than those of version \d, "):
         retrain(workflow, decide("d3", day=20))
     assert list(Journal(workflow.stores.root, "orders").stages("d3")) == ["snapshot", "failed"]
     assert open_registry(workflow).resolve("champion").version == champion.version
