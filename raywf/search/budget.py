@@ -19,7 +19,7 @@ from raywf.search.ledger import Ledger
 START_S = 5.0  # until the first trial begins, workers and their imports
 _START_SHARE = 0.25  # of a budget that is shorter still
 _NOTE_EVERY_S = 1.0
-_CLOSING_S, _CLOSING_SHARE = 3.0, 0.05  # for the choice, the merging and the bundle; of a small budget less
+_CLOSING_S, _CLOSING_SHARE = 2.0, 0.05  # for the choice, the merging and the bundle; of a small budget less
 
 
 def count_slots(search: SearchSettings, *, cpus: float) -> int:

@@ -45,7 +45,8 @@ class Chosen:
 class Bounds:
     """What the ensemble may take: milliseconds a row when served, seconds for fits, `slots` at a time.
 
-    `bag` allows folds' models; `made` are trials whose last fit is done already.
+    `bag` allows folds' models; `made` are trials whose last fit is done already, `cut` those whose last fit
+    was cut short.
     """
 
     row_ms: float
@@ -53,6 +54,7 @@ class Bounds:
     slots: int
     bag: bool
     made: frozenset[str] = frozenset()
+    cut: frozenset[str] = frozenset()
 
 
 def _room_us(row_ms: float, data: SearchData) -> float:
@@ -200,10 +202,11 @@ def _members(
 
     With two folds' models or more it is made of them. Otherwise it is fitted again on all rows as long as
     nine tenths of the time left allow; then a fold's model stands in, or, where none is kept, it is dropped.
+    One whose last fit was cut short is only taken as it is where there is no other.
     """
     fits_s: list[float] = []
     found: list[Member] = []
-    for name in sorted(weights, key=lambda i: -weights[i]):
+    for name in sorted(weights, key=lambda i: (i in bounds.cut, -weights[i])):
         trial, folds = trials[name], 0
         merges = bounds.bag and traits(trial.family).merges
         if merges and bag >= _LEAST_BAG:
@@ -211,7 +214,7 @@ def _members(
         else:
             needed = [] if name in bounds.made else _fits_s(trial, data)
             in_time = _span_s([*fits_s, *needed], bounds.slots) <= 0.9 * bounds.left_s
-            if in_time or not needed or not (merges or found):
+            if (in_time and name not in bounds.cut) or not needed or not (merges or found):
                 fits_s += needed
             elif merges:
                 folds = 1
@@ -219,6 +222,7 @@ def _members(
                 continue
         found.append(_member(trial, weights[name], folds))
     total = sum(m.weight for m in found)
+    found.sort(key=lambda m: -m.weight)
     return tuple(replace(m, weight=m.weight / total) for m in found)
 
 

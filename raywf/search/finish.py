@@ -56,44 +56,50 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempt:
-    """Bundles, or why there are none: members that could not be made, by trial id, or a row took too long."""
+    """Bundles, or why there are none: members not made, or in part only, by trial id; or a row took too long."""
 
     bundles: tuple[Bundle, Bundle] | None = None
     lost: dict[str, str] = field(default_factory=dict)
+    cut: frozenset[str] = frozenset()
     row_ms: float = 0.0
 
 
 def finish(ending: Ending, trials: list[Trial]) -> Finished:
     """Choose the members and make them.
 
-    A member that cannot be made counts as failed, and others are chosen; where the whole answers a row more
-    slowly than it should, it is chosen again within less.
+    A member that cannot be made counts as failed, and others are chosen; for one that the deadline cut short
+    a fold's model stands in. Where the whole answers a row more slowly than it should, it is chosen again
+    within less.
 
     Raises:
         SearchError: if no trial can become a member.
     """
     fits: tuple[Fits, Fits] = {}, {}
     data, row_ms, tightened = ending.data, ending.row_ms, 0
+    cut: frozenset[str] = frozenset()
     while True:
         data, trials = rescue(data, trials, ending.trial_plan)
         bounds = Bounds(
             row_ms=row_ms,
-            left_s=max(_LEAST_REFIT_S, ending.budget.left_s),
+            left_s=max(_LEAST_REFIT_S, ending.budget.closing - time.time()),
             slots=ending.slots,
             bag=ending.trial_plan.keep_models,
-            made=frozenset(name for name, folds in fits[0] if not folds),
+            made=frozenset(name for name, folds in fits[0] if not folds and name not in cut),
+            cut=cut,
         )
         metric, ledger = ending.trial_plan.metric, ending.recipe.ledger
         chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, weights=ending.weights)
         in_time = ending.budget.left_s > -_LATE_SHARE * ending.budget.allowed_s
         may_tighten = ending.weights is None and chosen.is_divisible and in_time
         may_tighten = may_tighten and tightened < _MOST_TIGHTENED
-        made = _attempt(ending, data, chosen, fits, most_ms=ending.row_ms if may_tighten else None)
+        most_ms = ending.row_ms if may_tighten else None
+        made = _attempt(ending, data, chosen, fits, most_ms=most_ms, cut=cut)
         if made.bundles is not None:
             proof, final = made.bundles
             return Finished(chosen=chosen, trials=trials, proof=proof, final=final)
         if made.row_ms:
             row_ms, tightened = row_ms * _TIGHTER * ending.row_ms / made.row_ms, tightened + 1
+        cut |= made.cut
         trials = [
             dataclasses.replace(t, status="failed", error=made.lost[t.id]) if t.id in made.lost else t
             for t in trials
@@ -101,8 +107,15 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
 
 
 def _attempt(
-    ending: Ending, data: SearchData, chosen: Chosen, fits: tuple[Fits, Fits], *, most_ms: float | None
+    ending: Ending,
+    data: SearchData,
+    chosen: Chosen,
+    fits: tuple[Fits, Fits],
+    *,
+    most_ms: float | None,
+    cut: frozenset[str],
 ) -> _Attempt:
+    """Make the chosen members; of those in `cut` there is nothing else than a part."""
     soon = time.time() + _LEAST_REFIT_S
     recipe = dataclasses.replace(
         ending.recipe,
@@ -119,6 +132,9 @@ def _attempt(
     lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
     if lost:
         return _Attempt(lost=lost)
+    part = {m.trial_id for m, r in zip(recipe.members, proof_made, strict=True) if not r.whole}
+    if part - cut:
+        return _Attempt(cut=frozenset(part))
     seen = ending.table.take(pa.array(data.rest))
     row_ms = 0.0 if most_ms is None else measure_row_ms(recipe, proof_made, seen)
     if most_ms is not None and row_ms > most_ms:

@@ -163,7 +163,7 @@ def _fit(data: SearchData, index: NDArray[np.int64] | None, member: Member, reci
         model = made.fit(problem, rows, dict(member.params), valid=None, rounds=member.rounds)
     except Exception as err:  # noqa: BLE001 - a model library may raise anything, and not all of it unpickles
         return Made(None, False, f"its last fit failed: {describe_error(err)}")
-    return Made(model, not problem.is_over())
+    return Made(model, not problem.is_over() or model.rounds >= member.rounds)
 
 
 def _merge(data: SearchData, member: Member, ledger: Ledger) -> Made:

@@ -114,6 +114,23 @@ def test_no_time_for_fits_drops_members(data: SearchData, ledger: Ledger) -> Non
     assert [m.folds for m in chosen.members] == [0]
 
 
+def test_a_fit_that_was_cut_short_is_taken_for_want_of_others_only(data: SearchData, ledger: Ledger) -> None:
+    """A fold's model stands in for it, or nothing, where folds' models are not kept."""
+    trials = three(data, ledger)
+    slow = dataclasses.replace(AMPLE, row_ms=0.107)
+    before = pick(data, ledger, trials, slow).members
+    assert [m.folds for m in before] == [0, 0, 0]
+    trees = frozenset(t.id for t in trials if t.family != "linear")
+    after = pick(data, ledger, trials, dataclasses.replace(slow, cut=trees)).members
+    assert {m.trial_id: m.folds for m in after} == {t.id: int(t.id in trees) for t in trials}
+    assert [m.weight for m in after] == sorted((m.weight for m in after), reverse=True)
+    kept = pick(data, ledger, trials, dataclasses.replace(slow, cut=trees, bag=False)).members
+    assert [m.family for m in kept] == ["linear"]
+    everything = frozenset(t.id for t in trials)
+    (last,) = pick(data, ledger, trials, dataclasses.replace(slow, cut=everything, bag=False)).members
+    assert (last.trial_id, last.folds) == (before[0].trial_id, 0)
+
+
 def test_unfinished_trials_are_left_out(data: SearchData, ledger: Ledger) -> None:
     """Stopped and failed ones; without any other the reasons are told."""
     first, second, _ = three(data, ledger)
