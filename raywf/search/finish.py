@@ -56,7 +56,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempt:
-    """Bundles, or why there are none: members not made, or in part only, by trial id; or a row took too long."""
+    """Bundles, or why there are none: members not made or only in part, by trial id; or too slow a row."""
 
     bundles: tuple[Bundle, Bundle] | None = None
     lost: dict[str, str] = field(default_factory=dict)
