@@ -7,6 +7,9 @@ from typing import Any
 
 import ray
 
+from raywf import __version__
+from raywf.core.codec import encode
+from raywf.core.ids import stable_id
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.cluster import connect
@@ -25,8 +28,9 @@ _ENDPOINT = "endpoint.json"
 def up(workflow: Workflow) -> str:
     """Bring endpoint, monitor and controller up and return the endpoint's URL.
 
-    Monitor and controller are started anew, so that changed settings hold. Without `cluster.address` and
-    RAY_ADDRESS a cluster is started on this machine and outlives this process.
+    Monitor and controller are started anew, so that changed settings hold; an endpoint that runs with these
+    settings is left alone. Without `cluster.address` and RAY_ADDRESS a cluster is started on this machine and
+    outlives this process.
 
     Raises:
         RegistryError: if there is no champion to serve.
@@ -38,13 +42,28 @@ def up(workflow: Workflow) -> str:
     if cluster_address(workflow) is None:
         start_local(workflow)
     connect(workflow)
-    url = deploy(workflow, registry)
-    Store(workflow.stores.root).write(_ENDPOINT, json.dumps({"url": url}).encode())
+    url = _served(workflow) or deploy(workflow, registry)
+    endpoint = {"url": url, "settings": _settings_id(workflow)}
+    Store(workflow.stores.root).write(_ENDPOINT, json.dumps(endpoint).encode())
     references = RegistryReferences(workflow, registry)
     watching = _actor(MonitorActor, monitor_name(workflow), workflow, references)
     controller = _actor(Controller, controller_name(workflow), workflow, registry, watching)
     ray.get(controller.ping.remote(), timeout=60)
     return url
+
+
+def _served(workflow: Workflow) -> str | None:
+    """Return the URL of an endpoint that runs with these settings, or None."""
+    store = Store(workflow.stores.root)
+    if not store.exists(_ENDPOINT):
+        return None
+    known = json.loads(store.read(_ENDPOINT))
+    same = known.get("settings") == _settings_id(workflow)
+    return known["url"] if same and status(workflow)["status"] == "RUNNING" else None
+
+
+def _settings_id(workflow: Workflow) -> str:
+    return stable_id(encode(workflow), __version__)
 
 
 def down(workflow: Workflow) -> bool:

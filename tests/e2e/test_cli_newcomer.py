@@ -22,7 +22,7 @@ from raywf.serving.environment import free_ports
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from command_line import Project, post  # noqa: E402 the folder is not a package
+from command_line import Project, cluster_processes, command_of, post  # noqa: E402 the folder is not a package
 
 pytestmark = pytest.mark.timeout(280)
 DATA = Path(os.environ.get("RAYWFTEST_DATA") or HERE.parents[2] / "shared" / "data")
@@ -134,8 +134,15 @@ def test_serve_status_shows_the_replicas(churn: Any) -> None:
 
 
 def test_serve_up_again_is_a_no_op(churn: Any) -> None:
-    """The same URL."""
+    """The same URL, answered by the same process."""
+
+    def replicas() -> set[int]:
+        processes = cluster_processes(churn.folder)
+        return {p.pid for p in processes if "ray::ServeReplica" in command_of(p)}
+
+    before = replicas()
     assert churn.raywf("serve", "up") == {"url": churn.url}
+    assert replicas() == before != set()
 
 
 @pytest.mark.parametrize(
