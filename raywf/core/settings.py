@@ -118,6 +118,7 @@ class ValidateSettings:
 class OwnModelSettings:
     """A model of the user's own: ``code: file.py:Name``, run only with ``trust: true``.
 
+    `input` is what its rows are: a matrix of encoded numbers, or the snapshot's columns as they are, a table.
     `params` are its first configuration, `space` is what others are drawn from, at most `trials` in all. A
     trial takes `cpus` and `gpus` (a share of one will do). With `rungs` the first fold is fitted rung by rung
     and losers are stopped between them. With more `workers` than one a fit is spread over so many processes,
@@ -126,6 +127,7 @@ class OwnModelSettings:
 
     code: str
     trust: bool = False
+    input: Literal["matrix", "table"] = "matrix"
     params: dict[str, Any] = field(default_factory=dict)
     space: dict[str, Any] = field(default_factory=dict)
     trials: int = 10

@@ -172,6 +172,8 @@ def _slices(read: _Read, sweep: Sweep, scale: float | None) -> SliceReport:
 def _importance(
     workflow: Workflow, read: _Read, sweep: Sweep, predictor: Predictor, wanted: Wanted
 ) -> ImportanceReport:
+    if predictor.reads_table:
+        raise SearchError("no importance: a member reads the columns as they are")
     ground = _ground(workflow, read, sweep, predictor, wanted.rows)
     columns, begun = len(predictor.bundle.columns), [time.monotonic(), 0]
 

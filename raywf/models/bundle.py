@@ -32,7 +32,7 @@ from raywf.core.records import Bundle, Member
 from raywf.models.calibration import Calibration
 from raywf.models.encoding import Encoder
 from raywf.models.families import family, is_family
-from raywf.models.family import Model, Problem
+from raywf.models.family import Model, Problem, Rows, answer, reads_table
 from raywf.models.own import load_own
 
 TOLERANCE = 1e-5
@@ -48,12 +48,11 @@ class Predictor:
         self._members = tuple((m, member.weight) for m, member in zip(models, bundle.members, strict=True))
         self._encode = encoder.compile()
         self._width = len(encoder.names)
+        self.reads_table = any(reads_table(model) for model in models)
 
     def predict_matrix(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return scores ``(n_rows, k)`` of encoded rows."""
-        scores = sum((model.predict(X) * weight for model, weight in self._members), np.float64(0))
-        combined = np.asarray(scores)
-        return combined if self.calibration is None else self.calibration.apply(combined)
+        """Return scores ``(n_rows, k)`` of encoded rows; not of a bundle that `reads_table`."""
+        return self._mixed([model.predict(X) * weight for model, weight in self._members])
 
     def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         """Return scores ``(n_rows, k)`` of rows by column name.
@@ -64,6 +63,8 @@ class Predictor:
         X = np.empty((len(rows), self._width), dtype=np.float32)
         for i, row in enumerate(rows):
             self._encode(row, X[i])
+        if self.reads_table:
+            return self._answer(X, self.encoder.arrow(rows))
         return self.predict_matrix(X)
 
     def predict_row(self, features: Mapping[str, Any]) -> tuple[float, ...]:
@@ -72,7 +73,15 @@ class Predictor:
 
     def predict_table(self, table: pa.Table) -> NDArray[np.float64]:
         """Return scores ``(n_rows, k)`` of an Arrow table that holds the schema's columns."""
-        return self.predict_matrix(self.encoder.table(table))
+        return self._answer(self.encoder.table(table), table.select([c.name for c in self.bundle.columns]))
+
+    def _answer(self, X: NDArray[np.float32], table: pa.Table) -> NDArray[np.float64]:
+        rows = Rows(X, np.empty(0), table=table)
+        return self._mixed([answer(model, rows) * weight for model, weight in self._members])
+
+    def _mixed(self, weighted: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        combined = np.asarray(sum(weighted, np.float64(0)))
+        return combined if self.calibration is None else self.calibration.apply(combined)
 
     def check_reference(self) -> None:
         """Answer the stored rows again.

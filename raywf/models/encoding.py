@@ -28,6 +28,7 @@ MAX_CATEGORIES = 500
 _NAN = float("nan")
 _LARGEST, _SMALLEST = 1e30, 1e-35
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ARROW = {"number": pa.float64(), "category": pa.string(), "time": pa.timestamp("us", "UTC")}
 _TIME_PARTS = ("days", "month", "weekday", "hour")
 
 
@@ -102,6 +103,14 @@ class Encoder:
 
         return encode
 
+    def arrow(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """Return rows of named values, which `compile`'s function accepts, as a snapshot's columns."""
+        found = {
+            c.name: pa.array([_as_it_is(row.get(c.name), c.kind) for row in rows], _ARROW[c.kind])
+            for c in self.columns
+        }
+        return pa.table(found)
+
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> Matrix:
         """Encode rows of named values, shape ``(n_rows, n_features)``."""
         out = np.empty((len(rows), len(self.names)), dtype=np.float32)
@@ -109,6 +118,18 @@ class Encoder:
         for i, row in enumerate(rows):
             encode(row, out[i])
         return out
+
+
+def _as_it_is(value: Any, kind: str) -> Any:
+    """Return a value of a request as a snapshot has it: float64, text or an instant."""
+    if value is None:
+        return None
+    if kind == "number":
+        try:
+            return float(value)
+        except OverflowError:  # of a whole number beyond any float
+            return float("inf") if value > 0 else -float("inf")
+    return category_text(value) if kind == "category" else _instant(value)
 
 
 def fit_encoder(table: pa.Table, columns: tuple[Column, ...]) -> Encoder:
@@ -181,9 +202,13 @@ def _instants(values: pa.ChunkedArray) -> NDArray[np.float64]:
     return np.column_stack([days, *(np.asarray(p.to_numpy()) for p in parts)])
 
 
-def _instant_parts(value: Any) -> tuple[float, float, float, float]:
+def _instant(value: Any) -> datetime:
     if not isinstance(value, (str, datetime)):
         raise TypeError(f"not an instant: {value!r}")
-    when = parse_time(value) if isinstance(value, str) else value.astimezone(UTC)
+    return parse_time(value) if isinstance(value, str) else value.astimezone(UTC)
+
+
+def _instant_parts(value: Any) -> tuple[float, float, float, float]:
+    when = _instant(value)
     days = (when - _EPOCH).days
     return float(days), float(when.month), float(when.weekday()), float(when.hour)

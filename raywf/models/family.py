@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from raywf.models.encoding import Matrix
@@ -48,17 +49,20 @@ class Problem:
 class Rows:
     """Encoded features ``(n_rows, n_features)`` and labels ``(n_rows,)``.
 
-    `weights` say how much each row counts in a fit; `groups` are the rows' groups, as numbers.
+    `weights` say how much each row counts in a fit; `groups` are the rows' groups, as numbers; `table` has
+    the snapshot's feature columns as they are, where a model reads them.
     """
 
     X: Matrix
     y: Labels
     weights: Labels | None = None
     groups: NDArray[np.int64] | None = None
+    table: pa.Table | None = None
 
     def take(self, index: NDArray[np.int64]) -> Rows:
         """Return the rows at `index`."""
-        return Rows(self.X[index], self.y[index], _at(self.weights, index), _at(self.groups, index))
+        table = None if self.table is None else self.table.take(pa.array(index))
+        return Rows(self.X[index], self.y[index], _at(self.weights, index), _at(self.groups, index), table)
 
 
 def _at(values: NDArray[Any] | None, index: NDArray[np.int64]) -> Any:
@@ -96,6 +100,16 @@ class Model(Protocol):
     def save(self, folder: Path) -> None:
         """Write the member's files into an existing folder; no pickle."""
         ...
+
+
+def reads_table(model: Model) -> bool:
+    """Return whether a model answers a table of columns as they are, and not a matrix."""
+    return bool(getattr(model, "reads_table", False))
+
+
+def answer(model: Model, rows: Rows) -> Scores:
+    """Return a model's scores of rows, shape ``(n_rows, width)``, from what it reads."""
+    return model.predict(rows.table if reads_table(model) else rows.X)
 
 
 class Family(Protocol):

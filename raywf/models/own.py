@@ -3,9 +3,11 @@
 ``made = Name(**params)``, then
 
 * ``made.fit(X, y)`` with ``X`` float32 ``(n_rows, n_features)``: numbers as they are, categories as codes
-  from 0 (nan: missing or unknown), and ``y`` class indices or values. Where its signature has them it also
-  gets ``valid`` (a pair like ``X, y`` to stop early by), ``weights``, ``problem`` (a `Problem`), ``rounds``
-  (what the folds stopped at) and ``rung`` (how far to fit; called again on the same object it goes on).
+  from 0 (nan: missing or unknown), and ``y`` class indices or values. A model whose input is a table gets a
+  ``pyarrow.Table`` of the snapshot's columns instead: float64, text and instants, null where missing. Where
+  its signature has them it also gets ``valid`` (a pair like ``X, y`` to stop early by), ``weights``,
+  ``problem`` (a `Problem`), ``rounds`` (what the folds stopped at) and ``rung`` (how far to fit; called again
+  on the same object it goes on).
 * ``made.predict(X)`` or, of classes, ``made.predict_proba(X)``: ``(n_rows,)`` or ``(n_rows, k)``.
 * ``made.save(folder)`` and ``made.load(folder)``: its files, without pickle; ``load`` is called on a new
   object of the same parameters.
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raywf.core.own import OwnCode
 from raywf.models.encoding import Matrix
@@ -42,8 +45,9 @@ class OwnModel:
     params: dict[str, Any]
     problem: Problem
     rounds: int = 0
+    reads_table: bool = False
 
-    def predict(self, X: Matrix) -> Scores:
+    def predict(self, X: Matrix | pa.Table) -> Scores:
         asked = getattr(self.made, "predict_proba", None) if self.problem.task != "regression" else None
         found = np.asarray((asked or self.made.predict)(X), dtype=np.float64)
         if found.ndim == 1:
@@ -62,11 +66,12 @@ class OwnModel:
         with tempfile.TemporaryDirectory(prefix="raywf-") as name:
             self.made.save(Path(name))
             files = read_files(Path(name))
-        return revive, (self.code, self.params, self.problem, files, self.rounds)
+        return revive, (self.code, self.params, self.problem, files, self.rounds, self.reads_table)
 
     def save(self, folder: Path) -> None:
         code = {"file": self.code.file, "name": self.code.name, "source": self.code.source}
-        (folder / _CODE).write_text(json.dumps({**code, "params": self.params}))
+        kept = {**code, "params": self.params, "reads_table": self.reads_table}
+        (folder / _CODE).write_text(json.dumps(kept))
         (folder / _FILES).mkdir()
         self.made.save(folder / _FILES)
 
@@ -78,6 +83,7 @@ class OwnFamily:
     name: str
     code: OwnCode
     rungs: tuple[int, ...] = ()
+    reads_table: bool = False
 
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
@@ -108,8 +114,9 @@ class OwnFamily:
     ) -> Iterator[Model]:
         made = make_own(self.code, params)
         for rung in rungs:
-            fit_rung(made, problem, rows, valid=valid, rounds=rounds, rung=rung)
-            yield OwnModel(made, self.code, params, problem, rounds_of(made))
+            plan = FitPlan(problem=problem, rounds=rounds, rung=rung, reads_table=self.reads_table)
+            fit_rung(made, plan, rows, valid=valid)
+            yield OwnModel(made, self.code, params, problem, rounds_of(made), self.reads_table)
 
 
 def make_own(code: OwnCode, params: dict[str, Any], files: Mapping[str, bytes] | None = None) -> Any:
@@ -128,16 +135,30 @@ def make_own(code: OwnCode, params: dict[str, Any], files: Mapping[str, bytes] |
     return made
 
 
-def fit_rung(made: Any, problem: Problem, rows: Rows, *, valid: Rows | None, rounds: int, rung: int) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitPlan:
+    """What a fit of the user's own is told: the rounds or the rung to go to, and what its rows are."""
+
+    problem: Problem
+    rounds: int = 0
+    rung: int = 0
+    reads_table: bool = False
+
+    def inputs(self, rows: Rows) -> Matrix | pa.Table:
+        """Return the rows as the user's object takes them."""
+        return rows.table if self.reads_table else rows.X
+
+
+def fit_rung(made: Any, plan: FitPlan, rows: Rows, *, valid: Rows | None) -> None:
     """Call the object's `fit` with what its signature takes."""
     offered: dict[str, Any] = {
-        "valid": None if valid is None else (valid.X, valid.y),
+        "valid": None if valid is None else (plan.inputs(valid), valid.y),
         "weights": rows.weights,
-        "problem": problem,
-        "rounds": rounds,
-        "rung": rung,
+        "problem": plan.problem,
+        "rounds": plan.rounds,
+        "rung": plan.rung,
     }
-    made.fit(rows.X, rows.y, **_taken(made.fit, offered))
+    made.fit(plan.inputs(rows), rows.y, **_taken(made.fit, offered))
 
 
 def rounds_of(made: Any) -> int:
@@ -157,20 +178,25 @@ def load_own(problem: Problem, folder: Path, *, trust: bool) -> Model:
         ValueError: without `trust`.
     """
     stored = json.loads((folder / _CODE).read_text())
-    params = stored.pop("params")
+    params, reads_table = stored.pop("params"), stored.pop("reads_table")
     code = OwnCode(**stored)
     if not trust:
         raise ValueError(f"it holds Python of {code.file}, which runs only where the workflow trusts it")
     made = make_own(code, params)
     made.load(folder / _FILES)
-    return OwnModel(made, code, params, problem)
+    return OwnModel(made, code, params, problem, reads_table=reads_table)
 
 
 def revive(
-    code: OwnCode, params: dict[str, Any], problem: Problem, files: dict[str, bytes], rounds: int
+    code: OwnCode,
+    params: dict[str, Any],
+    problem: Problem,
+    files: dict[str, bytes],
+    rounds: int,
+    reads_table: bool,
 ) -> OwnModel:
     """Return the model whose object has saved these files."""
-    return OwnModel(make_own(code, params, files), code, params, problem, rounds)
+    return OwnModel(make_own(code, params, files), code, params, problem, rounds, reads_table)
 
 
 def _load_files(made: Any, files: Mapping[str, bytes]) -> None:

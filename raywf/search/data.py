@@ -102,8 +102,10 @@ def prepare_data(
     if times is not None and known is not None and held.any():
         rest = _fitted(rest, times, known, cut=times[held].min(), maturity=maturity)
     check_labels(snapshot, labels, rest)
+    as_they_are = any(model.input == "table" for model in search.models.values())
+    columns = table.select([c.name for c in snapshot.columns]).combine_chunks() if as_they_are else None
     data = SearchData(
-        rows=Rows(encoder.table(table), labels, _weights(table, labels, search, metric), groups),
+        rows=Rows(encoder.table(table), labels, _weights(table, labels, search, metric), groups, columns),
         times=times,
         known=known,
         folds=(),

@@ -51,8 +51,8 @@ def find_families(settings: SearchSettings, *, folder: str) -> Families:
 
 
 def _family(name: str, model: OwnModelSettings, folder: str) -> OwnFamily:
-    code = read_code(model.code)
+    code, reads_table = read_code(model.code), model.input == "table"
     if model.workers == 1:
-        return OwnFamily(name, code, model.rungs)
+        return OwnFamily(name, code, model.rungs, reads_table)
     team = Team(workers=model.workers, each=model.resources, folder=folder)
-    return TeamFamily(name, code, model.rungs, team=team)
+    return TeamFamily(name, code, model.rungs, reads_table, team=team)

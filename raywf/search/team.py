@@ -23,7 +23,7 @@ from raywf.core.niceness import yield_cpu
 from raywf.core.own import OwnCode
 from raywf.core.store import Store
 from raywf.models.family import Model, Problem, Rows
-from raywf.models.own import OwnFamily, fit_rung, make_own, read_files, revive, rounds_of
+from raywf.models.own import FitPlan, OwnFamily, fit_rung, make_own, read_files, revive, rounds_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +51,13 @@ class TeamFamily(OwnFamily):
         rounds: int,
         rungs: tuple[int, ...],
     ) -> Iterator[Model]:
-        work = _Work(
-            code=self.code,
-            problem=problem,
-            params=params,
-            rounds=rounds,
-            rows=ray.put(rows),
-            valid=ray.put(valid),
-        )
+        plan = FitPlan(problem=problem, rounds=rounds, reads_table=self.reads_table)
+        work = _Work(code=self.code, params=params, plan=plan, rows=ray.put(rows), valid=ray.put(valid))
         for rung in rungs:
-            with self._trained(replace(work, rung=rung)) as (folder, taken):
+            with self._trained(replace(work, plan=replace(plan, rung=rung))) as (folder, taken):
                 work = replace(work, files=read_files(folder))
             assert work.files is not None
-            yield revive(self.code, params, problem, work.files, taken)
+            yield revive(self.code, params, problem, work.files, taken, self.reads_table)
 
     @contextmanager
     def _trained(self, work: _Work) -> Iterator[tuple[Path, int]]:
@@ -109,12 +103,10 @@ class _Work:
     """What a worker is told; `rows` and `valid` are object references, `files` are the rung's before."""
 
     code: OwnCode
-    problem: Problem
     params: dict[str, Any]
-    rounds: int
+    plan: FitPlan
     rows: Any
     valid: Any
-    rung: int = 0
     files: dict[str, bytes] | None = None
 
 
@@ -129,7 +121,7 @@ def _work(config: dict[str, Any]) -> None:
     rank, size = context.get_world_rank(), context.get_world_size()
     share = rows.take(np.arange(rank, len(rows.y) - len(rows.y) % size, size))  # all have as many batches
     made = make_own(work.code, work.params, work.files)
-    fit_rung(made, work.problem, share, valid=valid, rounds=work.rounds, rung=work.rung)
+    fit_rung(made, work.plan, share, valid=valid)
     if rank > 0:
         train.report({})
         return

@@ -21,7 +21,7 @@ from raywf.core.metrics import Metric
 from raywf.core.niceness import yield_cpu
 from raywf.core.records import Trial
 from raywf.models.families import traits
-from raywf.models.family import Family, Model, Problem, Rows
+from raywf.models.family import Family, Model, Problem, Rows, answer
 from raywf.models.own import OwnFamily
 from raywf.search.data import Fold, SearchData
 from raywf.search.ledger import FoldResult, Ledger
@@ -194,7 +194,7 @@ def fold_stages(
     for model in _models(member, problem, fit, held, trial, number):
         if loss is not None:
             yield loss
-        scores = model.predict(held.X)
+        scores = answer(model, held)
         bad = int((~np.isfinite(scores)).any(axis=1).sum())
         if bad:
             raise ValueError(f"the model's answers to {bad} of {len(scores)} rows are not finite")
@@ -241,9 +241,9 @@ def _row_seconds(model: Model, data: SearchData, fold: Fold) -> float:
     """Return the median time of one row's answer."""
     spent = []
     for i in fold.score[:_ROW_CALLS]:
-        row = data.rows.X[i : i + 1]
+        row = data.rows.take(np.array([i]))
         start = time.perf_counter()
-        model.predict(row)
+        answer(model, row)
         spent.append(time.perf_counter() - start)
     return float(np.median(spent))
 

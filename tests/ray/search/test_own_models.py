@@ -12,7 +12,7 @@ import pytest
 from test_search import ROWS, describe, make_table
 
 from raywf.core.codec import decode
-from raywf.core.records import Snapshot, Sweep
+from raywf.core.records import Column, Snapshot, Sweep
 from raywf.core.settings import Workflow
 from raywf.models.bundle import load_bundle
 from raywf.search.run import SearchPlan, SearchResult, run_search
@@ -112,6 +112,54 @@ def test_a_model_is_drawn_raced_and_served(ray_session: None, own: Path, tmp_pat
     assert {m.family for m in found.sweep.members} == {"mine"}
     scores = load_bundle(found.final.uri, trust=True).predict_table(make_table("binary", timed=False))
     assert 0 <= scores.min() < scores.max() <= 1
+
+
+WORDS = """
+import json
+import numpy as np
+
+class Words:
+    def fit(self, X, y):
+        counts = {}
+        for text, label in zip(X["note"].to_pylist(), y):
+            for word in (text or "").split():
+                seen = counts.setdefault(word, [1.0, 1.0])
+                seen[int(label)] += 1
+        self.odds = {word: float(np.log(b / a)) for word, (a, b) in counts.items()}
+
+    def predict_proba(self, X):
+        sums = [sum(self.odds.get(w, 0.0) for w in (t or "").split()) for t in X["note"].to_pylist()]
+        p = 1 / (1 + np.exp(-np.array(sums)))
+        return np.column_stack([1 - p, p])
+
+    def save(self, folder):
+        (folder / "words.json").write_text(json.dumps(self.odds))
+
+    def load(self, folder):
+        self.odds = json.loads((folder / "words.json").read_text())
+"""
+
+
+def test_a_model_reads_the_columns_as_they_are(ray_session: None, tmp_path: Path) -> None:
+    """Texts that are no categories: of the families only the user's own can tell them apart."""
+    (tmp_path / "words.py").write_text(WORDS)
+    draw, rows = np.random.default_rng(0), 900
+    labels = draw.integers(0, 2, rows)
+    told = [("as agreed", "late again")[y] for y in labels]
+    notes = [f"order {i} {text} {draw.integers(1e6)}" for i, text in enumerate(told)]
+    table = pa.table({"note": notes, "__label": labels.astype(float), "__key": np.arange(rows) * 7919})
+    snapshot = dataclasses.replace(
+        describe("binary", timed=False), rows=rows, columns=(Column(name="note", kind="category"),)
+    )
+    words = {"code": f"{tmp_path / 'words.py'}:Words", "trust": True, "input": "table"}
+    found = search(
+        tmp_path / "r", table, snapshot=snapshot, families=["linear"], models={"words": words}, trials=2
+    )
+    assert found.sweep.score > 0.99
+    assert {t.family: t.score > 0.9 for t in found.sweep.trials} == {"linear": False, "words": True}
+    served = load_bundle(found.final.uri, trust=True)
+    late, fine = served.predict_rows([{"note": "this one was late again"}, {"note": "as agreed, thanks"}])
+    assert late[0] > 0.5 > fine[0]
 
 
 def test_a_space_of_a_family(ray_session: None, tmp_path: Path) -> None:

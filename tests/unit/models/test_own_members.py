@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from conftest import fit, write
 from raywf.core.errors import BundleError
 from raywf.core.own import OwnCode
 from raywf.models.bundle import load_bundle
-from raywf.models.family import Rows
+from raywf.models.family import Rows, answer
 from raywf.models.own import OwnFamily
 
 SOURCE = """
@@ -37,6 +38,14 @@ class Mean:
 
     def load(self, folder):
         self.mean = json.loads((folder / "mean.json").read_text())
+
+class Shouts(Mean):
+    def fit(self, X, y, valid=None):
+        self.mean = float(y.mean())
+        self.seen.append((X.column_names, [str(t) for t in X.schema.types], valid[0].num_rows))
+
+    def predict(self, X):
+        return np.array([self.mean + (v is not None and v.isupper()) for v in X["lane"].to_pylist()])
 
 class Flat(Mean):
     def predict(self, X):
@@ -98,6 +107,25 @@ def test_rungs_fit_on_and_on() -> None:
     assert models[0].made is models[2].made
     assert models[2].made.seen == [(1, True), (3, True), (9, True)]
     assert family.fit(prior.problem, prior.rows, {}, valid=None, rounds=0).made.seen == [(9, False)]
+
+
+def test_a_table_is_read_as_it_is(tmp_path: Path) -> None:
+    """In fits, bundles and single requests: text that no row of the fit had, too."""
+    prior = fit("prior", "binary")
+    rows = replace(prior.rows, table=prior.table)
+    family = replace(own("Shouts"), reads_table=True)
+    model = family.fit(prior.problem, rows, {}, valid=rows, rounds=0)
+    (seen,) = model.made.seen
+    assert seen[0] == prior.table.column_names
+    assert (set(seen[1]), seen[2]) == ({"double", "string", "timestamp[us, tz=UTC]"}, len(rows.y))
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(answer(again, rows), answer(model, rows))
+    bundle = write(type(prior)(prior.problem, prior.table, rows, model), "mine", tmp_path / "b")
+    served = load_bundle(bundle.uri, trust=True)
+    np.testing.assert_allclose(served.predict_table(prior.table), answer(model, rows))
+    other = {"lane": "NEW", "size": 10**400, "asked": "2024-01-05T10:00:00Z"}
+    quiet, loud = served.predict_rows([{"lane": "new"}, other])
+    assert loud[0] == quiet[0] + 1
 
 
 def test_wrong_shapes_and_missing_methods_are_named() -> None:
