@@ -74,9 +74,9 @@ class Traits:
     """What a search has to know of a family before it imports its library.
 
     Costs are beside LightGBM with 50 leaves on the same rows and columns: `per_round` is the price of a
-    boosting round in its rounds, `whole` that of a fit whose length is fixed in its fits at a learning rate
-    of 0.1. `merges` says that folds' models become one, and `bag` which share of the time for one row each
-    further model then adds.
+    boosting round in its rounds, `whole` that of a fit whose length is fixed, in fits of at most 200 rounds
+    at a learning rate of 0.1. `merges` says that folds' models become one, and `bag` which share of the time
+    for one row each further model then adds.
     """
 
     per_round: float = 0.0
@@ -109,7 +109,8 @@ def reads_table(model: Model) -> bool:
 
 def answer(model: Model, rows: Rows) -> Scores:
     """Return a model's scores of rows, shape ``(n_rows, width)``, from what it reads."""
-    return model.predict(rows.table if reads_table(model) else rows.X)
+    given: Any = rows.table if reads_table(model) else rows.X
+    return model.predict(given)
 
 
 class Family(Protocol):

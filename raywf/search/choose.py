@@ -16,7 +16,10 @@ from raywf.search.data import SearchData
 from raywf.search.ensemble import Candidates, keep_largest, most_candidates, select_ensemble
 from raywf.search.ledger import FoldResult, Ledger
 
-_ORDERED_GROWTH, _RAY_GROWTH = 2.2, 1.3  # a fit on all rows beside one on a fold's; what Ray adds
+_ORDERED_GROWTH, _HELD_GROWTH = (
+    2.2,
+    1.3,
+)  # a fit on all rows beside one on an ordered fold's, or on four fifths
 _AROUND_US, _COLUMN_US = 20.0, 0.5  # what a row takes beside the members, and its encoder for a column
 _TOGETHER = 1.25  # what models take one after the other, beside what each takes asked again and again
 _LEAST_BAG = 2
@@ -79,6 +82,13 @@ def fits_to_come_s(done: Sequence[Trial], data: SearchData, *, row_ms: float, sl
     return _span_s([s for trial in again for s in _fits_s(trial, data)], slots)
 
 
+def chosen_fits_s(chosen: Chosen, done: Sequence[Trial], data: SearchData, *, slots: int) -> float:
+    """Return about how long the fits of a choice will take."""
+    by_id = {t.id: t for t in done}
+    again = [by_id[m.trial_id] for m in chosen.members if not m.folds]
+    return _span_s([s for trial in again for s in _fits_s(trial, data)], slots)
+
+
 def _span_s(fits_s: Sequence[float], slots: int) -> float:
     """Return how long fits take side by side, none of which can be split."""
     return max(max(fits_s, default=0.0), sum(fits_s) / slots)
@@ -89,7 +99,7 @@ def _fits_s(trial: Trial, data: SearchData) -> list[float]:
     count = len(data.folds)
     if data.times is not None:  # the proof and the final one
         return [_ORDERED_GROWTH * trial.seconds / count] * 2
-    growth = _RAY_GROWTH * (count / (count - 1) if count > 1 else 1.3)
+    growth = count / (count - 1) if count > 1 else _HELD_GROWTH
     return [growth * trial.seconds / count]
 
 
@@ -213,7 +223,7 @@ def _members(
             folds = bag
         else:
             needed = [] if name in bounds.made else _fits_s(trial, data)
-            in_time = _span_s([*fits_s, *needed], bounds.slots) <= 0.9 * bounds.left_s
+            in_time = _span_s([*fits_s, *needed], bounds.slots) <= bounds.left_s
             if (in_time and name not in bounds.cut) or not needed or not (merges or found):
                 fits_s += needed
             elif merges:

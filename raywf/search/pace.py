@@ -22,6 +22,7 @@ _CROWDED = 2.5  # a fit beside others, scored, timed and kept, in fits of the pr
 _UNKNOWN_FOLDS = 3
 _REPEAT_ROWS, _MANY_ROWS = 5_000, 10_000
 _LEAST_FIT_S = 0.05  # what a fold costs at the very least, scores and ledger included
+_MOST_LIKE_ROUNDS = 200.0  # that a fit of fixed length takes as long as
 _UNFINISHED = 3.0  # a probe that the time cut short needed about so many times more rounds
 _WORTHWHILE = 6  # configurations that an ensemble should have to choose from, the first of the portfolio
 
@@ -32,11 +33,6 @@ class Pace:
 
     round_s: float
     rounds: float
-
-    @property
-    def fit_s(self) -> float:
-        """Seconds of one such fit."""
-        return self.round_s * self.rounds
 
 
 def measure_pace(rows: Rows, problem: Problem, *, seconds: float, whole: int) -> Pace:
@@ -68,7 +64,7 @@ def fit_seconds(pace: Pace, name: str, params: dict[str, Any]) -> float:
     size = 0.4 + 0.6 * leaves / PROBE_LEAVES
     size *= _RANDOM_ROUNDS if params.get("extra_trees") else 1.0
     boosting = cost.per_round * pace.round_s * pace.rounds * PROBE_RATE / rate * size
-    return boosting + cost.whole * pace.fit_s
+    return boosting + cost.whole * pace.round_s * min(pace.rounds, _MOST_LIKE_ROUNDS)
 
 
 def choose_folds(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from raywf.core.records import Bundle, Effort, Rate, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.core.store import Store
 from raywf.search.budget import START_S, Budget, allowed_seconds, count_slots
-from raywf.search.choose import Chosen, fits_to_come_s
+from raywf.search.choose import Bounds, Chosen
 from raywf.search.data import SearchData, prepare_data, with_folds
 from raywf.search.finish import Ending, finish
+from raywf.search.foresee import LastFits
 from raywf.search.layout import keep_layout, kept_folds
 from raywf.search.ledger import Ledger
 from raywf.search.own import find_families
@@ -317,10 +317,14 @@ def _queue(
 ) -> QueuePlan:
     """Order the trials; learning rates rise where the budget would fit but few of them."""
     slots = _slots(settings)
-
-    def until(done: Sequence[Trial]) -> float:
-        fits_s = fits_to_come_s(done, data, row_ms=settings.row_ms, slots=slots, bag=trial_plan.keep_models)
-        return budget.closing - fits_s
+    foreseen = LastFits(
+        data=data,
+        ledger=trial_plan.ledger,
+        metric=trial_plan.metric,
+        bounds=Bounds(
+            row_ms=settings.row_ms, left_s=budget.allowed_s, slots=slots, bag=trial_plan.keep_models
+        ),
+    )
 
     trials = plan.trials(settings, data)
     if pace is not None:
@@ -332,7 +336,7 @@ def _queue(
         fold_rows=tuple(len(f.score) for f in data.folds),
         most=settings.trials,
         deadline=trial_plan.deadline,
-        until=until if data.times is None else None,
+        until=(lambda done: budget.closing - 1.1 * foreseen.seconds(done)) if data.times is None else None,
         seed=settings.seed,
         slots=slots,
         drawn=read_spaces(settings) if plan.searches else Spaces(),

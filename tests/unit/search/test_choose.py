@@ -12,8 +12,9 @@ from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
 from raywf.core.records import Trial
 from raywf.models.family import Rows
-from raywf.search.choose import Bounds, Chosen, choose, fits_to_come_s
+from raywf.search.choose import Bounds, Chosen, choose, chosen_fits_s, fits_to_come_s
 from raywf.search.data import Fold, SearchData
+from raywf.search.foresee import LastFits
 from raywf.search.ledger import FoldResult, Ledger
 from raywf.search.portfolio import make_trial
 from raywf.search.trial import summarise
@@ -75,7 +76,21 @@ def pick(data: SearchData, ledger: Ledger, trials: list[Trial], bounds: Bounds) 
 def test_the_fits_to_come_are_foreseen(data: SearchData, ledger: Ledger, row_ms: float, again: int) -> None:
     """Folds' models are merged in no time, unless the time for a row has room for one model of each only."""
     found = fits_to_come_s(three(data, ledger), data, row_ms=row_ms, slots=2, bag=True)
-    assert found == pytest.approx(max(1, again / 2) * 1.3 * 4 / 3)  # a fold took a second; two run at a time
+    assert found == pytest.approx(max(1, again / 2) * 4 / 3)  # a fold took a second; two run at a time
+
+
+def test_long_fits_are_foreseen_by_the_choice(data: SearchData, ledger: Ledger) -> None:
+    """The best trial may not become a member: one that takes all the time for a row."""
+    trials = three(data, ledger, row_s=1e-5)
+    slow = run(data, ledger, "torch", seed=9, row_s=1.0, seconds=4000)
+    slow = dataclasses.replace(slow, fold_losses=tuple(0.9 * x for x in trials[0].fold_losses))
+    bounds = dataclasses.replace(AMPLE, row_ms=0.107)
+    foreseen = LastFits(data=data, ledger=ledger, metric=METRICS["log_loss"], bounds=bounds)
+    chosen = pick(data, ledger, [*trials, slow], bounds)
+    assert slow.id not in {m.trial_id for m in chosen.members}
+    assert foreseen.seconds([*trials, slow]) == chosen_fits_s(chosen, trials, data, slots=2) < 10
+    assert fits_to_come_s([*trials, slow], data, row_ms=0.107, slots=2, bag=True) > 1000
+    assert foreseen.seconds(trials) < 10  # short ones need no choice
 
 
 def test_with_time_to_spare_all_folds_answer(data: SearchData, ledger: Ledger) -> None:

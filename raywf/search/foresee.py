@@ -1,0 +1,47 @@
+"""How long the members' last fits will take, were the trials to end now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raywf.core.metrics import Metric
+from raywf.core.records import Trial
+from raywf.search.choose import Bounds, choose, chosen_fits_s, fits_to_come_s
+from raywf.search.data import SearchData
+from raywf.search.ledger import Ledger
+
+_WORTH_SHARE = 0.05  # of the time in all: shorter fits are not looked at more closely
+_REST = 10.0  # times what a look took, until the next
+
+
+@dataclass(slots=True, kw_only=True)
+class LastFits:
+    """Foresees the last fits from the best trials, and from the choice itself where they are long.
+
+    The best trials are a poor guide to the members: a slow one among them may not be worth its time for a
+    row. A choice takes a moment, in which no trial is handed out; so there is one in eleven moments at most.
+    """
+
+    data: SearchData
+    ledger: Ledger
+    metric: Metric
+    bounds: Bounds
+    _looked: float = 0.0
+    _took: float = 0.0
+    _found: float | None = None
+
+    def seconds(self, done: Sequence[Trial]) -> float:
+        """Return the seconds that fits would take, of the members chosen among these trials."""
+        bounds = self.bounds
+        guess = fits_to_come_s(done, self.data, row_ms=bounds.row_ms, slots=bounds.slots, bag=bounds.bag)
+        if guess < _WORTH_SHARE * bounds.left_s:
+            return guess
+        now = time.monotonic()
+        if self._found is None or now > self._looked + _REST * self._took:
+            chosen = choose(self.data, list(done), self.ledger, metric=self.metric, bounds=bounds)
+            self._found = chosen_fits_s(chosen, done, self.data, slots=bounds.slots)
+            self._looked = time.monotonic()
+            self._took = self._looked - now
+        return self._found
