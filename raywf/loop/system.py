@@ -7,8 +7,8 @@ from typing import Any
 
 import ray
 
-from raywf import __version__
 from raywf.core.codec import encode
+from raywf.core.errors import ServingError
 from raywf.core.ids import stable_id
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
@@ -20,6 +20,7 @@ from raywf.monitor.actor import MonitorActor
 from raywf.policy.schedule import check_schedule
 from raywf.registry.registry import open_registry
 from raywf.serving.deploy import deploy, status, undeploy
+from raywf.serving.deploy import url as endpoint_url
 
 NAMESPACE = "raywf"
 _ENDPOINT = "endpoint.json"
@@ -42,9 +43,11 @@ def up(workflow: Workflow) -> str:
     if cluster_address(workflow) is None:
         start_local(workflow)
     connect(workflow)
-    url = _served(workflow) or deploy(workflow, registry)
-    endpoint = {"url": url, "settings": _settings_id(workflow)}
-    Store(workflow.stores.root).write(_ENDPOINT, json.dumps(endpoint).encode())
+    url = _served(workflow)
+    if url is None:
+        _remember(workflow, {"url": endpoint_url(workflow.serving)})  # what runs meanwhile is of no settings
+        url = deploy(workflow, registry)
+        _remember(workflow, {"url": url, "settings": _settings_id(workflow)})
     references = RegistryReferences(workflow, registry)
     watching = _actor(MonitorActor, monitor_name(workflow), workflow, references)
     controller = _actor(Controller, controller_name(workflow), workflow, registry, watching)
@@ -58,12 +61,22 @@ def _served(workflow: Workflow) -> str | None:
     if not store.exists(_ENDPOINT):
         return None
     known = json.loads(store.read(_ENDPOINT))
-    same = known.get("settings") == _settings_id(workflow)
-    return known["url"] if same and status(workflow)["status"] == "RUNNING" else None
+    if known.get("settings") != _settings_id(workflow):
+        return None
+    try:
+        found = status(workflow)
+    except ServingError:
+        return None
+    well = found["status"] == "RUNNING" and all(r["ok"] for r in found["replicas"])
+    return str(known["url"]) if well else None
+
+
+def _remember(workflow: Workflow, endpoint: dict[str, str]) -> None:
+    Store(workflow.stores.root).write(_ENDPOINT, json.dumps(endpoint).encode())
 
 
 def _settings_id(workflow: Workflow) -> str:
-    return stable_id(encode(workflow), __version__)
+    return stable_id(encode(workflow))
 
 
 def down(workflow: Workflow) -> bool:

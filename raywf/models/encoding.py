@@ -105,10 +105,12 @@ class Encoder:
 
     def arrow(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         """Return rows of named values, which `compile`'s function accepts, as a snapshot's columns."""
-        found = {
-            c.name: pa.array([_as_it_is(row.get(c.name), c.kind) for row in rows], _ARROW[c.kind])
-            for c in self.columns
-        }
+        found = {}
+        for c in self.columns:
+            known = self.categories.get(c.name, ())
+            spelt = {text: known[int(code)] for text, code in _spellings(known).items()}
+            values = [_as_it_is(row.get(c.name), c.kind, spelt) for row in rows]
+            found[c.name] = pa.array(values, _ARROW[c.kind])
         return pa.table(found)
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> Matrix:
@@ -120,16 +122,20 @@ class Encoder:
         return out
 
 
-def _as_it_is(value: Any, kind: str) -> Any:
-    """Return a value of a request as a snapshot has it: float64, text or an instant."""
+def _as_it_is(value: Any, kind: str, spelt: Mapping[str, str]) -> Any:
+    """Return a value of a request as a snapshot has it: float64, text or an instant; null where missing."""
     if value is None:
         return None
     if kind == "number":
         try:
-            return float(value)
+            number = float(value)
         except OverflowError:  # of a whole number beyond any float
-            return float("inf") if value > 0 else -float("inf")
-    return category_text(value) if kind == "category" else _instant(value)
+            return None
+        return number if abs(number) < float("inf") else None
+    if kind == "time":
+        return _instant(value)
+    text = category_text(value).strip()
+    return spelt.get(text, text) or None
 
 
 def fit_encoder(table: pa.Table, columns: tuple[Column, ...]) -> Encoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,6 +105,11 @@ class Model(Protocol):
 def reads_table(model: Model) -> bool:
     """Return whether a model answers a table of columns as they are, and not a matrix."""
     return bool(getattr(model, "reads_table", False))
+
+
+def rows_for(family: Family, rows: Rows) -> Rows:
+    """Return the rows without what the family's fits do not read."""
+    return rows if getattr(family, "reads_table", False) else replace(rows, table=None)
 
 
 def answer(model: Model, rows: Rows) -> Scores:

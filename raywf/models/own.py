@@ -178,7 +178,7 @@ def load_own(problem: Problem, folder: Path, *, trust: bool) -> Model:
         ValueError: without `trust`.
     """
     stored = json.loads((folder / _CODE).read_text())
-    params, reads_table = stored.pop("params"), stored.pop("reads_table")
+    params, reads_table = stored.pop("params"), stored.pop("reads_table", False)
     code = OwnCode(**stored)
     if not trust:
         raise ValueError(f"it holds Python of {code.file}, which runs only where the workflow trusts it")

@@ -12,16 +12,18 @@ from typing import Any
 import pyarrow as pa
 
 from raywf.core.records import Bundle, Trial
+from raywf.models.families import traits
 from raywf.search.budget import Budget
 from raywf.search.choose import Bounds, Chosen, choose
 from raywf.search.data import SearchData, newest_instant
-from raywf.search.refit import Fits, Recipe, await_fits, finish_bundle, measure_row_ms, start_fits
+from raywf.search.refit import Fits, Made, Recipe, await_fits, finish_bundle, measure_row_ms, start_fits
 from raywf.search.rescue import rescue
 from raywf.search.trial import TrialPlan
 
 _LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
 _REFIT_GRACE_S = 5.0  # beyond the budget, before a member's fit that goes on and on is ended
 _TIGHTER, _MOST_TIGHTENED = 0.95, 4
+_MOST_OF_IT = 0.7  # of a member's rounds
 _LATE_SHARE = 0.03  # of the budget: so late an ensemble is still chosen again to answer in time
 
 
@@ -81,7 +83,7 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
         data, trials = rescue(data, trials, ending.trial_plan)
         bounds = Bounds(
             row_ms=row_ms,
-            left_s=max(_LEAST_REFIT_S, ending.budget.closing - time.time()),
+            left_s=max(0.0 if cut else _LEAST_REFIT_S, ending.budget.closing - time.time()),
             slots=ending.slots,
             bag=ending.trial_plan.keep_models,
             made=frozenset(name for name, folds in fits[0] if not folds and name not in cut),
@@ -132,9 +134,9 @@ def _attempt(
     lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
     if lost:
         return _Attempt(lost=lost)
-    part = {m.trial_id for m, r in zip(recipe.members, proof_made, strict=True) if not r.whole}
+    part = _parts(ending, recipe, proof_made)
     if part - cut:
-        return _Attempt(cut=frozenset(part))
+        return _Attempt(cut=part)
     seen = ending.table.take(pa.array(data.rest))
     row_ms = 0.0 if most_ms is None else measure_row_ms(recipe, proof_made, seen)
     if most_ms is not None and row_ms > most_ms:
@@ -155,3 +157,17 @@ def _attempt(
         fitted_until=newest_instant(ending.table),
     )
     return _Attempt(bundles=(proof, final))
+
+
+def _parts(ending: Ending, recipe: Recipe, made: list[Made]) -> frozenset[str]:
+    """Return the members that the deadline cut short and that are not served as they are.
+
+    A fold's model stands in where one is kept; where none is, most of a model is taken for the whole.
+    """
+    found = set()
+    for member, each in zip(recipe.members, made, strict=True):
+        stands_in = ending.trial_plan.keep_models and traits(member.family).merges
+        drops = ending.weights is None and each.share < _MOST_OF_IT
+        if not each.whole and (stands_in or drops):
+            found.add(member.trial_id)
+    return frozenset(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raywf.core.metrics import Metric
 from raywf.core.records import Trial
@@ -21,13 +21,15 @@ class LastFits:
     """Foresees the last fits from the best trials, and from the choice itself where they are long.
 
     The best trials are a poor guide to the members: a slow one among them may not be worth its time for a
-    row. A choice takes a moment, in which no trial is handed out; so there is one in eleven moments at most.
+    row. A fit that is longer than what is left until `closing` (`time.time()`) is not waited for. A choice
+    takes a moment, in which no trial is handed out; so there is one in eleven moments at most.
     """
 
     data: SearchData
     ledger: Ledger
     metric: Metric
     bounds: Bounds
+    closing: float
     _looked: float = 0.0
     _took: float = 0.0
     _found: float | None = None
@@ -40,8 +42,9 @@ class LastFits:
             return guess
         now = time.monotonic()
         if self._found is None or now > self._looked + _REST * self._took:
-            chosen = choose(self.data, list(done), self.ledger, metric=self.metric, bounds=bounds)
+            left = replace(bounds, left_s=max(0.0, self.closing - time.time()))
+            chosen = choose(self.data, list(done), self.ledger, metric=self.metric, bounds=left)
             self._found = chosen_fits_s(chosen, done, self.data, slots=bounds.slots)
             self._looked = time.monotonic()
             self._took = self._looked - now
-        return self._found
+        return self._found + self._took

@@ -21,7 +21,7 @@ from raywf.models.bundle import Draft, Predictor, plain_rows, write_bundle
 from raywf.models.calibration import Calibration
 from raywf.models.encoding import Encoder
 from raywf.models.families import family
-from raywf.models.family import Model
+from raywf.models.family import Model, rows_for
 from raywf.search.data import SearchData
 from raywf.search.ledger import Ledger
 from raywf.search.own import Families
@@ -49,11 +49,15 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A member's model, and whether it is whole: not cut short by the deadline. Without one, the reason."""
+    """A member's model, and whether it is whole: not cut short by the deadline. Without one, the reason.
+
+    `share` is how much of its rounds a model has.
+    """
 
     model: Model | None
     whole: bool
     error: str = ""
+    share: float = 1.0
 
 
 Fits = dict[tuple[str, int], Any]
@@ -155,15 +159,17 @@ def _draft(recipe: Recipe, made: list[Made], table: pa.Table, fitted_until: date
 
 def _fit(data: SearchData, index: NDArray[np.int64] | None, member: Member, recipe: Recipe) -> Made:
     yield_cpu()
-    rows = data.rows if index is None else data.rows.take(index)
+    made = recipe.families.find(member.family)
+    given = rows_for(made, data.rows)
+    rows = given if index is None else given.take(index)
     threads = recipe.families.cpus(member.family, default=recipe.threads)
     problem = data.problem(threads=threads, deadline=recipe.deadline, seed=recipe.seed)
-    made = recipe.families.find(member.family)
     try:
         model = made.fit(problem, rows, dict(member.params), valid=None, rounds=member.rounds)
     except Exception as err:  # noqa: BLE001 - a model library may raise anything, and not all of it unpickles
         return Made(None, False, f"its last fit failed: {describe_error(err)}")
-    return Made(model, not problem.is_over() or model.rounds >= member.rounds)
+    share = min(1.0, model.rounds / member.rounds) if member.rounds else 1.0
+    return Made(model, not problem.is_over() or (member.rounds > 0 and share == 1.0), share=share)
 
 
 def _merge(data: SearchData, member: Member, ledger: Ledger) -> Made:

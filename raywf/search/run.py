@@ -321,6 +321,7 @@ def _queue(
         data=data,
         ledger=trial_plan.ledger,
         metric=trial_plan.metric,
+        closing=budget.closing,
         bounds=Bounds(
             row_ms=settings.row_ms, left_s=budget.allowed_s, slots=slots, bag=trial_plan.keep_models
         ),

@@ -21,9 +21,9 @@ from raywf.core.metrics import Metric
 from raywf.core.niceness import yield_cpu
 from raywf.core.records import Trial
 from raywf.models.families import traits
-from raywf.models.family import Family, Model, Problem, Rows, answer
+from raywf.models.family import Family, Model, Problem, Rows, answer, rows_for
 from raywf.models.own import OwnFamily
-from raywf.search.data import Fold, SearchData
+from raywf.search.data import SearchData
 from raywf.search.ledger import FoldResult, Ledger
 from raywf.search.own import Families
 
@@ -189,7 +189,8 @@ def fold_stages(
     fold, member = data.folds[number], plan.families.find(trial.family)
     threads = plan.families.cpus(trial.family, default=plan.threads)
     problem = data.problem(threads=threads, deadline=deadline, seed=plan.seed + number)
-    fit, held = data.rows.take(fold.fit), data.rows.take(fold.score)
+    rows = rows_for(member, data.rows)
+    fit, held = rows.take(fold.fit), rows.take(fold.score)
     loss, model, scores = None, None, np.zeros(0)
     for model in _models(member, problem, fit, held, trial, number):
         if loss is not None:
@@ -208,7 +209,7 @@ def fold_stages(
         loss=loss,
         rounds=model.rounds,
         seconds=time.perf_counter() - start,
-        row_s=_row_seconds(model, data, fold),
+        row_s=_row_seconds(model, held),
     )
     kept = _saved(model) if plan.keep_models and traits(trial.family).merges else None
     plan.ledger.record_fold(trial.id, number, result, model=kept)
@@ -237,11 +238,11 @@ def summarise(trial: Trial, results: Sequence[FoldResult], metric: Metric, statu
     )
 
 
-def _row_seconds(model: Model, data: SearchData, fold: Fold) -> float:
+def _row_seconds(model: Model, held: Rows) -> float:
     """Return the median time of one row's answer."""
     spent = []
-    for i in fold.score[:_ROW_CALLS]:
-        row = data.rows.take(np.array([i]))
+    for i in range(min(_ROW_CALLS, len(held.y))):
+        row = held.take(np.array([i]))
         start = time.perf_counter()
         answer(model, row)
         spent.append(time.perf_counter() - start)
