@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from raywf.core.category import category_text
 from raywf.core.clock import parse_time
+from raywf.core.columns import ARROW_TYPE
 from raywf.core.errors import RowError
 from raywf.core.records import Column
 
@@ -28,7 +29,6 @@ MAX_CATEGORIES = 500
 _NAN = float("nan")
 _LARGEST, _SMALLEST = 1e30, 1e-35
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ARROW = {"number": pa.float64(), "category": pa.string(), "time": pa.timestamp("us", "UTC")}
 _TIME_PARTS = ("days", "month", "weekday", "hour")
 
 
@@ -110,7 +110,7 @@ class Encoder:
             known = self.categories.get(c.name, ())
             spelt = {text: known[int(code)] for text, code in _spellings(known).items()}
             values = [_as_it_is(row.get(c.name), c.kind, spelt) for row in rows]
-            found[c.name] = pa.array(values, _ARROW[c.kind])
+            found[c.name] = pa.array(values, ARROW_TYPE[c.kind])
         return pa.table(found)
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> Matrix:

@@ -16,10 +16,8 @@ from raywf.search.data import SearchData
 from raywf.search.ensemble import Candidates, keep_largest, most_candidates, select_ensemble
 from raywf.search.ledger import FoldResult, Ledger
 
-_ORDERED_GROWTH, _HELD_GROWTH = (
-    2.2,
-    1.3,
-)  # a fit on all rows beside one on an ordered fold's, or on four fifths
+_ORDERED_GROWTH = 2.2  # a fit on all rows beside one on an ordered fold's
+_HELD_GROWTH = 1.3  # the same beside one on four fifths of them
 _AROUND_US, _COLUMN_US = 20.0, 0.5  # what a row takes beside the members, and its encoder for a column
 _TOGETHER = 1.25  # what models take one after the other, beside what each takes asked again and again
 _LEAST_BAG = 2

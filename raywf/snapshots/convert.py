@@ -11,10 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raywf.core.columns import TIME
 from raywf.core.records import ColumnKind
 
-TIME = pa.timestamp("us", tz="UTC")
-ARROW_TYPE: dict[ColumnKind, pa.DataType] = {"number": pa.float64(), "category": pa.string(), "time": TIME}
 _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s?(Z|[+-]\d{2}:?\d{2})?)?$"
 
 

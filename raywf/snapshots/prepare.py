@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raywf.snapshots.convert import ARROW_TYPE, CONVERT, TIME, time_us, to_flag_text, to_text, to_time
+from raywf.core.columns import ARROW_TYPE, TIME
+from raywf.snapshots.convert import CONVERT, time_us, to_flag_text, to_text, to_time
 from raywf.snapshots.digest import row_hashes
 from raywf.snapshots.plan import Feature, TablePlan
 
