@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from raywf.cli.options import table
-from raywf.loop.local import start_local, stop_local
+from raywf.loop.local import starting_local, stop_local
 from raywf.serving.environment import free_ports
 
 
@@ -37,8 +37,8 @@ def demo(folder: Path, port: int, *, as_json: bool) -> None:
     workflow = prepare(folder.absolute(), port=port or free_ports(1)[0])
     try:
         say("starting Ray on this machine")
-        start_local(workflow)  # before Ray Serve is imported, which reads its environment then
-        from raywf.demo.run import run_demo
+        with starting_local(workflow):
+            from raywf.demo.run import run_demo  # Ray Serve reads its environment when it is imported
 
         result = run_demo(workflow, folder.absolute(), say=say, started=begun)
     finally:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
-from typing import Any
 
 import click
 
@@ -60,22 +60,36 @@ def cli(ctx: click.Context, *, debug: bool) -> None:
 
 def main() -> None:
     """Run the command line; a `RaywfError` becomes one line and exit 1, Ctrl-C exit 130."""
+    try:
+        sys.exit(_run(sys.argv[1:]))
+    finally:
+        _leave()
+
+
+def _run(arguments: list[str]) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # Ray's gRPC tells of each fork otherwise
-    arguments: list[Any] = sys.argv[1:]
     try:
         code = cli.main(arguments, prog_name="raywf", standalone_mode=False)
     except click.ClickException as err:
         err.show()
-        sys.exit(err.exit_code)
+        return err.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo(
             "interrupted; finished trials are kept: the same data and settings do not train them again",
             err=True,
         )
-        sys.exit(130)
+        return 130
     except RaywfError as err:
         if "--debug" in arguments:
             raise
         click.echo(f"raywf: {type(err).__name__}: {err}", err=True)
-        sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _leave() -> None:
+    """End at once: Ray's exit handler would wait for late logs, the collector go over all imports."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+    gc.freeze()

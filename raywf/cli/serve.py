@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import click
 
 from raywf.cli.options import show, table, workflow_options
@@ -17,14 +19,13 @@ def serve() -> None:
 @workflow_options
 def up(workflow: Workflow, *, as_json: bool) -> None:
     """Serve the champion, watch it and retrain it, in the background until `raywf serve down`."""
-    from raywf.loop.local import cluster_address, start_local
+    from raywf.loop.local import cluster_address, starting_local
     from raywf.registry.registry import open_registry
 
     open_registry(workflow).resolve("champion")
     click.echo(f"starting {workflow.name} ...", err=True)
-    if cluster_address(workflow) is None:
-        start_local(workflow)  # before Ray Serve is imported, which reads its environment then
-    from raywf.loop.system import up as bring_up
+    with starting_local(workflow) if cluster_address(workflow) is None else nullcontext():
+        from raywf.loop.system import up as bring_up  # Ray Serve reads its environment when it is imported
 
     url = bring_up(workflow)
     lines = [
@@ -57,9 +58,14 @@ def status(workflow: Workflow, *, as_json: bool) -> None:
 @workflow_options
 def down(workflow: Workflow, *, as_json: bool) -> None:
     """Stop the endpoint, the monitor and, if raywf started it, the cluster."""
-    from raywf.loop.system import down as take_down
+    from raywf.loop.local import cluster_address, stop_local
 
-    was_up = take_down(workflow)
+    if cluster_address(workflow) is None:
+        was_up = stop_local(workflow)
+    else:
+        from raywf.loop.system import down as take_down
+
+        was_up = take_down(workflow)
     show(
         {"was_up": was_up}, as_json=as_json, lines=[f"{workflow.name}: {'down' if was_up else 'was not up'}"]
     )

@@ -93,20 +93,24 @@ def roc_auc(labels: Array, scores: Array) -> float:
     >>> roc_auc(np.array([0, 0, 1, 1.0]), np.array([[0.1], [0.4], [0.35], [0.8]]))
     0.75
     """
-    values = scores[:, -1]
-    order = np.argsort(values, kind="stable")
-    ranked = values[order]
-    first = np.r_[True, ranked[1:] != ranked[:-1]]
-    group = np.cumsum(first) - 1
-    counts = np.bincount(group)
-    ends = np.cumsum(counts)
-    mean_rank = ends - (counts - 1) / 2
-    positive = labels[order] > 0.5
+    positive = labels > 0.5
     n_pos = int(positive.sum())
     n_neg = len(labels) - n_pos
     if n_pos == 0 or n_neg == 0:
         return float("nan")
-    return float((mean_rank[group][positive].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
+    ranks = mean_ranks(scores[:, -1])
+    return float((ranks[positive].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
+
+
+def mean_ranks(values: Array) -> Array:
+    """Return each value's rank from 1, the mean of the ranks for equal ones, shape ``(n,)``; no NaN.
+
+    >>> mean_ranks(np.array([0.5, 0.1, 0.5]))
+    array([2.5, 1. , 2.5])
+    """
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    found: Array = (np.cumsum(counts) - (counts - 1) / 2)[group]
+    return found
 
 
 def average_precision(labels: Array, scores: Array) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from raywf.core.metrics import Metric, bounded_loss
 from raywf.core.records import Check, Verdict
@@ -126,7 +126,7 @@ def _loss_check(block: GateBlock, loss: Array, settings: GateSettings) -> Check:
     error = float(rise.std() / np.sqrt(len(rise)))
     mean = float(rise.mean())
     # one-sided normal bounds on a mean of paired differences; rows are many by the time this is asked
-    reach = float(norm.ppf(1 - settings.alpha)) * error
+    reach = float(ndtri(1 - settings.alpha)) * error
     bound = settings.margin
     return Check(
         name="bounded loss rise",

@@ -6,12 +6,15 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +26,8 @@ from raywf.serving.environment import free_ports, serve_env
 
 _STATE = "cluster.json"
 _START_S = 90.0
-_STOP_S = 4.0
+_STOP_S = 5.0
+_DRAIN_S = 5.0  # for requests under way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +82,29 @@ def start_local(workflow: Workflow) -> LocalCluster:
     Raises:
         ServingError: if it does not come up.
     """
+    with starting_local(workflow) as cluster:
+        return cluster
+
+
+@contextmanager
+def starting_local(workflow: Workflow) -> Iterator[LocalCluster]:
+    """As `start_local`, but wait at the end of the block: what needs the environment alone goes inside."""
     found = find_local(workflow)
     if found is not None:
         os.environ.update(found.environ)
-        return found
+        yield found
+        return
+    cluster, process = _launch(workflow)
+    os.environ.update(cluster.environ)
+    try:
+        yield cluster
+        _await_dashboard(cluster, process)
+    except BaseException:  # Ctrl-C too must leave no cluster behind
+        stop_local(workflow)
+        raise
+
+
+def _launch(workflow: Workflow) -> tuple[LocalCluster, subprocess.Popen[bytes]]:
     root = Path(workflow.stores.root)
     root.mkdir(parents=True, exist_ok=True)
     temp_dir = tempfile.mkdtemp(prefix="rwf-", dir="/tmp")
@@ -109,13 +132,7 @@ def start_local(workflow: Workflow) -> LocalCluster:
         environ=environ,
     )
     _write_private(_state_file(workflow), json.dumps({f: getattr(cluster, f) for f in cluster.__slots__}))
-    try:
-        _await_dashboard(cluster, process)
-    except BaseException:  # Ctrl-C too must leave no cluster behind
-        stop_local(workflow)
-        raise
-    os.environ.update(environ)
-    return cluster
+    return cluster, process
 
 
 def _start_command(gcs: int, dashboard: int, agents: list[int], *, temp_dir: str) -> list[str]:
@@ -138,18 +155,23 @@ def _start_command(gcs: int, dashboard: int, agents: list[int], *, temp_dir: str
 
 
 def stop_local(workflow: Workflow) -> bool:
-    """End the cluster that raywf started, its own processes only; return whether there was one."""
+    """End the cluster that raywf started, its own processes only; return whether there was one.
+
+    HAProxy first answers what it has taken and takes nothing new. The rest is killed: whatever is
+    acknowledged is in the log or the journal, and Ray's starter takes longer to stop than this.
+    """
     try:
         found = LocalCluster(**json.loads(_state_file(workflow).read_text()))
     except (OSError, ValueError, TypeError):
         return False
     family = _processes(found)
-    for process in family[:1]:
-        process.terminate()
-    _gone, alive = psutil.wait_procs(family, timeout=_STOP_S)
-    for process in {*alive, *_processes(found)}:
-        _kill(process)
-    psutil.wait_procs(alive, timeout=5)
+    _finish_requests(family)
+    for process in family:
+        _signal(process, signal.SIGKILL)
+    strays = _processes(found)  # started while the others were being killed
+    for process in strays:
+        _signal(process, signal.SIGKILL)
+    _await_end([*family, *strays], timeout_s=_STOP_S)
     shutil.rmtree(found.temp_dir, ignore_errors=True)
     _state_file(workflow).unlink(missing_ok=True)
     return bool(family)
@@ -168,11 +190,39 @@ def _processes(cluster: LocalCluster) -> list[psutil.Process]:
     return found
 
 
-def _kill(process: psutil.Process) -> None:
+def _finish_requests(processes: list[psutil.Process]) -> None:
+    fronts = [process for process in processes if _is_front(process)]
+    for front in fronts:
+        _signal(front, signal.SIGUSR1)
+    _await_end(fronts, timeout_s=_DRAIN_S)
+
+
+def _is_front(process: psutil.Process) -> bool:
     try:
-        process.kill()
+        return bool(process.name() == "haproxy")
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
     except psutil.NoSuchProcess:
         return
+
+
+def _await_end(processes: list[psutil.Process], *, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while any(_is_running(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _is_running(process: psutil.Process) -> bool:
+    """Whether it does anything still: one that waits for its parent to take its exit status does not."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _await_dashboard(cluster: LocalCluster, process: subprocess.Popen[bytes]) -> None:

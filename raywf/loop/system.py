@@ -14,7 +14,7 @@ from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.cluster import connect
 from raywf.loop.controller import Controller
-from raywf.loop.local import cluster_address, find_local, start_local, stop_local
+from raywf.loop.local import cluster_address, find_local, start_local
 from raywf.loop.references import RegistryReferences
 from raywf.monitor.actor import MonitorActor
 from raywf.policy.schedule import check_schedule
@@ -80,9 +80,7 @@ def _settings_id(workflow: Workflow) -> str:
 
 
 def down(workflow: Workflow) -> bool:
-    """Take everything down that `up` brought up; return whether anything was up."""
-    if cluster_address(workflow) is None:
-        return stop_local(workflow)
+    """Take down what `up` brought up on the cluster of the user; return whether anything was up."""
     connect(workflow)
     found = [a for a in (controller(workflow), monitor(workflow)) if a is not None]
     for actor in found:

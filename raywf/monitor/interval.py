@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import rankdata
 
-from raywf.core.metrics import Array, Metric, bounded_loss, class_probabilities, find_metric
+from raywf.core.metrics import (
+    Array,
+    Metric,
+    bounded_loss,
+    class_probabilities,
+    find_metric,
+    mean_ranks,
+)
 
 _Z = 1.959963984540054
 _RESAMPLES = 200
@@ -75,9 +81,9 @@ def _error(rows: Array) -> float:
 def _delong_error(labels: Array, scores: Array) -> float:
     positive, negative = scores[labels > 0.5], scores[labels <= 0.5]
     m, n = len(positive), len(negative)
-    ranks = rankdata(np.concatenate([positive, negative]))
-    above = (ranks[:m] - rankdata(positive)) / n
-    below = 1 - (ranks[m:] - rankdata(negative)) / m
+    ranks = mean_ranks(np.concatenate([positive, negative]))
+    above = (ranks[:m] - mean_ranks(positive)) / n
+    below = 1 - (ranks[m:] - mean_ranks(negative)) / m
     variance = above.var(ddof=1) / m if m > 1 else 0.25
     return float(np.sqrt(variance + (below.var(ddof=1) / n if n > 1 else 0.25)))
 
