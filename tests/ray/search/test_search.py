@@ -244,12 +244,14 @@ _SWEEP = Sweep(
 )
 
 
-@pytest.mark.parametrize("timed", [True, False])
-def test_a_refit_keeps_members_and_weights(timed: bool, ray_session: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_a_refit_keeps_members_and_weights(
+    task: str, searched: Callable[[str], Search], tmp_path: Path
+) -> None:
     """One fold of each, at a fraction of the cost, and a model as good as the one before."""
-    first = search(tmp_path / "a", "binary", timed=timed)
-    again = search(tmp_path / "b", "binary", timed=timed, former=(first.result.sweep,), effort="refit")
-    old, new = first.result.sweep, again.result.sweep
+    old = searched(task).result.sweep
+    again = search(tmp_path, task, timed=task == "binary", former=(old,), effort="refit")
+    new = again.result.sweep
     assert {m.trial_id: m.weight for m in new.members} == {m.trial_id: m.weight for m in old.members}
     assert all(len(t.fold_losses) == 1 for t in new.trials)
     assert (new.effort, new.warm_from) == ("refit", old.id)
@@ -257,20 +259,20 @@ def test_a_refit_keeps_members_and_weights(timed: bool, ray_session: None, tmp_p
     assert abs(new.score - old.score) < 0.1
 
 
-def test_a_reweighting_tries_the_members_alone(ray_session: None, tmp_path: Path) -> None:
+def test_a_reweighting_tries_the_members_alone(searched: Callable[[str], Search], tmp_path: Path) -> None:
     """With all folds, and weights of its own."""
-    first = search(tmp_path / "a", "binary").result.sweep
+    first = searched("binary").result.sweep
     skewed = dataclasses.replace(first, members=tuple(_member(t, 0.5) for t in first.trials))
-    new = search(tmp_path / "b", "binary", former=(skewed,), effort="reweight", trials=9).result.sweep
+    new = search(tmp_path, "binary", former=(skewed,), effort="reweight", trials=9).result.sweep
     assert {t.id for t in new.trials} == {m.trial_id for m in skewed.members}
     assert all(len(t.fold_losses) == 2 for t in new.trials)
     assert new.effort == "reweight"
 
 
-def test_a_warm_search_has_a_share_of_the_budget(ray_session: None, tmp_path: Path) -> None:
+def test_a_warm_search_has_a_share_of_the_budget(searched: Callable[[str], Search], tmp_path: Path) -> None:
     """And begins with the members."""
-    first = search(tmp_path / "a", "binary").result.sweep
-    new = search(tmp_path / "b", "binary", former=(first,), effort="warm", trials=9).result.sweep
+    first = searched("binary").result.sweep
+    new = search(tmp_path, "binary", former=(first,), effort="warm", trials=9).result.sweep
     assert new.budget_s == pytest.approx(5 + 0.25 * (40 - 5))
     assert new.spent_s < new.budget_s * 1.3
     assert new.trials[0].id == max(first.members, key=lambda m: m.weight).trial_id
