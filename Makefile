@@ -15,7 +15,7 @@ demo: .venv/.stamp
 	$(BIN)/raywf demo
 
 test: .venv/.stamp
-	$(BIN)/python -m pytest -q -p xdist.plugin -n 2 --dist loadfile tests/unit
+	$(BIN)/python -m pytest -q -p xdist.plugin -n 2 --dist worksteal tests/unit
 	$(BIN)/python -m pytest -q --doctest-modules raywf README.md
 	$(BIN)/python -m pytest -q -m "not slow" --durations=15 tests/ray
 	$(BIN)/python -m pytest -q -m "not slow" --durations=15 tests/cluster tests/e2e  # no cluster of others beside

@@ -10,8 +10,9 @@ import numpy as np
 from raywf.core.errors import SearchError
 from raywf.core.metrics import Metric
 from raywf.core.records import Member, Trial
-from raywf.models.calibration import Calibration, fit_calibration
+from raywf.models.calibration import Calibration
 from raywf.models.families import traits
+from raywf.search.calibrate import fit_calibration
 from raywf.search.data import SearchData
 from raywf.search.ensemble import Candidates, keep_largest, most_candidates, select_ensemble
 from raywf.search.ledger import FoldResult, Ledger

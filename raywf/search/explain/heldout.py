@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from raywf.core.errors import SearchError
 from raywf.core.metrics import Groups
 from raywf.core.records import Sweep
-from raywf.models.calibration import fit_calibration
+from raywf.search.calibrate import fit_calibration
 from raywf.search.data import SearchData
 from raywf.search.ledger import Ledger
 

@@ -20,6 +20,12 @@ def year():
     return load_year()
 
 
+@pytest.fixture(scope="module")
+def written(year, tmp_path_factory):
+    """Write the tables and the workflow; return the workflow's file."""
+    return write_tables(year, tmp_path_factory.mktemp("demo"))
+
+
 def test_no_leaking_column_is_in_the_spine(year):
     """What is only known after take-off is no feature."""
     assert not LEAKS & set(year.flights.columns)
@@ -33,15 +39,14 @@ def test_a_label_is_known_only_after_departure(year):
     assert year.flights.arrived_at[~landed].isna().all()
 
 
-def test_the_traffic_is_a_fixed_share_of_the_spine(year, tmp_path):
+def test_the_traffic_is_a_fixed_share_of_the_spine(year, written):
     """The flights that are asked about are the same each time, and over 20,000."""
-    write_tables(year, tmp_path)
-    asked = pd.read_parquet(tmp_path / "data" / "traffic.parquet")
+    asked = pd.read_parquet(written.parent / "data" / "traffic.parquet")
 
     assert set(asked.flight_id) <= set(year.flights.flight_id)
     assert (asked.departs_at > "2013-02-15").sum() >= 20_000
 
 
-def test_the_workflow_loads(year, tmp_path):
+def test_the_workflow_loads(written):
     """The workflow that the demo writes is valid."""
-    assert load_workflow(write_tables(year, tmp_path), environ={}).name == "flights"
+    assert load_workflow(written, environ={}).name == "flights"

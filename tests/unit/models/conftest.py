@@ -29,7 +29,7 @@ COLUMNS = (
     Column(name="asked", kind="time"),
 )
 CLASSES = {"binary": ("no", "yes"), "multiclass": ("a", "b", "c"), "regression": ()}
-ROUNDS = {"lightgbm": 6, "xgboost": 6, "catboost": 8, "extratrees": 10, "torch": 80}
+ROUNDS = {"lightgbm": 6, "xgboost": 6, "catboost": 8, "extratrees": 10, "torch": 40}
 PARAMS: dict[str, dict[str, Any]] = {
     "lightgbm": {"min_data_in_leaf": 5, "num_leaves": 7},
     "xgboost": {"max_depth": 3},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,9 @@ def make(**changes: object) -> Explanation:
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 
 
+BARE: dict[str, Any] = {"slices": None, "importance": None, "progress": (), "learning": (), "version": None}
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page with every part."""
@@ -112,8 +116,7 @@ def test_same_explanation_same_page(page: str, tmp_path: Path) -> None:
 
 def test_parts_may_be_missing(tmp_path: Path) -> None:
     """Only the leaderboard is always there."""
-    bare = make(slices=None, importance=None, progress=(), learning=(), version=None)
-    page = write_explanation(tmp_path / "r.html", bare).read_text()
+    page = write_explanation(tmp_path / "r.html", make(**BARE)).read_text()
     assert "Leaderboard" in page
     assert page.count("<svg") == 2
     assert "Importance</h2>" not in page
@@ -122,4 +125,4 @@ def test_parts_may_be_missing(tmp_path: Path) -> None:
 def test_file_that_cannot_be_written(tmp_path: Path) -> None:
     """One line that names it."""
     with pytest.raises(SettingsError, match=r"cannot write .*nowhere.*: No such file or directory"):
-        write_explanation(tmp_path / "nowhere" / "r.html", make())
+        write_explanation(tmp_path / "nowhere" / "r.html", make(**BARE))

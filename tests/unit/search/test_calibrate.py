@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raywf.core.metrics import log_loss, roc_auc
-from raywf.models.calibration import Calibration, fit_calibration
+from raywf.models.calibration import Calibration
+from raywf.search.calibrate import fit_calibration
 
 DRAW = np.random.default_rng(0)
 TRUE = DRAW.uniform(0.05, 0.95, (4000, 1))
