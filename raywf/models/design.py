@@ -18,7 +18,8 @@ class Design:
     """Arrays that turn encoded rows into dense ones.
 
     `numbers` and `categories` are indices of encoded columns; `hot` the one-hot width of each category
-    column (codes beyond it are dropped, being rare); `center` and `spread` scale the numbers.
+    column (codes beyond it are dropped, being rare); `center` and `spread` scale the numbers, shape
+    ``(n_numbers,)``. Several designs of the same columns are one with shape ``(n_designs, 1, n_numbers)``.
     """
 
     numbers: NDArray[np.int64]
@@ -33,20 +34,23 @@ class Design:
         return 2 * len(self.numbers) + int(self.hot.sum())
 
     def transform(self, X: Matrix) -> Matrix:
-        """Return the dense matrix ``(n_rows, width)``; a missing number becomes 0 with its flag set."""
-        out = np.zeros((len(X), self.width), dtype=np.float32)
+        """Return the dense matrix ``(n_rows, width)``; a missing number becomes 0 with its flag set.
+
+        Of several designs the matrices, ``(n_designs, n_rows, width)``.
+        """
         k = len(self.numbers)
         values = X[:, self.numbers]
         missing = np.isnan(values)
         with np.errstate(over="ignore"):  # what is beyond float32 is clipped
             scaled = np.clip((values - self.center) / self.spread, -_CLIP, _CLIP)
-        out[:, :k] = np.where(missing, 0, scaled)
-        out[:, k : 2 * k] = missing
+        out = np.zeros((*scaled.shape[:-1], self.width), dtype=np.float32)
+        out[..., :k] = np.where(missing, 0, scaled)
+        out[..., k : 2 * k] = missing
         at = 2 * k
         for column, width in zip(self.categories, self.hot, strict=True):
             codes = X[:, column]
             rows = np.flatnonzero(codes < width)
-            out[rows, at + codes[rows].astype(np.int64)] = 1
+            out[..., rows, at + codes[rows].astype(np.int64)] = 1
             at += int(width)
         return out
 

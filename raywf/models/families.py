@@ -24,7 +24,7 @@ _TRAITS = {
     "catboost": Traits(per_round=8.0, merges=True),  # three a round, and about so many times more rounds
     "linear": Traits(whole=0.3),
     "extratrees": Traits(whole=1.2, merges=True),
-    "torch": Traits(whole=5.0),
+    "torch": Traits(whole=5.0, merges=True, bag=0.25),
 }
 
 

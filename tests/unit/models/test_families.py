@@ -102,7 +102,7 @@ def test_catboost_refuses_one_class() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost", "extratrees"])
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost", "extratrees", "torch"])
 def test_merged_models_answer_as_their_mean(name: str, task: str, tmp_path: Path) -> None:
     """Raw scores are averaged (a forest's are its shares), one row as many, written and loaded too."""
     parts = [fit(name, task, seed=seed) for seed in (1, 2, 3)]
@@ -111,8 +111,10 @@ def test_merged_models_answer_as_their_mean(name: str, task: str, tmp_path: Path
     X = parts[0].rows.X
     wanted = np.mean([_raw(p.model.predict(X), name, task) for p in parts], axis=0)
     found = merged.predict(X)
-    np.testing.assert_allclose(_raw(found, name, task), wanted, atol=1e-6)
-    np.testing.assert_allclose(np.vstack([merged.predict(X[i : i + 1]) for i in range(20)]), found[:20])
+    rtol = 1e-5 if name == "torch" else 1e-7  # single precision, in another order for other sizes
+    np.testing.assert_allclose(_raw(found, name, task), wanted, rtol=rtol, atol=1e-6)
+    alone = np.vstack([merged.predict(X[i : i + 1]) for i in range(20)])
+    np.testing.assert_allclose(alone, found[:20], rtol=rtol, atol=1e-6)
     merged.save(tmp_path)
     again = family(name).load(parts[0].problem, tmp_path)
     np.testing.assert_allclose(again.predict(X), found, atol=1e-12)
