@@ -102,8 +102,8 @@ def sigmoid(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return each row's softmax."""
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return np.asarray(e / e.sum(axis=1, keepdims=True))
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
 def activate(z: NDArray[np.float64], task: str) -> NDArray[np.float64]:

@@ -335,10 +335,12 @@ def _member(
             return None
         parts.append(model)
         raws.append(library_raw(name, recorder.models[-1], model, problem, part, X))
-    raw = np.mean(raws, axis=0)
-    return parts[0] if folds == 1 else made.merge(parts), raw if name == "extratrees" else activate(
-        raw, problem.task
-    )
+    model = parts[0] if folds == 1 else made.merge(parts)
+    if name == "extratrees":
+        return model, np.mean(raws, axis=0)
+    if name == "torch":  # shares are averaged, not what they are made of
+        return model, np.mean([activate(raw, problem.task) for raw in raws], axis=0)
+    return model, activate(np.mean(raws, axis=0), problem.task)
 
 
 def _written(
