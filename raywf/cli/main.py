@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -88,8 +89,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _leave() -> None:
-    """End at once: Ray's exit handler would wait for late logs, the collector go over all imports."""
+    """Prepare a quick end: Ray's exit handler would wait for late logs, the collector go over all imports."""
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
-        ray.shutdown()
+        with contextlib.suppress(Exception):  # what the command came to matters, not how its cluster ended
+            ray.shutdown()
     gc.freeze()

@@ -27,7 +27,7 @@ from raywf.serving.environment import free_ports, serve_env
 _STATE = "cluster.json"
 _START_S = 90.0
 _STOP_S = 5.0
-_DRAIN_S = 5.0  # for requests under way
+_DRAIN_S = 2.0  # for requests under way; an idle client holds its connection longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +44,16 @@ class LocalCluster:
     @property
     def is_alive(self) -> bool:
         """Whether the process that started it still runs."""
+        starter = self.starter()
+        return starter is not None and _is_running(starter)
+
+    def starter(self) -> psutil.Process | None:
+        """Return the process that started it, and not another that has its number now."""
         try:
-            return bool(abs(psutil.Process(self.pid).create_time() - self.started) < 1)
+            found = psutil.Process(self.pid)
+            return found if abs(found.create_time() - self.started) < 1 else None
         except psutil.NoSuchProcess:
-            return False
+            return None
 
 
 def find_local(workflow: Workflow) -> LocalCluster | None:
@@ -95,13 +101,23 @@ def starting_local(workflow: Workflow) -> Iterator[LocalCluster]:
         yield found
         return
     cluster, process = _launch(workflow)
-    os.environ.update(cluster.environ)
+    before = {name: os.environ.get(name) for name in cluster.environ}
     try:
+        os.environ.update(cluster.environ)
         yield cluster
         _await_dashboard(cluster, process)
     except BaseException:  # Ctrl-C too must leave no cluster behind
         stop_local(workflow)
+        _restore(before)
         raise
+
+
+def _restore(environ: dict[str, str | None]) -> None:
+    for name, value in environ.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _launch(workflow: Workflow) -> tuple[LocalCluster, subprocess.Popen[bytes]]:
@@ -123,15 +139,19 @@ def _launch(workflow: Workflow) -> tuple[LocalCluster, subprocess.Popen[bytes]]:
         process = subprocess.Popen(
             command, env={**os.environ, **environ}, stdout=log, stderr=log, start_new_session=True
         )
-    cluster = LocalCluster(
-        pid=process.pid,
-        started=psutil.Process(process.pid).create_time(),
-        address=f"127.0.0.1:{gcs}",
-        dashboard=f"http://127.0.0.1:{dashboard}",
-        temp_dir=temp_dir,
-        environ=environ,
-    )
-    _write_private(_state_file(workflow), json.dumps({f: getattr(cluster, f) for f in cluster.__slots__}))
+    try:
+        cluster = LocalCluster(
+            pid=process.pid,
+            started=psutil.Process(process.pid).create_time(),
+            address=f"127.0.0.1:{gcs}",
+            dashboard=f"http://127.0.0.1:{dashboard}",
+            temp_dir=temp_dir,
+            environ=environ,
+        )
+        _write_private(_state_file(workflow), json.dumps({f: getattr(cluster, f) for f in cluster.__slots__}))
+    except BaseException:  # nobody would know of it
+        process.kill()
+        raise
     return cluster, process
 
 
@@ -157,15 +177,15 @@ def _start_command(gcs: int, dashboard: int, agents: list[int], *, temp_dir: str
 def stop_local(workflow: Workflow) -> bool:
     """End the cluster that raywf started, its own processes only; return whether there was one.
 
-    HAProxy first answers what it has taken and takes nothing new. The rest is killed: whatever is
-    acknowledged is in the log or the journal, and Ray's starter takes longer to stop than this.
+    HAProxy takes no new connection and has two seconds for what is under way. Then all are killed: whatever
+    is acknowledged is in the log or the journal, and Ray's starter takes far longer to stop.
     """
     try:
         found = LocalCluster(**json.loads(_state_file(workflow).read_text()))
     except (OSError, ValueError, TypeError):
         return False
+    _finish_requests(_processes(found))
     family = _processes(found)
-    _finish_requests(family)
     for process in family:
         _signal(process, signal.SIGKILL)
     strays = _processes(found)  # started while the others were being killed
@@ -178,16 +198,30 @@ def stop_local(workflow: Workflow) -> bool:
 
 
 def _processes(cluster: LocalCluster) -> list[psutil.Process]:
-    """Return the starter (first) with its descendants, and strays that name its folder."""
-    found: list[psutil.Process] = []
-    if cluster.is_alive:
-        starter = psutil.Process(cluster.pid)
-        found = [starter, *starter.children(recursive=True)]
+    """Return the starter (first) with its descendants, the rest of its session, and what names its folder."""
+    starter = cluster.starter()
+    found = [] if starter is None else [starter, *_children(starter)]
+    known = starter is not None or not psutil.pid_exists(cluster.pid)  # else its number is another's by now
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if process not in found and any(cluster.temp_dir in word for word in words):
+        ours = (known and _session(process) == cluster.pid) or any(cluster.temp_dir in word for word in words)
+        if ours and process not in found:
             found.append(process)
-    return found
+    return [process for process in found if _is_running(process)]
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return None
 
 
 def _finish_requests(processes: list[psutil.Process]) -> None:
@@ -200,14 +234,14 @@ def _finish_requests(processes: list[psutil.Process]) -> None:
 def _is_front(process: psutil.Process) -> bool:
     try:
         return bool(process.name() == "haproxy")
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return False
 
 
 def _signal(process: psutil.Process, number: int) -> None:
     try:
         process.send_signal(number)
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return
 
 

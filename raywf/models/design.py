@@ -107,7 +107,7 @@ def softmax(z: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def activate(z: NDArray[np.float64], task: str) -> NDArray[np.float64]:
-    """Turn raw outputs ``(n_rows, width)`` into scores."""
+    """Turn raw outputs ``(..., n_rows, width)`` into scores."""
     if task == "binary":
         return sigmoid(z)
     return softmax(z) if task == "multiclass" else z

@@ -137,7 +137,7 @@ class Family(Protocol):
         ...
 
     def merge(self, models: Sequence[Any]) -> Model:
-        """Return one model that answers as the mean of the models' raw scores.
+        """Return one model that answers as the models' mean: of raw scores, or of shares (forests, nets).
 
         Raises:
             ValueError: if they do not merge.

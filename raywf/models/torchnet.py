@@ -72,7 +72,7 @@ class TorchNetModel:
 
 
 class TorchNetFamily:
-    """AdamW on the dense design, with the weights of the best epoch."""
+    """AdamW on the dense design, with the weights of the best of the epochs that are looked at."""
 
     name = "torch"
 
@@ -189,7 +189,7 @@ def _net(width: int, problem: Problem, params: dict[str, Any]) -> nn.Sequential:
 
 def _layers(net: nn.Sequential) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     linear = [block for block in net if isinstance(block, nn.Linear)]
-    return [_layer(m.weight.detach().numpy().T.copy(), m.bias.detach().numpy()) for m in linear]
+    return [_layer(m.weight.detach().numpy().T.copy(), m.bias.detach().numpy().copy()) for m in linear]
 
 
 def _layer(
@@ -279,7 +279,7 @@ def _train(net: nn.Sequential, problem: Problem, params: dict[str, Any], data: _
         if data.valid is None:
             best_epoch = epoch
             continue
-        if epoch not in _looks(epochs) and not problem.is_over():
+        if epoch < epochs and epoch not in _looks(epochs) and not problem.is_over():
             continue
         net.eval()
         with torch.no_grad():
@@ -290,4 +290,4 @@ def _train(net: nn.Sequential, problem: Problem, params: dict[str, Any], data: _
     if best_state is not None:
         net.load_state_dict(best_state)
     net.eval()
-    return best_epoch
+    return best_epoch or epoch
