@@ -192,7 +192,8 @@ def stop_local(workflow: Workflow) -> bool:
     for process in strays:
         _signal(process, signal.SIGKILL)
     _await_end([*family, *strays], timeout_s=_STOP_S)
-    psutil.wait_procs(family, timeout=0)  # whoever started it takes its exit status
+    started_here = set(psutil.Process().children())
+    psutil.wait_procs([p for p in family if p in started_here], timeout=_STOP_S)  # takes their exit status
     shutil.rmtree(found.temp_dir, ignore_errors=True)
     _state_file(workflow).unlink(missing_ok=True)
     return bool(family)
