@@ -33,7 +33,7 @@ from raywf.models.families import family, traits
 from raywf.models.family import Problem, Rows
 from raywf.models.linear import _ABSENT
 from raywf.models.scale import find_scale, label_scale
-from raywf.models.torchnet import _soften
+from raywf.models.torchnet import soften
 
 TASKS = ("binary", "multiclass", "regression")
 START = datetime(1970, 1, 1, tzinfo=UTC)
@@ -258,7 +258,7 @@ def library_raw(name: str, made: Any, model: Any, problem: Problem, rows: Rows, 
         raw = _all_classes(np.asarray(raw), problem, seen, absent=_ABSENT)
     else:
         with torch.no_grad():
-            raw = made(torch.from_numpy(_soften(model.design.transform(X)))).numpy()
+            raw = made(torch.from_numpy(soften(model.design.transform(X)))).numpy()
         scale = find_scale(rows.y) if problem.task == "regression" else scale
     return np.asarray(raw, np.float64).reshape(len(X), -1) * scale.spread + scale.center
 
