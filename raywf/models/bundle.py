@@ -34,8 +34,10 @@ from raywf.models.encoding import Encoder
 from raywf.models.families import family, is_family
 from raywf.models.family import Model, Problem, Rows, answer, reads_table
 from raywf.models.own import load_own
+from raywf.models.pairs import distinct, unwrap
 
 TOLERANCE = 1e-5
+_NO_LABELS = np.empty(0)
 
 
 class Predictor:
@@ -45,14 +47,19 @@ class Predictor:
         self, bundle: Bundle, encoder: Encoder, models: Sequence[Model], *, calibration: Calibration | None
     ) -> None:
         self.bundle, self.encoder, self.calibration = bundle, encoder, calibration
-        self._members = tuple((m, member.weight) for m, member in zip(models, bundle.members, strict=True))
+        parts = [unwrap(model) for model in models]
+        self._pairs = distinct([pairs for _, pairs in parts])  # members that read the same share them
+        self._members = tuple(
+            (inner, self._pairs.index(pairs), member.weight)
+            for (inner, pairs), member in zip(parts, bundle.members, strict=True)
+        )
         self._encode = encoder.compile()
         self._width = len(encoder.names)
         self.reads_table = any(reads_table(model) for model in models)
 
     def predict_matrix(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return scores ``(n_rows, k)`` of encoded rows; not of a bundle that `reads_table`."""
-        return self._mixed([model.predict(X) * weight for model, weight in self._members])
+        return self._answer(X)
 
     def predict_rows(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         """Return scores ``(n_rows, k)`` of rows by column name.
@@ -65,7 +72,7 @@ class Predictor:
             self._encode(row, X[i])
         if self.reads_table:
             return self._answer(X, self.encoder.arrow(rows))
-        return self.predict_matrix(X)
+        return self._answer(X)
 
     def predict_row(self, features: Mapping[str, Any]) -> tuple[float, ...]:
         """Return the k scores of one row, without pandas."""
@@ -75,11 +82,9 @@ class Predictor:
         """Return scores ``(n_rows, k)`` of an Arrow table that holds the schema's columns."""
         return self._answer(self.encoder.table(table), table.select([c.name for c in self.bundle.columns]))
 
-    def _answer(self, X: NDArray[np.float32], table: pa.Table) -> NDArray[np.float64]:
-        rows = Rows(X, np.empty(0), table=table)
-        return self._mixed([answer(model, rows) * weight for model, weight in self._members])
-
-    def _mixed(self, weighted: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    def _answer(self, X: NDArray[np.float32], table: pa.Table | None = None) -> NDArray[np.float64]:
+        read = [Rows(pairs.widen(X), _NO_LABELS, table=table) for pairs in self._pairs]
+        weighted = (answer(model, read[at]) * weight for model, at, weight in self._members)
         combined = np.asarray(sum(weighted, np.float64(0)))
         return combined if self.calibration is None else self.calibration.apply(combined)
 

@@ -19,11 +19,12 @@ _PLACES = {
 }
 _TRAITS = {
     "prior": Traits(merges=True),
-    "lightgbm": Traits(per_round=1.0, merges=True),
-    "xgboost": Traits(per_round=1.3, merges=True),
-    "catboost": Traits(per_round=8.0, merges=True),  # three a round, and about so many times more rounds
+    "lightgbm": Traits(per_round=1.0, merges=True, widens=True),
+    "xgboost": Traits(per_round=1.3, merges=True, widens=True),
+    # three a round, and about so many times more rounds
+    "catboost": Traits(per_round=8.0, merges=True, widens=True),
     "linear": Traits(whole=0.3),
-    "extratrees": Traits(whole=1.2, merges=True),
+    "extratrees": Traits(whole=1.2, merges=True, widens=True),
     "torch": Traits(whole=5.0, merges=True, bag=0.25),
 }
 
@@ -55,4 +56,8 @@ def family(name: str) -> Family:
         raise SearchError("the family 'catboost' needs its package: pip install 'raywf[catboost]'")
     module, kind = _PLACES[name]
     found: Family = getattr(importlib.import_module(module), kind)()
-    return found
+    if not _TRAITS[name].widens:
+        return found
+    widening = importlib.import_module("raywf.models.widening")
+    widened: Family = widening.WideningFamily(found)
+    return widened

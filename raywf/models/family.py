@@ -76,13 +76,14 @@ class Traits:
     Costs are beside LightGBM with 50 leaves on the same rows and columns: `per_round` is the price of a
     boosting round in its rounds, `whole` that of a fit whose length is fixed, in fits of at most 200 rounds
     at a learning rate of 0.1. `merges` says that folds' models become one, and `bag` which share of the time
-    for one row each further model then adds.
+    for one row each further model then adds. `widens` says that a fit takes ``pairs``.
     """
 
     per_round: float = 0.0
     whole: float = 0.0
     merges: bool = False
     bag: float = 0.85
+    widens: bool = False
 
 
 class Model(Protocol):

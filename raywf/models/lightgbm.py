@@ -24,7 +24,7 @@ class LightGBMFamily:
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
     ) -> Model:
         settings = {
-            **_objective(problem),
+            **objective(problem),
             "num_threads": problem.threads,
             "seed": problem.seed,
             "verbosity": -1,
@@ -66,7 +66,8 @@ class LightGBMFamily:
         return merge_trees(models)
 
 
-def _objective(problem: Problem) -> dict[str, Any]:
+def objective(problem: Problem) -> dict[str, Any]:
+    """Return what LightGBM is to lower, as its parameters."""
     if problem.task == "multiclass":
         return {"objective": "multiclass", "num_class": problem.n_classes}
     if problem.quantile == 0.5:

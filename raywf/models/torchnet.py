@@ -7,6 +7,7 @@ which is imported for a fit only.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,13 +82,14 @@ class TorchNetFamily:
     def fit(
         self, problem: Problem, rows: Rows, params: dict[str, Any], *, valid: Rows | None, rounds: int
     ) -> Model:
-        from raywf.models.nettraining import train_net
-
+        training = importlib.import_module(
+            "raywf.models.nettraining"
+        )  # with torch, which serving does not need
         design = fit_design(rows.X, problem.sizes)
         scale = find_scale(rows.y) if problem.task == "regression" else Scale()
         batch = int(np.clip(len(rows.y) // 40, *_BATCHES))
         epochs = round(float(np.clip(params.get("steps", _STEPS) * batch / len(rows.y), *_EPOCHS)))
-        layers, best = train_net(
+        layers, best = training.train_net(
             problem,
             _dense(rows, design, scale),
             params,

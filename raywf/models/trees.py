@@ -82,6 +82,17 @@ class TreeModel:
         raw = output.base[0] + output.share * float(sums[0])
         return np.array(((raw if output.task == "regression" else 0.5 * (1 + math.tanh(0.5 * raw)),),))
 
+    def placed(self, places: Sequence[int], width: int) -> TreeModel:
+        """Return the same trees reading column ``places[i]`` of `width` where they read column `i`."""
+        header, blocks = self.text.partition("\nTree=0\n")[0], _blocks(self.text)
+        fill = self.output.fill
+        if fill:
+            moved = np.full(width, fill[-1])
+            moved[list(places)] = fill
+            fill = tuple(moved.tolist())
+        text = _text(_header(header, width), [_renumbered(block, places) for block in blocks])
+        return TreeModel(text, replace(self.output, fill=fill), self.rounds)
+
     def save(self, folder: Path) -> None:
         (folder / "model.txt").write_text(self.text)
         output = {"rounds": self.rounds, **{k: getattr(self.output, k) for k in _OUTPUT_KEYS}}
@@ -141,21 +152,9 @@ class Tree:
 
 def trees_text(trees: Iterable[Tree], *, features: int, width: int) -> str:
     """Write trees in LightGBM's text; of `width` score columns each takes every width-th tree."""
-    names = " ".join(f"f{i}" for i in range(features))
-    header = "\n".join(
-        [
-            "tree",
-            "version=v4",
-            f"num_class={width}",
-            f"num_tree_per_iteration={width}",
-            "label_index=0",
-            f"max_feature_idx={features - 1}",
-            f"feature_names={names}",
-            f"feature_infos={' '.join(['none'] * features)}",
-            "",
-        ]
-    )
-    return _text(header, [_block(tree) for tree in trees])
+    names = ["max_feature_idx=", "feature_names=", "feature_infos=", ""]
+    header = ["tree", "version=v4", f"num_class={width}", f"num_tree_per_iteration={width}", "label_index=0"]
+    return _text(_header("\n".join(header + names), features), [_block(tree) for tree in trees])
 
 
 def _text(header: str, blocks: Sequence[str]) -> str:
@@ -167,6 +166,26 @@ def _text(header: str, blocks: Sequence[str]) -> str:
 def _blocks(text: str) -> list[str]:
     body = text.partition("\nTree=0\n")[2].partition("\nend of trees")[0]
     return [part.partition("\n")[2] for part in ("0\n" + body).split("\nTree=")]
+
+
+def _header(header: str, features: int) -> str:
+    """Return a header with so many features, of any values."""
+    new = {
+        "max_feature_idx": str(features - 1),
+        "feature_names": " ".join(f"f{i}" for i in range(features)),
+        "feature_infos": " ".join(["none"] * features),
+    }
+    lines = (line.partition("=") for line in header.splitlines())
+    return "\n".join(f"{name}{sign}{new.get(name, value)}" for name, sign, value in lines)
+
+
+def _renumbered(block: str, places: Sequence[int]) -> str:
+    """Return a tree that reads the columns at other places."""
+    before, found, rest = block.partition("split_feature=")
+    if not found:
+        return block
+    columns, _, after = rest.partition("\n")
+    return f"{before}split_feature={_join(places[int(c)] for c in columns.split())}\n{after}"
 
 
 def _times(block: str, factor: float) -> str:

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from raywf.core.metrics import log_loss, rmse
 from raywf.core.niceness import yield_cpu
 from raywf.core.records import Trial
 from raywf.models.families import family, traits
 from raywf.models.family import Problem, Rows
 
 PROBE_RATE, PROBE_LEAVES = 0.1, 50
+_LOSSES = {"binary": log_loss, "multiclass": log_loss, "regression": rmse}
 PROBE_ROWS = 40_000
 _RANDOM_ROUNDS = 3.0  # of trees with random thresholds, which learn less each
+_WIDE, _WIDE_BOUNDS = 2.0, (1.0, 4.0)  # of trees that read pairs of numbers besides, which are found first
 _CROWDED = 2.5  # a fit beside others, scored, timed and kept, in fits of the probe alone
 _UNKNOWN_FOLDS = 3
 _REPEAT_ROWS, _MANY_ROWS = 5_000, 10_000
@@ -29,30 +32,62 @@ _WORTHWHILE = 6  # configurations that an ensemble should have to choose from, t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """What LightGBM with a learning rate of 0.1 and 50 leaves takes: seconds a round, rounds to its best."""
+    """What LightGBM with a learning rate of 0.1 and 50 leaves takes: seconds a round, rounds to its best.
+
+    `wide` is what the same takes where it reads pairs of numbers besides, in its own time; `gain` the share
+    of the loss that they take off on rows held back.
+    """
 
     round_s: float
     rounds: float
+    wide: float = _WIDE
+    gain: float = 0.0
 
 
-def measure_pace(rows: Rows, problem: Problem, *, seconds: float, whole: int) -> Pace:
-    """Fit on four fifths of the rows for at most so long; `whole` is the row count to scale up to."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A short fit: its rounds to the best, of `taken`, its seconds, and the loss there on rows held back."""
+
+    rounds: int
+    taken: int
+    seconds: float
+    loss: float
+    cut: bool
+
+
+def probe_fit(rows: Rows, problem: Problem, *, seconds: float, pairs: int = 0) -> Probe:
+    """Fit on four fifths of the rows for at most so long."""
     yield_cpu()
-    probe = family("lightgbm")  # its import is not a part of the pace
-    probe.fit(problem, rows.take(np.arange(min(50, len(rows.y)))), {}, valid=None, rounds=1)
+    probe = family("lightgbm")
     order = np.random.default_rng(0).permutation(len(rows.y))
     cut = max(1, len(order) // 5)
+    fit, held = rows.take(order[cut:]), rows.take(order[:cut])
+    # neither the library's import nor finding pairs, which is done once for many fits, is a part of the pace
+    probe.fit(problem, fit, {"pairs": pairs}, valid=None, rounds=1)
     begun = time.time()
     timed = dataclasses.replace(problem, deadline=begun + seconds)
-    params = {"learning_rate": PROBE_RATE, "num_leaves": PROBE_LEAVES, "min_data_in_leaf": 20}
-    model = probe.fit(timed, rows.take(order[cut:]), params, valid=rows.take(order[:cut]), rounds=0)
+    params = {"learning_rate": PROBE_RATE, "num_leaves": PROBE_LEAVES, "min_data_in_leaf": 20, "pairs": pairs}
+    model = probe.fit(timed, fit, params, valid=held, rounds=0)
     spent = time.time() - begun
     cut_short = spent >= seconds
-    taken = model.rounds + (0 if cut_short else 30)  # it ran on until its patience ended
-    return Pace(
-        round_s=spent / max(1, taken) * max(1.0, whole / len(rows.y)),
-        rounds=model.rounds * (_UNFINISHED if cut_short else 1.0),
+    return Probe(
+        rounds=model.rounds,
+        taken=max(1, model.rounds + (0 if cut_short else 30)),  # it ran on until its patience ended
+        seconds=spent,
+        loss=_LOSSES[problem.task](held.y, model.predict(held.X)),
+        cut=cut_short,
     )
+
+
+def pace_of(plain: Probe, wide: Probe, *, scale: float) -> Pace:
+    """Return the pace that fits without and with pairs show; there are `scale` times the probes' rows."""
+    rounds = plain.rounds * (_UNFINISHED if plain.cut else 1.0)
+    pace = Pace(round_s=plain.seconds / plain.taken * max(1.0, scale), rounds=rounds)
+    costs = wide.seconds / wide.taken * wide.rounds / max(1e-3, plain.seconds / plain.taken * plain.rounds)
+    gain = (plain.loss - wide.loss) / plain.loss if plain.loss > 0 else 0.0
+    if not np.isfinite([costs, gain]).all():
+        return pace
+    return dataclasses.replace(pace, wide=float(np.clip(costs, *_WIDE_BOUNDS)), gain=float(gain))
 
 
 def fit_seconds(pace: Pace, name: str, params: dict[str, Any]) -> float:
@@ -63,8 +98,9 @@ def fit_seconds(pace: Pace, name: str, params: dict[str, Any]) -> float:
     leaves = float(params.get("num_leaves", params.get("max_leaves", leaves)))
     size = 0.4 + 0.6 * leaves / PROBE_LEAVES
     size *= _RANDOM_ROUNDS if params.get("extra_trees") else 1.0
+    wide = pace.wide if params.get("pairs") else 1.0
     boosting = cost.per_round * pace.round_s * pace.rounds * PROBE_RATE / rate * size
-    return boosting + cost.whole * pace.round_s * min(pace.rounds, _MOST_LIKE_ROUNDS)
+    return wide * (boosting + cost.whole * pace.round_s * min(pace.rounds, _MOST_LIKE_ROUNDS))
 
 
 def choose_folds(

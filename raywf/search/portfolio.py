@@ -14,7 +14,7 @@ import numpy as np
 from raywf.core.ids import stable_id
 from raywf.core.records import Effort, Sweep, Trial
 from raywf.core.settings import SearchSettings
-from raywf.models.families import is_family, is_installed
+from raywf.models.families import is_family, is_installed, traits
 
 _DECAY, _PLACE_WEIGHT = 0.5, 0.25  # of a sweep's ranks by its age; of the portfolio's own order
 _RUNNERS_UP, _NEIGHBOURS = 3, 4
@@ -22,16 +22,31 @@ _MOST_ROWS = {"extratrees": 20_000, "torch": 60_000}
 _MOST_LEAVES = 8_000  # of a tree whose leaves are single rows, in all score columns
 _MAX_RATE = 0.12
 
-_CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+_MIDDLE = {
+    "learning_rate": 0.05,
+    "num_leaves": 50,
+    "min_data_in_leaf": 40,
+    "bagging_fraction": 0.75,
+    "bagging_freq": 1,
+    "feature_fraction": 0.8,
+}
+Configuration = tuple[str, dict[str, Any]]
+PAIRS = 24  # columns made of two numbers each that most trees read besides
+_PAIRS = {"pairs": PAIRS}
+_TELLING = 0.005  # of the loss: so much a probe has to gain or lose by pairs for most trees to follow it
+_CONFIGURATIONS: tuple[Configuration, ...] = (
+    ("lightgbm", _MIDDLE),
     (
         "lightgbm",
         {
-            "learning_rate": 0.05,
-            "num_leaves": 50,
-            "min_data_in_leaf": 40,
-            "bagging_fraction": 0.75,
-            "bagging_freq": 1,
-            "feature_fraction": 0.8,
+            "learning_rate": 0.06,
+            "num_leaves": 39,
+            "min_data_in_leaf": 3,
+            "extra_trees": True,
+            "feature_fraction": 0.46,
+            "lambda_l1": 0.24,
+            "lambda_l2": 0.36,
+            **_PAIRS,
         },
     ),
     (
@@ -43,6 +58,7 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "random_strength": 0.8,
             "one_hot_max_size": 15,
             "leaf_estimation_iterations": 1,
+            **_PAIRS,
         },
     ),
     (
@@ -53,27 +69,24 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "min_child_weight": 1,
             "colsample_bylevel": 0.9,
             "subsample": 0.65,
+            **_PAIRS,
         },
-    ),
-    (
-        "lightgbm",
-        {"learning_rate": 0.1, "num_leaves": 8, "feature_fraction": 0.9, "lambda_l1": 1.0, "lambda_l2": 1.0},
     ),
     ("linear", {}),
     (
         "lightgbm",
         {
-            "learning_rate": 0.06,
-            "num_leaves": 39,
-            "min_data_in_leaf": 3,
-            "extra_trees": True,
-            "feature_fraction": 0.46,
-            "lambda_l1": 0.24,
-            "lambda_l2": 0.36,
+            "learning_rate": 0.1,
+            "num_leaves": 8,
+            "feature_fraction": 0.9,
+            "lambda_l1": 1.0,
+            "lambda_l2": 1.0,
+            **_PAIRS,
         },
     ),
     ("torch", {"hidden": [128, 128, 128], "lr": 0.01, "steps": 2500}),
-    ("extratrees", {"n_estimators": 100, "min_samples_leaf": 1, "max_features": 0.7}),
+    ("extratrees", {"n_estimators": 100, "min_samples_leaf": 1, "max_features": 0.7, **_PAIRS}),
+    ("lightgbm", {**_MIDDLE, **_PAIRS}),
     ("extratrees", {"n_estimators": 100, "min_samples_leaf": 3, "max_features": 0.5}),
     (
         "xgboost",
@@ -137,6 +150,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "alpha": (0.1, 300.0),
     "lr": (0.002, 0.03),
     "dropout": (0.0, 0.5),
+    "pairs": (6, 60),
 }
 _STEP = 0.4  # standard deviation of a neighbour's log factors
 
@@ -163,6 +177,7 @@ def plan_trials(
     effort: Effort = "full",
     speed: float = 1.0,
     width: int = 1,
+    gain: float = 0.0,
 ) -> tuple[Trial, ...]:
     """Return the trials to run in order; `former` are the champion's sweep and those before it.
 
@@ -170,7 +185,8 @@ def plan_trials(
     workflow's own history suggests. A warm one puts the family that was not tried for the longest, the former
     runners-up and neighbours of the best between them; a cheaper one has the members alone. `speed` raises
     the portfolio's learning rates, where the budget would fit too few of them; `width` is the number of score
-    columns.
+    columns; `gain` the share of the loss that pairs of numbers took off in a short fit, by which trees read
+    them.
     """
     own = settings.models
     families = {
@@ -178,7 +194,9 @@ def plan_trials(
     } | own.keys()
     given = {name: model.params for name, model in own.items() if model.params or not model.space}
     portfolio = [make_trial(name, params) for name, params in given.items()]
-    portfolio += [make_trial(family, _faster(params, speed)) for family, params in _CONFIGURATIONS]
+    portfolio += [
+        make_trial(family, _faster(params, speed)) for family, params in _with_pairs(_CONFIGURATIONS, gain)
+    ]
 
     def allowed(trials: Sequence[Trial]) -> list[Trial]:
         return [t for t in trials if t.family in families and _is_small_enough(t, rows * width)]
@@ -190,6 +208,19 @@ def plan_trials(
             wanted += _missed(portfolio, former) + allowed(_runners_up(former[0], seed=settings.seed))
         wanted += order_by_history(portfolio, former)
     return tuple({t.id: t for t in wanted}.values())[: settings.trials]
+
+
+def _with_pairs(configurations: Sequence[Configuration], gain: float) -> list[Configuration]:
+    """Return them with pairs for all trees but the first where those gain, for but one where they lose."""
+    if abs(gain) < _TELLING:
+        return list(configurations)
+    found: list[Configuration] = []
+    odd = min(i for i, (_, params) in enumerate(configurations) if bool(params.get("pairs")) != (gain > 0))
+    for i, (family, params) in enumerate(configurations):
+        wide = (gain > 0) != (i == odd)
+        plain = {name: value for name, value in params.items() if name != "pairs"}
+        found.append((family, {**plain, **_PAIRS} if wide and traits(family).widens else plain))
+    return found
 
 
 def _is_small_enough(trial: Trial, leaves: int) -> bool:

@@ -27,8 +27,8 @@ from raywf.search.foresee import LastFits
 from raywf.search.layout import keep_layout, kept_folds
 from raywf.search.ledger import Ledger
 from raywf.search.own import find_families
-from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, measure_pace
-from raywf.search.portfolio import plan_trials
+from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, pace_of, probe_fit
+from raywf.search.portfolio import PAIRS, plan_trials
 from raywf.search.queue import QueuePlan, Spaces, read_spaces
 from raywf.search.refit import Recipe
 from raywf.search.trial import TrialPlan
@@ -66,8 +66,10 @@ class SearchPlan:
         """Whether other configurations than the former members' are tried."""
         return self.effort in {"warm", "full"}
 
-    def trials(self, settings: SearchSettings, data: SearchData, *, speed: float = 1.0) -> tuple[Trial, ...]:
-        """Return the trials in order."""
+    def trials(
+        self, settings: SearchSettings, data: SearchData, pace: Pace | None, *, speed: float = 1.0
+    ) -> tuple[Trial, ...]:
+        """Return the trials in order, by what the pace says of pairs of numbers."""
         return plan_trials(
             settings,
             rows=len(data.rest),
@@ -75,6 +77,7 @@ class SearchPlan:
             effort=self.effort,
             speed=speed,
             width=data.problem().width,
+            gain=0.0 if pace is None else pace.gain,
         )
 
     def weights(self) -> dict[str, float] | None:
@@ -236,23 +239,23 @@ def _trial_share(data: SearchData) -> float:
 
 
 def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
-    """Measure in a worker how long fits take, on a sample of the rows; a resumed search finds it settled."""
+    """Measure in workers how long fits take, on a sample of the rows; a resumed search finds it settled."""
     settled = budget.ledger.settled("pace")
     if settled is not None:
         return Pace(**settled)
     index = data.rest
     if len(index) > PROBE_ROWS:
         index = np.random.default_rng(settings.seed).choice(index, PROBE_ROWS, replace=False)
-    problem = data.problem(threads=settings.trial_cpus)
-    probe = ray.remote(num_cpus=settings.trial_cpus, max_retries=2)(measure_pace)
+    rows, problem = ray.put(data.rows.take(index)), data.problem(threads=settings.trial_cpus)
+    probe = ray.remote(num_cpus=settings.trial_cpus, max_retries=2)(probe_fit)
     seconds = min(_PROBE_MAX_S, _PROBE_SHARE * budget.allowed_s)
+    started = [probe.remote(rows, problem, seconds=seconds, pairs=pairs) for pairs in (0, PAIRS)]
     try:
-        pace: Pace = ray.get(
-            probe.remote(data.rows.take(index), problem, seconds=seconds, whole=len(data.rest))
-        )
+        plain, wide = ray.get(started)
     except RayError:  # the trials will tell what is wrong, if anything is
         return Pace(round_s=seconds / _GUESSED_ROUNDS, rounds=_GUESSED_ROUNDS)
-    return Pace(**budget.ledger.settle("pace", {"round_s": pace.round_s, "rounds": pace.rounds}))
+    pace = pace_of(plain, wide, scale=len(data.rest) / len(index))
+    return Pace(**budget.ledger.settle("pace", dataclasses.asdict(pace)))
 
 
 def _slots(settings: SearchSettings) -> int:
@@ -295,7 +298,7 @@ def _with_affordable_folds(
     elif settings.folds is not None:
         return data
     else:
-        trials = plan.trials(settings, data)
+        trials = plan.trials(settings, data, pace)
         ordered, core_s = data.times is not None, _core_seconds(settings, budget)
         count = choose_folds(pace, trials, core_s, rows=len(data.rest), ordered=ordered)
         count = min(max(count, 2), _ORDERED_FOLDS) if ordered else count
@@ -327,11 +330,11 @@ def _queue(
         ),
     )
 
-    trials = plan.trials(settings, data)
+    trials = plan.trials(settings, data, pace)
     if pace is not None:
         needed = len(data.folds) * sum(fit_seconds(pace, t.family, t.params) for t in trials)
         speed = float(np.clip(needed / _core_seconds(settings, budget), 1.0, _MAX_SPEED))
-        trials = plan.trials(settings, data, speed=speed)
+        trials = plan.trials(settings, data, pace, speed=speed)
     return QueuePlan(
         trials=trials,
         fold_rows=tuple(len(f.score) for f in data.folds),

@@ -81,6 +81,7 @@ def fit(
     keep: Sequence[int] | None = None,
     weights: np.ndarray[Any, Any] | None = None,
     labels: np.ndarray[Any, Any] | None = None,
+    params: dict[str, Any] | None = None,
     **problem: Any,
 ) -> Fitted:
     """Fit a family on the rows of a table, or on those whose class is in `keep`."""
@@ -92,7 +93,8 @@ def fit(
     stated = Problem(task=task, n_classes=len(CLASSES[task]), sizes=encoder.sizes, **problem)
     rows = Rows(encoder.table(table), labels, weights)
     rounds = ROUNDS.get(name, 0)
-    model = family(name).fit(stated, rows, dict(PARAMS.get(name, {})), valid=None, rounds=rounds)
+    given = {**PARAMS.get(name, {}), **(params or {})}
+    model = family(name).fit(stated, rows, given, valid=None, rounds=rounds)
     return Fitted(stated, table, rows, model)
 
 

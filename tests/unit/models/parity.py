@@ -6,7 +6,7 @@ import functools
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from raywf.models.extratrees import _MISSING
 from raywf.models.families import family, traits
 from raywf.models.family import Problem, Rows
 from raywf.models.linear import _ABSENT
+from raywf.models.pairs import unwrap
 from raywf.models.scale import find_scale, label_scale
 from raywf.models.torchnet import soften
 
@@ -51,6 +52,7 @@ FLAVOURS = (
     "many",
     "instant",
 )
+PAIRS = st.sampled_from([0, 0, 3, 20])
 SETTINGS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "lightgbm": st.fixed_dictionaries(
         {
@@ -60,6 +62,7 @@ SETTINGS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "learning_rate": st.sampled_from([0.02, 0.3]),
             "feature_fraction": st.sampled_from([0.4, 1.0]),
             "lambda_l1": st.sampled_from([0.0, 1.0]),
+            "pairs": PAIRS,
         }
     ),
     "xgboost": st.fixed_dictionaries(
@@ -69,6 +72,7 @@ SETTINGS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "max_cat_to_onehot": st.sampled_from([1, 8]),
             "subsample": st.sampled_from([0.6, 1.0]),
             "grow_policy": st.sampled_from(["depthwise", "lossguide"]),
+            "pairs": PAIRS,
         }
     ),
     "catboost": st.fixed_dictionaries(
@@ -76,10 +80,15 @@ SETTINGS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "depth": st.integers(1, 8),
             "one_hot_max_size": st.sampled_from([2, 15, 255]),
             "leaf_estimation_iterations": st.sampled_from([1, 3]),
+            "pairs": PAIRS,
         }
     ),
     "extratrees": st.fixed_dictionaries(
-        {"min_samples_leaf": st.integers(1, 10), "max_features": st.sampled_from(["sqrt", 0.5, 1.0])}
+        {
+            "min_samples_leaf": st.integers(1, 10),
+            "max_features": st.sampled_from(["sqrt", 0.5, 1.0]),
+            "pairs": PAIRS,
+        }
     ),
     "linear": st.fixed_dictionaries(
         {"C": st.sampled_from([0.01, 1.0]), "alpha": st.sampled_from([0.1, 30.0])}
@@ -334,7 +343,10 @@ def _member(
         if not recorder.models:  # a linear model of one class is none of the library's
             return None
         parts.append(model)
-        raws.append(library_raw(name, recorder.models[-1], model, problem, part, X))
+        inner, pairs = unwrap(model)
+        wide = replace(problem, sizes=problem.sizes + (0,) * len(pairs))
+        part = replace(part, X=pairs.widen(part.X))
+        raws.append(library_raw(name, recorder.models[-1], inner, wide, part, pairs.widen(X)))
     model = parts[0] if folds == 1 else made.merge(parts)
     if name == "extratrees":
         return model, np.mean(raws, axis=0)
