@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from raywf.search.ledger import FoldResult, Ledger
 _ORDERED_GROWTH = 2.2  # a fit on all rows beside one on an ordered fold's
 _HELD_GROWTH = 1.3  # the same beside one on four fifths of them
 _AROUND_US, _COLUMN_US = 20.0, 0.5  # what a row takes beside the members, and its encoder for a column
+_PAIRS_US = 15.0  # what making the pairs of numbers takes, once for all members
 _TOGETHER = 1.25  # what models take one after the other, beside what each takes asked again and again
 _LEAST_BAG = 2
 _LIKELY = 3  # the best trials that are likely to become members
@@ -59,9 +60,10 @@ class Bounds:
     cut: frozenset[str] = frozenset()
 
 
-def _room_us(row_ms: float, data: SearchData) -> float:
+def _room_us(row_ms: float, data: SearchData, trials: Iterable[Trial]) -> float:
     """Return the microseconds that the members' answers to a row may take."""
     around_us = _AROUND_US + _COLUMN_US * float(data.rows.X.shape[1])
+    around_us += _PAIRS_US if any(t.params.get("pairs") for t in trials) else 0.0
     return max(20.0, (1000.0 * row_ms - around_us) / _TOGETHER)
 
 
@@ -74,7 +76,7 @@ def fits_to_come_s(done: Sequence[Trial], data: SearchData, *, row_ms: float, sl
     best = {t.id: t for t in sorted(whole, key=lambda t: float(np.mean(t.fold_losses)))[:_LIKELY]}
     if not best:
         return 0.0
-    room_us = _room_us(row_ms, data)
+    room_us = _room_us(row_ms, data, best.values())
     weights = _within({name: 1 / (1 + at) for at, name in enumerate(best)}, best, room_us)
     count = _bag_size(weights, best, room_us, len(data.folds)) if bag else 0
     again = [best[name] for name in weights if count < _LEAST_BAG or not traits(best[name].family).merges]
@@ -122,7 +124,7 @@ def choose(
     groups = None if data.rows.groups is None else data.rows.groups[order]
     scores = {t.id: np.concatenate([r.scores for r in results]) for t, results in found}
     by_id = {t.id: t for t, _ in found}
-    room_us = _room_us(bounds.row_ms, data)
+    room_us = _room_us(bounds.row_ms, data, by_id.values())
     candidates = Candidates(
         labels=labels,
         scores=scores,
@@ -133,7 +135,7 @@ def choose(
     kept = {i: w for i, w in (weights or {}).items() if i in by_id}
     weights = keep_largest(kept, len(kept)) if kept else select_ensemble(candidates, metric)
     weights = _within(weights, by_id, room_us)
-    bag = _bag_size(weights, by_id, room_us, len(data.folds)) if bounds.bag else 0
+    weights, bag = _makeable(weights, by_id, data, bounds, room_us)
     members = _members(weights, by_id, data, bounds, bag=bag)
     weights = {m.trial_id: m.weight for m in members}
     mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
@@ -197,6 +199,30 @@ def _bag_size(weights: dict[str, float], trials: dict[str, Trial], room_us: floa
         if spent <= room_us:
             return count
     return 0
+
+
+def _makeable(
+    weights: dict[str, float], trials: dict[str, Trial], data: SearchData, bounds: Bounds, room_us: float
+) -> tuple[dict[str, float], int]:
+    """Return the heaviest members that can be made of folds' models or fitted again in time, and the former.
+
+    Fewer members of several folds' models are better than more of a single fold's. Where neither way is open
+    to any of them, all stay.
+    """
+    if not bounds.bag or len(data.folds) < _LEAST_BAG:
+        return weights, 0
+    for most in range(len(weights), 0, -1):
+        kept = keep_largest(weights, most)
+        bag = _bag_size(kept, trials, room_us, len(data.folds))
+        again = [
+            name
+            for name in kept
+            if name not in bounds.made and (bag < _LEAST_BAG or not traits(trials[name].family).merges)
+        ]
+        fits_s = [s for name in again for s in _fits_s(trials[name], data)]
+        if _span_s(fits_s, bounds.slots) <= bounds.left_s:
+            return kept, bag
+    return weights, _bag_size(weights, trials, room_us, len(data.folds))
 
 
 def _growth(trial: Trial, count: int) -> float:

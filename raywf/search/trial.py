@@ -23,6 +23,7 @@ from raywf.core.records import Trial
 from raywf.models.families import traits
 from raywf.models.family import Family, Model, Problem, Rows, answer, rows_for
 from raywf.models.own import OwnFamily
+from raywf.models.pairs import unwrap
 from raywf.search.data import SearchData
 from raywf.search.ledger import FoldResult, Ledger
 from raywf.search.own import Families
@@ -239,8 +240,9 @@ def summarise(trial: Trial, results: Sequence[FoldResult], metric: Metric, statu
 
 
 def _row_seconds(model: Model, held: Rows) -> float:
-    """Return the median time of one row's answer."""
-    spent = []
+    """Return the median time of one row's answer, without making pairs, which members of a bundle share."""
+    model, pairs = unwrap(model)
+    held, spent = dataclasses.replace(held, X=pairs.widen(held.X)), []
     for i in range(min(_ROW_CALLS, len(held.y))):
         row = held.take(np.array([i]))
         start = time.perf_counter()
