@@ -65,6 +65,23 @@ def test_former_members_of_the_portfolio_are_not_tried_twice() -> None:
     assert len({t.id for t in planned}) == len(planned) == len(everything)
 
 
+@pytest.mark.parametrize(("gain", "odd"), [(0.1, "lightgbm"), (-0.1, "lightgbm")])
+def test_trees_follow_a_probe_of_pairs(gain: float, odd: str) -> None:
+    """All read pairs of numbers where they gained, none where they lost, but for one of them each way."""
+    planned = plan_trials(SearchSettings(), rows=1000, gain=gain)
+    trees = [t for t in planned if t.family in {"lightgbm", "xgboost", "catboost", "extratrees"}]
+    others = [t for t in trees if ("pairs" in t.params) != (gain > 0)]
+    assert [t.family for t in others] == [odd]
+    assert all("pairs" not in t.params for t in planned if t.family in {"linear", "torch"})
+    assert len({t.id for t in planned}) == len(planned)
+
+
+def test_a_probe_that_tells_nothing_leaves_both_kinds() -> None:
+    """Some trees read pairs and some do not."""
+    planned = plan_trials(SearchSettings(), rows=1000, gain=0.001)
+    assert 4 <= sum("pairs" in t.params for t in planned) <= len(planned) - 4
+
+
 def test_former_members_of_other_families_are_left_out() -> None:
     """The settings say what may be tried."""
     warm = sweep(("xgboost", {"max_depth": 2}, 1.0))
