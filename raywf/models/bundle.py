@@ -34,7 +34,7 @@ from raywf.models.encoding import Encoder
 from raywf.models.families import family, is_family
 from raywf.models.family import Model, Problem, Rows, answer, reads_table
 from raywf.models.own import load_own
-from raywf.models.pairs import distinct, unwrap
+from raywf.models.pairs import unwrap
 
 TOLERANCE = 1e-5
 _NO_LABELS = np.empty(0)
@@ -48,7 +48,9 @@ class Predictor:
     ) -> None:
         self.bundle, self.encoder, self.calibration = bundle, encoder, calibration
         parts = [unwrap(model) for model in models]
-        self._pairs = distinct([pairs for _, pairs in parts])  # members that read the same share them
+        self._pairs = list(
+            dict.fromkeys(pairs for _, pairs in parts)
+        )  # members that read the same share them
         self._members = tuple(
             (inner, self._pairs.index(pairs), member.weight)
             for (inner, pairs), member in zip(parts, bundle.members, strict=True)

@@ -67,11 +67,6 @@ def make_pairs(made: Iterable[Pair]) -> Pairs:
     return Pairs(tuple(sorted(set(made))))
 
 
-def distinct(pairs: Iterable[Pairs]) -> list[Pairs]:
-    """Return those that differ, in order."""
-    return list(dict.fromkeys(pairs))
-
-
 @dataclass(slots=True)
 class WideModel:
     """A member that answers from more columns: `inner` reads the row's `columns` and those of the pairs."""

@@ -79,7 +79,7 @@ def fits_to_come_s(done: Sequence[Trial], data: SearchData, *, row_ms: float, sl
     room_us = _room_us(row_ms, data, best.values())
     weights = _within({name: 1 / (1 + at) for at, name in enumerate(best)}, best, room_us)
     count = _bag_size(weights, best, room_us, len(data.folds)) if bag else 0
-    again = [best[name] for name in weights if count < _LEAST_BAG or not traits(best[name].family).merges]
+    again = [best[name] for name in weights if not _is_merged(best[name], count)]
     return _span_s([s for trial in again for s in _fits_s(trial, data)], slots)
 
 
@@ -214,15 +214,16 @@ def _makeable(
     for most in range(len(weights), 0, -1):
         kept = keep_largest(weights, most)
         bag = _bag_size(kept, trials, room_us, len(data.folds))
-        again = [
-            name
-            for name in kept
-            if name not in bounds.made and (bag < _LEAST_BAG or not traits(trials[name].family).merges)
-        ]
-        fits_s = [s for name in again for s in _fits_s(trials[name], data)]
+        again = [trials[i] for i in kept if i not in bounds.made and not _is_merged(trials[i], bag)]
+        fits_s = [s for trial in again for s in _fits_s(trial, data)]
         if _span_s(fits_s, bounds.slots) <= bounds.left_s:
             return kept, bag
     return weights, _bag_size(weights, trials, room_us, len(data.folds))
+
+
+def _is_merged(trial: Trial, bag: int) -> bool:
+    """Whether a member is made of `bag` folds' models, and so not fitted again."""
+    return bag >= _LEAST_BAG and traits(trial.family).merges
 
 
 def _growth(trial: Trial, count: int) -> float:
@@ -243,15 +244,15 @@ def _members(
     found: list[Member] = []
     for name in sorted(weights, key=lambda i: (i in bounds.cut, -weights[i])):
         trial, folds = trials[name], 0
-        merges = bounds.bag and traits(trial.family).merges
-        if merges and bag >= _LEAST_BAG:
+        if _is_merged(trial, bag):
             folds = bag
         else:
+            stands_in = bounds.bag and traits(trial.family).merges
             needed = [] if name in bounds.made else _fits_s(trial, data)
             in_time = _span_s([*fits_s, *needed], bounds.slots) <= bounds.left_s
-            if (in_time and name not in bounds.cut) or not needed or not (merges or found):
+            if (in_time and name not in bounds.cut) or not needed or not (stands_in or found):
                 fits_s += needed
-            elif merges:
+            elif stands_in:
                 folds = 1
             else:
                 continue

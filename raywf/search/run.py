@@ -19,6 +19,7 @@ from raywf.core.own import workflow_metric
 from raywf.core.records import Bundle, Effort, Rate, Snapshot, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.core.store import Store
+from raywf.models.families import traits
 from raywf.search.budget import START_S, Budget, allowed_seconds, count_slots
 from raywf.search.choose import Bounds, Chosen
 from raywf.search.data import SearchData, prepare_data, with_folds
@@ -246,15 +247,18 @@ def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
     index = data.rest
     if len(index) > PROBE_ROWS:
         index = np.random.default_rng(settings.seed).choice(index, PROBE_ROWS, replace=False)
-    rows, problem = ray.put(data.rows.take(index)), data.problem(threads=settings.trial_cpus)
+    problem = data.problem(threads=settings.trial_cpus)
+    widens = problem.sizes.count(0) > 1 and any(traits(name).widens for name in settings.families)
+    rows = ray.put(data.rows.take(index))
     probe = ray.remote(num_cpus=settings.trial_cpus, max_retries=2)(probe_fit)
     seconds = min(_PROBE_MAX_S, _PROBE_SHARE * budget.allowed_s)
-    started = [probe.remote(rows, problem, seconds=seconds, pairs=pairs) for pairs in (0, PAIRS)]
+    asked = (0, PAIRS) if widens else (0,)
+    started = [probe.remote(rows, problem, seconds=seconds, pairs=pairs) for pairs in asked]
     try:
-        plain, wide = ray.get(started)
+        found = ray.get(started)
     except RayError:  # the trials will tell what is wrong, if anything is
         return Pace(round_s=seconds / _GUESSED_ROUNDS, rounds=_GUESSED_ROUNDS)
-    pace = pace_of(plain, wide, scale=len(data.rest) / len(index))
+    pace = pace_of(found[0], found[-1], scale=len(data.rest) / len(index))
     return Pace(**budget.ledger.settle("pace", dataclasses.asdict(pace)))
 
 
