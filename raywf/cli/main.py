@@ -20,6 +20,7 @@ _COMMANDS = {
     "run": ("raywf.cli.run", "run", "Snapshot, search, gate, register and promote."),
     "explain": ("raywf.cli.explain", "explain", "Explain a search or a version: trials, slices, importance."),
     "serve": ("raywf.cli.serve", "serve", "Bring the endpoint and its monitor up and down."),
+    "keys": ("raywf.cli.keys", "keys", "Say who may call the endpoint: add, list, remove API keys."),
     "models": ("raywf.cli.models", "models", "List, show, promote and roll back model versions."),
     "retrain": ("raywf.cli.retrain", "retrain", "Ask the running system for a retraining."),
     "decisions": (

@@ -270,9 +270,13 @@ class GateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:
-    """The HTTP endpoint."""
+    """The HTTP endpoint.
+
+    On another `host` than loopback it needs an API key, unless it is `open_to_all`.
+    """
 
     host: str = "127.0.0.1"
+    open_to_all: bool = False
     port: int = 8000
     replicas: int = 2
     replica_cpus: float = 0.0

@@ -12,7 +12,8 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +27,7 @@ from raywf.core.settings import Workflow
 from raywf.core.source import ModelSource
 from raywf.outcomes.writer import LogWriter
 from raywf.serving.cache import BundleCache, LoadedModel
+from raywf.serving.keys import Guard, KeyBook, Scope, keep_fresh
 from raywf.serving.openapi import openapi
 from raywf.serving.requests import RequestError, answers, read_outcomes, read_rows, refused_scores
 from raywf.serving.slots import ModelSlots, ReplicaStatus, follow
@@ -37,6 +39,7 @@ DRAIN_LIMIT = (
 SWITCH_S = 0.0005  # a model that loads in a thread gives the interpreter back this often
 
 Handler = Callable[[Request], Awaitable[Response]]
+Access = Scope | Literal["open"] | None  # what a key has to be for; None: any key, "open": none is needed
 
 
 class Endpoint:
@@ -55,29 +58,31 @@ class Endpoint:
             source, BundleCache(workflow.stores.root, workflow.name, source, trust=workflow.trusts_own_code)
         )
         self._log = LogWriter(workflow.stores.root, workflow.name)
-        self._routes: dict[str, dict[str, Handler]] = {
-            "/v1/predict": {"POST": self._predict},
-            "/v1/outcomes": {"POST": self._outcomes},
-            "/v1/model": {"GET": self._model},
-            "/healthz": {"GET": self._healthz},
-            "/openapi.json": {"GET": self._openapi},
+        book = KeyBook(workflow.stores.root, workflow.name)
+        self._guard = Guard(book, self._clock, share=1 / self._settings.replicas)
+        self._routes: dict[str, tuple[str, Handler, Access]] = {
+            "/v1/predict": ("POST", self._predict, "predict"),
+            "/v1/outcomes": ("POST", self._outcomes, "outcomes"),
+            "/v1/model": ("GET", self._model, None),
+            "/healthz": ("GET", self._healthz, "open"),
+            "/openapi.json": ("GET", self._openapi, None),
         }
         self._stop = threading.Event()
-        self._follower = threading.Thread(
-            target=follow,
-            args=(self._slots, self._stop),
-            kwargs={"every_s": self._settings.alias_poll_s},
-            name="raywf-alias",
-            daemon=True,
-        )
-        self._follower.start()
+        every_s = self._settings.alias_poll_s
+        self._followers = [
+            _daemon("raywf-alias", partial(follow, self._slots, self._stop, every_s=every_s)),
+            _daemon("raywf-keys", partial(keep_fresh, self._guard, self._stop)),
+        ]
 
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request; every refusal is JSON with an ``error``."""
         try:
-            return await self._handler(request.scope["path"], request.method)(request)
+            handler, scope = self._handler(request.scope["path"], request.method)
+            if scope != "open":
+                self._guard.check(request.headers.get("authorization"), scope)
+            return await handler(request)
         except RequestError as err:
-            return Response(err.body(), err.status, media_type="application/json")
+            return Response(err.body(), err.status, err.headers, media_type="application/json")
         except RowError as err:
             return Response(RequestError(422, str(err)).body(), 422, media_type="application/json")
         except ClientDisconnect:
@@ -108,11 +113,12 @@ class Endpoint:
         """Tell Ray Serve that the replica is well.
 
         Raises:
-            ServingError: if the thread that follows the alias is gone.
+            ServingError: if a thread that follows the alias or the keys is gone.
 
         """
-        if not self._follower.is_alive():
-            raise ServingError("the thread that follows the alias is gone")
+        gone = [thread.name for thread in self._followers if not thread.is_alive()]
+        if gone:
+            raise ServingError(f"the thread {gone[0]} is gone")
 
     def __del__(self) -> None:
         """Stop the follower and sync the log when Ray Serve lets the replica go."""
@@ -120,15 +126,14 @@ class Endpoint:
             self._stop.set()
             self._log.close()
 
-    def _handler(self, path: str, method: str) -> Handler:
-        methods = self._routes.get(path)
-        if methods is None:
+    def _handler(self, path: str, method: str) -> tuple[Handler, Access]:
+        route = self._routes.get(path)
+        if route is None:
             raise RequestError(404, f"no such path: {path[:100]!r}", {"paths": sorted(self._routes)})
-        handler = methods.get("GET" if method == "HEAD" else method)
-        if handler is None:
-            allowed = sorted(methods)
-            raise RequestError(405, f"{method[:20]} is not allowed on {path}", {"allowed": allowed})
-        return handler
+        allowed, handler, scope = route
+        if allowed != ("GET" if method == "HEAD" else method):
+            raise RequestError(405, f"{method[:20]} is not allowed on {path}", {"allowed": [allowed]})
+        return handler, scope
 
     async def _predict(self, request: Request) -> Response:
         body = await _body(request, self._settings.max_body_bytes)
@@ -192,8 +197,15 @@ class Endpoint:
             model.version.version,
             model.predictor.bundle,
             max_rows=self._settings.max_rows,
+            keys=not self._guard.is_open,
         )
         return _json(document)
+
+
+def _daemon(name: str, work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def describe(model: LoadedModel) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from raywf.core.settings import ServingSettings, Workflow
 from raywf.core.source import ModelSource
 from raywf.serving.app import Endpoint
 from raywf.serving.environment import LOOPBACK
+from raywf.serving.keys import KeyBook
 from raywf.serving.swap import broadcast
 
 MAX_ONGOING = 100
@@ -50,11 +51,13 @@ def deploy(workflow: Workflow, source: ModelSource) -> str:
     `raywf.serving.swap`.
 
     Raises:
-        ServingError: if the endpoint does not come up, or the host does not fit the cluster's addresses.
+        ServingError: if the endpoint does not come up, the host does not fit the cluster's addresses, or
+            others than this machine could call it without a key.
 
     """
     settings = workflow.serving
     _check_addresses(settings)
+    _check_keys(workflow)
     options = HTTPOptions(
         host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout_s
     )
@@ -139,6 +142,17 @@ def _check_addresses(settings: ServingSettings) -> None:
         raise ServingError(
             f"serving.host is {settings.host!r}, but HAProxy dials replicas at {outside[0]}: start Ray with "
             "the variables of raywf.serving.environment.serve_env, or set serving.host to '0.0.0.0'"
+        )
+
+
+def _check_keys(workflow: Workflow) -> None:
+    settings = workflow.serving
+    if settings.host in LOOPBACK or settings.open_to_all:
+        return
+    if KeyBook(workflow.stores.root, workflow.name).read() is None:
+        raise ServingError(
+            f"serving.host is {settings.host!r} and {workflow.name} has no API key, so that whoever reaches "
+            "the port could call it: make one with `raywf keys add NAME`, or set serving.open_to_all: true"
         )
 
 

@@ -24,10 +24,18 @@ _REFUSALS = {
     "503": "The log cannot be written, or too many requests wait",
 }
 
+_KEY_REFUSALS = {
+    "401": "No API key, or one that is unknown, removed or expired",
+    "403": "The key is not for this",
+    "429": "More requests a second than the key allows",
+}
 
-def openapi(workflow: str, version: str, bundle: Bundle, *, max_rows: int) -> dict[str, Any]:
-    """Return the document; `version` is the model's."""
-    return {
+
+def openapi(
+    workflow: str, version: str, bundle: Bundle, *, max_rows: int, keys: bool = False
+) -> dict[str, Any]:
+    """Return the document; `version` is the model's, `keys` whether calls need one."""
+    document = {
         "openapi": "3.1.0",
         "info": {
             "title": f"raywf: {workflow}",
@@ -37,6 +45,18 @@ def openapi(workflow: str, version: str, bundle: Bundle, *, max_rows: int) -> di
         "paths": _paths(bundle),
         "components": {"schemas": _schemas(bundle, max_rows)},
     }
+    return _with_keys(document) if keys else document
+
+
+def _with_keys(document: dict[str, Any]) -> dict[str, Any]:
+    """Say of each path but the health check that it needs a key, and how a call without is refused."""
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, methods in document["paths"].items():
+        for operation in methods.values() if path != "/healthz" else ():
+            operation["security"] = [{"key": []}]
+            for status, text in _KEY_REFUSALS.items():
+                operation["responses"][status] = {"description": text, "content": _json("Error")}
+    return document
 
 
 def _paths(bundle: Bundle) -> dict[str, Any]:

@@ -27,11 +27,17 @@ _OUTCOME_KEYS = frozenset({"id", "label", "time", "value"})
 
 
 class RequestError(RaywfError):
-    """A request is refused: the HTTP status, the reason, and further facts for the body."""
+    """A request is refused: the HTTP status, the reason, further facts for the body, and headers."""
 
-    def __init__(self, status: int, reason: str, facts: dict[str, Any] | None = None) -> None:
-        super().__init__(status, reason, facts)
-        self.status, self.reason, self.facts = status, reason, facts or {}
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        facts: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(status, reason, facts, headers)
+        self.status, self.reason, self.facts, self.headers = status, reason, facts or {}, headers
 
     def body(self) -> bytes:
         """Return the JSON body."""
