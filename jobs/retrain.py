@@ -4,10 +4,10 @@ import sys
 
 import click
 
+from raywf.core.journal import Journal
 from raywf.core.loader import load_workflow
 from raywf.loop.cluster import connect
 from raywf.loop.jobs import workflow_file
-from raywf.loop.journal import Journal
 from raywf.loop.pipeline import Listener, retrain
 
 

@@ -25,8 +25,8 @@ def job() -> None:
 @click.option("--wait", is_flag=True, help="Print the job's output and wait for its end.")
 def submit(workflow: Workflow, kind: str, *, wait: bool, as_json: bool) -> None:
     """Submit a job to `cluster.address` or to the cluster of `raywf serve up`."""
+    from raywf.core.journal import BY_HAND, Journal
     from raywf.loop.jobs import Jobs
-    from raywf.loop.journal import BY_HAND, Journal
 
     now = datetime.now(UTC)
     job_id = f"{workflow.name}-{kind}-{stable_id(workflow.name, kind, now.isoformat())}"

@@ -1,4 +1,4 @@
-"""`raywf keys`: add, list and remove API keys."""
+"""`raywf keys`: add, list and remove API keys; `raywf audit`: who did what."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from datetime import timedelta
 import click
 
 from raywf.cli.options import show, table, workflow_options
+from raywf.core.audit import Audit
 from raywf.core.clock import WallClock, format_time
 from raywf.core.duration import parse_duration
 from raywf.core.errors import SettingsError
 from raywf.core.settings import Workflow
-from raywf.serving.keys import SCOPES, ApiKey, KeyBook, Scope
+from raywf.serving.keys import SCOPES, ApiKey, Caller, KeyBook, Scope
 
 
 @click.group()
@@ -47,11 +48,13 @@ def add(
     """Make the key NAME and print it once: only its hash is kept."""
     now = WallClock().now()
     until = None if expires is None else now + _age(expires)
-    scopes = tuple(dict.fromkeys(scopes))
-    token = _book(workflow).add(name, scopes, now=now, expires=until, rate=rate)
-    lines = [token]
-    click.echo(f"key {name} of {workflow.name} for {', '.join(scopes)}; it is not shown again:", err=True)
-    show({"name": name, "key": token}, as_json=as_json, lines=lines)
+    caller = Caller(name=name, scopes=tuple(dict.fromkeys(scopes)), expires=until, rate=rate)
+    token = _book(workflow).add(caller, now=now)
+    _audit(workflow).note_command(f"keys add {name}", {"scopes": caller.scopes})
+    click.echo(
+        f"key {name} of {workflow.name} for {', '.join(caller.scopes)}; it is not shown again:", err=True
+    )
+    show({"name": name, "key": token}, as_json=as_json, lines=[token])
 
 
 @keys.command(name="list")
@@ -62,11 +65,7 @@ def list_(workflow: Workflow, *, as_json: bool) -> None:
     lines = table(["name", "for", "a second", "created", "expires"], [_row(key) for key in found or ()])
     if found is None:
         lines = ["no keys: whoever reaches the endpoint may call it"]
-    plain = [
-        dict(zip(("name", "scopes", "rate", "created", "expires"), _facts(k), strict=True))
-        for k in found or ()
-    ]
-    show(plain, as_json=as_json, lines=lines)
+    show([_facts(key) for key in found or ()], as_json=as_json, lines=lines)
 
 
 @keys.command()
@@ -75,11 +74,31 @@ def list_(workflow: Workflow, *, as_json: bool) -> None:
 def remove(workflow: Workflow, name: str, *, as_json: bool) -> None:
     """Take the key NAME away; replicas refuse it within seconds."""
     _book(workflow).remove(name)
+    _audit(workflow).note_command(f"keys remove {name}")
     show({"removed": name}, as_json=as_json, lines=[f"key {name} of {workflow.name} is removed"])
+
+
+@click.command()
+@workflow_options
+@click.option("-n", "--newest", type=click.IntRange(min=1), default=50, show_default=True, help="So many.")
+def audit(workflow: Workflow, newest: int, *, as_json: bool) -> None:
+    """Show who made and removed keys, moved versions and asked for retrainings; oldest first."""
+    acts = _audit(workflow).acts(newest=newest)
+    rows = [(format_time(act.time), act.who, act.by, act.what) for act in acts]
+    lines = (
+        table(["time", "who", "by", "what"], rows)
+        if acts
+        else [f"nothing was done to {workflow.name} by hand"]
+    )
+    show(acts, as_json=as_json, lines=lines)
 
 
 def _book(workflow: Workflow) -> KeyBook:
     return KeyBook(workflow.stores.root, workflow.name)
+
+
+def _audit(workflow: Workflow) -> Audit:
+    return Audit(workflow.stores.root, workflow.name)
 
 
 def _age(text: str) -> timedelta:
@@ -89,10 +108,18 @@ def _age(text: str) -> timedelta:
         raise SettingsError(f"--expires: {err}") from None
 
 
-def _facts(key: ApiKey) -> tuple[object, ...]:
-    return key.name, key.scopes, key.rate, key.created, key.expires
+def _facts(key: ApiKey) -> dict[str, object]:
+    who = key.caller
+    return {
+        "name": who.name,
+        "scopes": who.scopes,
+        "rate": who.rate,
+        "created": key.created,
+        "expires": who.expires,
+    }
 
 
 def _row(key: ApiKey) -> tuple[object, ...]:
-    until = None if key.expires is None else format_time(key.expires)
-    return key.name, ", ".join(key.scopes), key.rate, format_time(key.created), until
+    who = key.caller
+    until = None if who.expires is None else format_time(who.expires)
+    return who.name, ", ".join(who.scopes), who.rate, format_time(key.created), until

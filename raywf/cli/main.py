@@ -21,6 +21,7 @@ _COMMANDS = {
     "explain": ("raywf.cli.explain", "explain", "Explain a search or a version: trials, slices, importance."),
     "serve": ("raywf.cli.serve", "serve", "Bring the endpoint and its monitor up and down."),
     "keys": ("raywf.cli.keys", "keys", "Say who may call the endpoint: add, list, remove API keys."),
+    "audit": ("raywf.cli.keys", "audit", "Show who did what by hand or over HTTP."),
     "models": ("raywf.cli.models", "models", "List, show, promote and roll back model versions."),
     "retrain": ("raywf.cli.retrain", "retrain", "Ask the running system for a retraining."),
     "decisions": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from raywf.cli.options import show, table, workflow_options
+from raywf.core.audit import Audit
 from raywf.core.clock import format_time
 from raywf.core.codec import encode
 from raywf.core.settings import Workflow
@@ -63,6 +64,7 @@ def promote(workflow: Workflow, version: str, *, as_json: bool) -> None:
     if find_local(workflow) is not None or cluster_address(workflow):
         connect(workflow)
     promote_by_hand(workflow, registry, target)
+    Audit(workflow.stores.root, workflow.name).note_command(f"models promote {version}")
     show(
         registry.version(version), as_json=as_json, lines=[f"champion of {workflow.name}: version {version}"]
     )
@@ -80,4 +82,5 @@ def rollback(workflow: Workflow, *, as_json: bool) -> None:
     if find_local(workflow) is not None or cluster_address(workflow):
         connect(workflow)
     champion = roll_back(workflow, open_registry(workflow))
+    Audit(workflow.stores.root, workflow.name).note_command(f"models rollback to {champion.version}")
     show(champion, as_json=as_json, lines=[f"champion of {workflow.name}: version {champion.version}"])

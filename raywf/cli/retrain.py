@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from raywf.cli.options import show, table, workflow_options
+from raywf.core.audit import Audit
 from raywf.core.clock import format_time
 from raywf.core.errors import ServingError
 from raywf.core.settings import Workflow
@@ -15,7 +16,7 @@ from raywf.core.settings import Workflow
 @click.option("--reason", default="asked for by hand", show_default=True, help="Kept in the journal.")
 def retrain(workflow: Workflow, reason: str, *, as_json: bool) -> None:
     """Ask the running system to retrain now, cooldown or not."""
-    from raywf.loop.journal import Journal
+    from raywf.core.journal import Journal
     from raywf.loop.local import cluster_address, find_local
 
     if find_local(workflow) is None and cluster_address(workflow) is None:
@@ -23,6 +24,9 @@ def retrain(workflow: Workflow, reason: str, *, as_json: bool) -> None:
             "nothing is up to retrain; next: raywf serve up, or raywf run for a training by hand"
         )
     request_id = Journal(workflow.stores.root, workflow.name).request(reason)
+    Audit(workflow.stores.root, workflow.name).note_command(
+        "retrain", {"request": request_id, "reason": reason}
+    )
     lines = [f"asked: {request_id}", "watch: raywf decisions"]
     show({"request": request_id}, as_json=as_json, lines=lines)
 
@@ -32,7 +36,7 @@ def retrain(workflow: Workflow, reason: str, *, as_json: bool) -> None:
 @click.argument("decision_id", required=False)
 def decisions(workflow: Workflow, decision_id: str | None, *, as_json: bool) -> None:
     """Show what was decided, why, and what came of it; with an id, every stage of one decision."""
-    from raywf.loop.journal import Journal
+    from raywf.core.journal import Journal
 
     journal = Journal(workflow.stores.root, workflow.name)
     made = [d for d in journal.decisions() if decision_id in {None, d.id}]

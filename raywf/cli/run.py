@@ -29,8 +29,8 @@ from raywf.cost.rate import resolve_rate
 )
 def run(workflow: Workflow, as_of: datetime | None, effort: Effort, *, as_json: bool) -> None:
     """Snapshot, search, gate, register and, if the gate accepts, promote."""
+    from raywf.core.journal import BY_HAND
     from raywf.loop.cluster import connect
-    from raywf.loop.journal import BY_HAND
     from raywf.loop.pipeline import retrain
 
     now = as_of or datetime.now(UTC)

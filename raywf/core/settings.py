@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
+from raywf.core.addresses import is_safe_address
 from raywf.core.codec import DecodeError
 from raywf.core.metrics import METRICS, find_metric
 from raywf.core.space import parse_space
@@ -269,14 +270,36 @@ class GateSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """The OpenID provider whose JSON web tokens are taken besides API keys.
+
+    Its public keys are at `keys_url` (None: where its discovery document says); `scope_claim` lists what a
+    token is for, as `scope_prefix` and ``predict``, ``outcomes`` or ``admin``.
+    """
+
+    issuer: str
+    audience: str
+    keys_url: str | None = None
+    scope_claim: str = "scope"
+    scope_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        rule = "an https address"
+        _require(is_safe_address(self.issuer), "issuer", rule, self.issuer)
+        _require(self.keys_url is None or is_safe_address(self.keys_url), "keys_url", rule, self.keys_url)
+        _require(self.audience != "", "audience", "who the tokens are for", self.audience)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:
     """The HTTP endpoint.
 
-    On another `host` than loopback it needs an API key, unless it is `open_to_all`.
+    On another `host` than loopback it needs API keys or `oidc`, unless it is `open_to_all`.
     """
 
     host: str = "127.0.0.1"
     open_to_all: bool = False
+    oidc: OidcSettings | None = None
     port: int = 8000
     replicas: int = 2
     replica_cpus: float = 0.0

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+from raywf.core.journal import FINAL, Journal
 from raywf.core.records import JournalEntry
-from raywf.loop.journal import FINAL, Journal
 
 _SHOWN = {
     "snapshot": "snapshot {snapshot}, {rows:,} rows",

@@ -18,13 +18,13 @@ import ray
 
 from raywf.core.clock import format_time
 from raywf.core.ids import stable_id
+from raywf.core.journal import BY_HAND, Journal
 from raywf.core.metrics import roc_auc
 from raywf.core.records import Decision, Evidence, JournalEntry, ModelVersion
 from raywf.core.settings import Workflow
 from raywf.demo.live import Follower
 from raywf.demo.traffic import STEP, Flight, Replay, make_flights
 from raywf.loop.cluster import connect
-from raywf.loop.journal import BY_HAND, Journal
 from raywf.loop.local import find_local
 from raywf.loop.pipeline import Listener, retrain
 from raywf.loop.system import monitor, up

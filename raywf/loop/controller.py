@@ -11,10 +11,10 @@ from typing import Any
 import ray
 
 from raywf.core.errors import RaywfError
+from raywf.core.journal import BY_HAND, FINAL, Journal
 from raywf.core.records import Decision, ModelVersion
 from raywf.core.settings import Workflow
 from raywf.loop.jobs import ENDED, Jobs
-from raywf.loop.journal import BY_HAND, FINAL, Journal
 from raywf.policy.history import History, PastDecision
 from raywf.policy.policy import decide
 from raywf.registry.registry import Registry

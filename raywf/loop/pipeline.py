@@ -23,13 +23,13 @@ from raywf.core.errors import (
     ValidationError,
 )
 from raywf.core.ids import stable_id
+from raywf.core.journal import BY_HAND, Journal
 from raywf.core.own import read_code, workflow_metric
 from raywf.core.records import Decision, Effort, ModelVersion, Snapshot, Sweep, Trial, Verdict
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
 from raywf.gate.verdict import GateBlock, judge
-from raywf.loop.journal import BY_HAND, Journal
 from raywf.loop.promote import promote
 from raywf.loop.unfinished import remembered
 from raywf.models.bundle import Predictor, load_bundle

@@ -11,9 +11,9 @@ import ray
 from raywf.core.clock import format_time
 from raywf.core.errors import RegistryError, ServingError
 from raywf.core.ids import stable_id
+from raywf.core.journal import BY_HAND, Journal
 from raywf.core.records import Decision, ModelVersion
 from raywf.core.settings import Workflow
-from raywf.loop.journal import BY_HAND, Journal
 from raywf.registry.registry import PREVIOUS, Registry
 from raywf.serving.deploy import app_name, status
 from raywf.serving.swap import SwapReport, swap

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raywf.core.clock import format_time
+from raywf.core.journal import Journal
 from raywf.core.records import Attempt, ModelVersion, Sweep
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.cost.allot import Parts, TrialCost, allot, trial_costs
-from raywf.loop.journal import Journal
 from raywf.registry.client import tracking_uri
 from raywf.registry.registry import Registry
 from raywf.search.ledger import Ledger

@@ -26,17 +26,22 @@ from raywf.core.records import ModelVersion, Prediction
 from raywf.core.settings import Workflow
 from raywf.core.source import ModelSource
 from raywf.outcomes.writer import LogWriter
+from raywf.serving.admin import AdminDesk
 from raywf.serving.cache import BundleCache, LoadedModel
-from raywf.serving.keys import Guard, KeyBook, Scope, keep_fresh
+from raywf.serving.guard import Guard, keep_fresh
+from raywf.serving.keys import KeyBook, Scope
 from raywf.serving.openapi import openapi
 from raywf.serving.requests import RequestError, answers, read_outcomes, read_rows, refused_scores
 from raywf.serving.slots import ModelSlots, ReplicaStatus, follow
+from raywf.serving.tokens import TokenReader
 
 INLINE_BYTES = 16_384
 DRAIN_LIMIT = (
     16  # times max_body_bytes: how much of a body that is too long is still read, so that 413 arrives
 )
 SWITCH_S = 0.0005  # a model that loads in a thread gives the interpreter back this often
+
+_CALLER = "raywf.caller"  # in a request's scope: the name of who calls
 
 Handler = Callable[[Request], Awaitable[Response]]
 Access = Scope | Literal["open"] | None  # what a key has to be for; None: any key, "open": none is needed
@@ -58,15 +63,21 @@ class Endpoint:
             source, BundleCache(workflow.stores.root, workflow.name, source, trust=workflow.trusts_own_code)
         )
         self._log = LogWriter(workflow.stores.root, workflow.name)
-        book = KeyBook(workflow.stores.root, workflow.name)
-        self._guard = Guard(book, self._clock, share=1 / self._settings.replicas)
+        self._guard = Guard(
+            KeyBook(workflow.stores.root, workflow.name),
+            self._clock,
+            tokens=None if self._settings.oidc is None else TokenReader(self._settings.oidc),
+            share=1 / self._settings.replicas,
+        )
         self._routes: dict[str, tuple[str, Handler, Access]] = {
             "/v1/predict": ("POST", self._predict, "predict"),
             "/v1/outcomes": ("POST", self._outcomes, "outcomes"),
             "/v1/model": ("GET", self._model, None),
+            "/v1/retrain": ("POST", self._retrain, "admin"),
             "/healthz": ("GET", self._healthz, "open"),
             "/openapi.json": ("GET", self._openapi, None),
         }
+        self._admin = AdminDesk(workflow.stores.root, workflow.name)
         self._stop = threading.Event()
         every_s = self._settings.alias_poll_s
         self._followers = [
@@ -77,9 +88,9 @@ class Endpoint:
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request; every refusal is JSON with an ``error``."""
         try:
-            handler, scope = self._handler(request.scope["path"], request.method)
-            if scope != "open":
-                self._guard.check(request.headers.get("authorization"), scope)
+            handler, access = self._handler(request.scope["path"], request.method)
+            if access != "open":
+                request.scope[_CALLER] = self._guard.check(request.headers.get("authorization"), access)
             return await handler(request)
         except RequestError as err:
             return Response(err.body(), err.status, err.headers, media_type="application/json")
@@ -88,7 +99,7 @@ class Endpoint:
         except ClientDisconnect:
             return Response(status_code=400)
         except OSError as err:
-            reason = f"the outcome log cannot be written, nothing was taken: {err}"
+            reason = f"the stores cannot be written, nothing was taken: {err}"
             return Response(RequestError(503, reason).body(), 503, media_type="application/json")
 
     async def prepare(self, version: ModelVersion) -> ReplicaStatus:
@@ -177,6 +188,14 @@ class Endpoint:
         outcomes = read_outcomes(body, bundle, max_rows=self._settings.max_rows, clock=self._clock)
         self._log.append(outcomes)
         return len(outcomes)
+
+    async def _retrain(self, request: Request) -> Response:
+        who = request.scope[_CALLER]
+        if who is None:
+            raise RequestError(403, "this needs a key: raywf keys add NAME --scope admin")
+        body = await _body(request, self._settings.max_body_bytes)
+        data = await asyncio.to_thread(self._admin.retrain, who, body)
+        return Response(data, 202, media_type="application/json")
 
     async def _model(self, _: Request) -> Response:
         slots = self._slots

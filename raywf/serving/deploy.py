@@ -19,11 +19,11 @@ from ray.serve.config import HTTPOptions
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
+from raywf.core.addresses import LOOPBACK
 from raywf.core.errors import ServingError
 from raywf.core.settings import ServingSettings, Workflow
 from raywf.core.source import ModelSource
 from raywf.serving.app import Endpoint
-from raywf.serving.environment import LOOPBACK
 from raywf.serving.keys import KeyBook
 from raywf.serving.swap import broadcast
 
@@ -147,7 +147,7 @@ def _check_addresses(settings: ServingSettings) -> None:
 
 def _check_keys(workflow: Workflow) -> None:
     settings = workflow.serving
-    if settings.host in LOOPBACK or settings.open_to_all:
+    if settings.host in LOOPBACK or settings.open_to_all or settings.oidc is not None:
         return
     if KeyBook(workflow.stores.root, workflow.name).read() is None:
         raise ServingError(

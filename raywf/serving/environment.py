@@ -27,11 +27,11 @@ import tempfile
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
+from raywf.core.addresses import LOOPBACK
 from raywf.core.errors import ServingError
 from raywf.core.niceness import SERVING
 from raywf.core.settings import ServingSettings
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _PORTS = range(20_000, 24_000)  # above Ray's workers, below the replicas' and the system's own choices
 
 

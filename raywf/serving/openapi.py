@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from raywf.core.records import Bundle, Column
-from raywf.serving.requests import MAX_ID
+from raywf.serving.requests import MAX_ID, MAX_REASON
 
 Schema = dict[str, Any]
 
@@ -17,6 +17,7 @@ _COLUMN: dict[str, Schema] = {
 _EXAMPLE: dict[str, Any] = {"number": 1.5, "category": "a", "time": "2013-01-01T05:00:00Z"}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _ID: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
+_REASON: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_REASON}
 _REFUSALS = {
     "400": "The body is not JSON",
     "413": "The body or the number of rows is over the limit",
@@ -77,9 +78,19 @@ def _paths(bundle: Bundle) -> dict[str, Any]:
         answer=("202", "Accepted"),
         example={"id": "row-1", "label": bundle.classes[-1] if bundle.classes else 12.5},
     )
+    retrain = _post(
+        "retrain",
+        "Ask for a retraining; needs a key for admin",
+        request="RetrainRequest",
+        answer=("202", "Asked"),
+        example={"reason": "prices were raised today"},
+    )
+    retrain["requestBody"]["required"] = False
+    retrain["responses"]["403"] = {"description": _KEY_REFUSALS["403"], "content": _json("Error")}
     return {
         "/v1/predict": {"post": predict},
         "/v1/outcomes": {"post": outcomes},
+        "/v1/retrain": {"post": retrain},
         "/v1/model": {"get": _get("model", "The model that serves", "Model")},
         "/healthz": {"get": _get("healthz", "Whether the endpoint answers", "Health")},
         "/openapi.json": {"get": _get("openapi", "This document", "Document")},
@@ -149,6 +160,8 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
         "Outcome": _object(outcome, "id", "label", closed=True),
         "OutcomesRequest": _many("outcomes", "Outcome", max_rows),
         "Accepted": _object({"accepted": {"type": "integer", "minimum": 1}}, "accepted"),
+        "RetrainRequest": _object({"reason": _REASON}, closed=True),
+        "Asked": _object({"request": text}, "request"),
         "Model": _object({"version": text, "digest": text, "task": text}, "version", "digest", "task"),
         "Health": _object({"status": {"const": "ok"}, "model_version": text}, "status", "model_version"),
         "Document": {"type": "object"},

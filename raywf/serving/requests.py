@@ -20,6 +20,7 @@ from raywf.core.records import Bundle, Outcome
 from raywf.serving.schema import MAX_PROBLEMS, BadRowsError, Problem, RowSchema, brief
 
 MAX_ID = 200
+MAX_REASON = 500  # characters
 MAX_LABEL = 500
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _ROW_KEYS = frozenset({"features", "id", "time"})

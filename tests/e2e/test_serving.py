@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ import pytest
 
 from raywf.core.records import Prediction
 from raywf.outcomes import LogReader
+from raywf.serving.keys import Caller, KeyBook
 from raywf.testing import SMALL_ROW, FolderSource
 
 HERE = Path(__file__).resolve().parent
@@ -202,6 +205,44 @@ def test_new_replica_starts_from_the_cache(served: Served) -> None:
 def _fresh(served: Served, before: dict[str, str]) -> bool:
     now = served.replicas()
     return len(now) == len(before) and not set(now) & set(before)
+
+
+def test_ten_thousand_calls_without_a_good_key(served: Served) -> None:
+    """From the first key on none, wrong, expired and under-scoped ones are refused; no file has a secret."""
+    root, now = str(served.folder / "root"), datetime.now(UTC)
+    book = KeyBook(root, "served")
+    good = book.add(Caller(name="good", scopes=("predict",)), now=now)
+    old = book.add(Caller(name="old", scopes=("predict",), expires=now), now=now)
+    other = book.add(Caller(name="other", scopes=("outcomes",)), now=now)
+    wrong = "rwf_" + "z" * 43
+    served.until(lambda: served.send("GET", "/v1/model")[0] == 401)
+    before = served.logged()
+    kinds = {None: 401, wrong: 401, old: 401, other: 403}
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda key: _statuses(served.url, key, 1250), [*kinds, *kinds]))
+    assert [set(statuses) for statuses in found] == [{status} for status in [*kinds.values()] * 2]
+    assert sum(map(len, found)) == 10_000
+    assert served.logged() == before
+    assert set(_statuses(served.url, good, 20)) == {200}
+    stored = [p for p in Path(served.folder).rglob("*") if p.is_file()]
+    stored += [p for p in Path("/tmp/ray/session_latest/logs").rglob("*") if p.is_file()]
+    texts = [p.read_bytes() for p in stored]
+    assert [key for key in (good, old, other, wrong) if any(key.encode() in text for text in texts)] == []
+
+
+def _statuses(url: str, key: str | None, count: int) -> list[int]:
+    """Return how so many calls with a key are answered, one after the other over one connection."""
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+    body, found = json.dumps({"features": dict(SMALL_ROW)}), []
+    for _ in range(count):
+        connection.request("POST", "/v1/predict", body=body, headers=headers)
+        answer = connection.getresponse()
+        answer.read()
+        found.append(answer.status)
+    connection.close()
+    return found
 
 
 def test_redeploy_and_down(served: Served) -> None:

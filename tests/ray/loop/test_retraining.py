@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from raywf.core.errors import ValidationError
+from raywf.core.journal import FINAL, Journal
 from raywf.core.records import Decision
 from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
-from raywf.loop.journal import FINAL, Journal
 from raywf.loop.pipeline import Retraining, retrain
 from raywf.loop.spending import by_version, read_spending
 from raywf.registry.registry import open_registry

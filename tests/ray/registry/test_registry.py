@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from raywf.core.errors import RegistryError
+from raywf.core.journal import Journal
 from raywf.core.records import Bundle, Member, ModelVersion, Snapshot, Sweep, Trial, Verdict
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
-from raywf.loop.journal import Journal
 from raywf.loop.promote import promote, promote_by_hand, rollback
 from raywf.models.bundle import load_bundle
 from raywf.registry.client import connect, tracking_uri

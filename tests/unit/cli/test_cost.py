@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from raywf.cli.main import cli
 from raywf.core.errors import SettingsError
+from raywf.core.journal import Journal
 from raywf.core.records import Attempt, Decision, Member, Sweep, Trial
-from raywf.loop.journal import Journal
 from raywf.search.ledger import Ledger
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

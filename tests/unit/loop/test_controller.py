@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from raywf.core.errors import RegistryError
+from raywf.core.journal import BY_HAND, Journal
 from raywf.core.records import Decision, ModelVersion
 from raywf.core.settings import MonitorSettings, RetrainSettings, SpineSettings, StoreSettings, Workflow
 from raywf.loop.controller import Controller
-from raywf.loop.journal import BY_HAND, Journal
 
 
 class MemoryJobs:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from raywf.core.journal import Journal
 from raywf.core.records import Decision
-from raywf.loop.journal import Journal
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 WRITE = """
 import sys
 from datetime import UTC, datetime
 from raywf.core.records import Decision
-from raywf.loop.journal import Journal
+from raywf.core.journal import Journal
 one = Decision(id="one", workflow="w", kind="retrain", cause="loss", window="x", reasons=(),
                time=datetime(2024, 1, 1, 12, tzinfo=UTC))
 sys.stdin.readline()
