@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from raywf.core.rollout import Part
+
 ColumnKind = Literal["number", "category", "time"]
 LabelKind = Literal["class", "number"]
 Effort = Literal["refit", "reweight", "warm", "full"]
@@ -265,6 +267,7 @@ class Prediction:
     version: str
     features: dict[str, Any]
     scores: tuple[float, ...]
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -314,6 +314,53 @@ class ServingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSettings:
+    """How a challenger that passed the gate comes to serve.
+
+    At once (`direct`); after it answered a copy of the traffic (`shadow`); by growing shares of it (`canary`,
+    the `steps`); or it has half of it and stays there until somebody decides (`ab`). A step lasts at least
+    `bake` and until the challenger answered `min_rows` rows, `min_labelled` of them with a label; one that
+    comes to nothing within `patience` ends the rollout. Rows of the same value of the feature `key` are
+    answered by the same version. Back it goes when it is worse beyond doubt, overall or, by more than
+    `slice_margin`, on a slice; when more than `max_failed` of its answers fail; when it is `max_slower`
+    times slower; or when a replica takes `max_growth_mb` more memory than before. It becomes champion once
+    it is "better", or "not_worse" by more than `margin`, at `alpha`.
+    """
+
+    mode: Literal["direct", "shadow", "canary", "ab"] = "direct"
+    steps: tuple[float, ...] = (0.01, 0.05, 0.25, 0.5)
+    bake: timedelta = timedelta(minutes=10)
+    patience: timedelta = timedelta(days=14)
+    min_rows: int = 500
+    min_labelled: int = 200
+    key: str | None = None
+    require: Literal["not_worse", "better"] = "not_worse"
+    alpha: float = 0.05
+    margin: float = 0.01
+    slice_margin: float = 0.02
+    max_failed: float = 0.001
+    max_slower: float = 3.0
+    max_growth_mb: float = 500.0
+
+    def __post_init__(self) -> None:
+        rising = list(self.steps) == sorted(set(self.steps)) and len(self.steps) > 0
+        within = all(0 < share <= 1 for share in self.steps)
+        _require(rising and within, "steps", "rising shares in (0, 1]", self.steps)
+        _require(self.bake > timedelta(0), "bake", "longer than nothing", self.bake)
+        _require(self.patience >= self.bake, "patience", "at least as long as bake", self.patience)
+        _require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
+        _require(0 < self.max_failed < 1, "max_failed", "a share in (0, 1)", self.max_failed)
+        _require(self.max_slower > 1, "max_slower", "above 1", self.max_slower)
+        for name in ("margin", "slice_margin"):
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+
+    @property
+    def first_share(self) -> float:
+        """The share of the live traffic that the challenger begins with."""
+        return {"canary": self.steps[0], "ab": 0.5}.get(self.mode, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorSettings:
     """How the outcome log is folded into evidence; labels later than `horizon` are only counted."""
 
@@ -387,6 +434,7 @@ class Workflow:
     cost: CostSettings = CostSettings()
     gate: GateSettings = GateSettings()
     serving: ServingSettings = ServingSettings()
+    rollout: RolloutSettings = RolloutSettings()
     monitor: MonitorSettings = MonitorSettings()
     retrain: RetrainSettings = RetrainSettings()
     stores: StoreSettings = StoreSettings()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from raywf.core.errors import RaywfError
 from raywf.core.records import Evidence
+from raywf.core.rollout import Duel, RolloutStep
 from raywf.core.settings import Workflow
+from raywf.monitor.duels import DuelFold
 from raywf.monitor.fold import Fold
 from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.outcomes.reader import LogReader
@@ -48,7 +50,9 @@ class MonitorActor:
 
     def __init__(self, workflow: Workflow, references: ReferenceSource) -> None:
         self._reader = LogReader(workflow.stores.root, workflow.name)
-        self._fold = Fold(workflow.monitor, PatientReferences(references), metric=workflow.metric)
+        known = PatientReferences(references)
+        self._fold = Fold(workflow.monitor, known, metric=workflow.metric)
+        self._duels = DuelFold(known, self._fold.outcome)
         self._poll_s = workflow.monitor.poll_s
         self._cursor: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -62,6 +66,12 @@ class MonitorActor:
         self._caught_up.wait()
         with self._lock:
             return self._fold.evidence(version)
+
+    def duels(self, step: RolloutStep, bake: timedelta) -> tuple[Duel, ...]:
+        """Return each challenger of a step beside the champion, once the log was read to its end."""
+        self._caught_up.wait()
+        with self._lock:
+            return self._duels.duels(step, bake)
 
     def versions(self) -> tuple[str, ...]:
         """Return the versions that have evidence."""
@@ -123,4 +133,5 @@ class MonitorActor:
         entries, cursor = self._reader.read(self._cursor, max_bytes=_BATCH_BYTES)
         with self._lock:
             self._fold.update(entries, settle=False)
+            self._duels.update(entries)
         return len(entries), cursor

@@ -8,7 +8,6 @@ for it later is only counted, so the rule above holds for records that are no la
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from raywf.core.settings import MonitorSettings
 from raywf.monitor.drift import Codes, bin_values
 from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.monitor.window import Window
-from raywf.outcomes.lines import to_line
+from raywf.outcomes.lines import Entry, line_digest, to_line
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Key = tuple[str, int]
@@ -56,8 +55,8 @@ class Fold:
         self._odd: set[str] = set()
         self._swept = 0
 
-    def update(self, records: Iterable[Prediction | Outcome], *, settle: bool = True) -> None:
-        """Take in records, in any order and grouping, seen before or not.
+    def update(self, records: Iterable[Entry], *, settle: bool = True) -> None:
+        """Take in records, in any order and grouping, seen before or not; what shadows answered is left out.
 
         Without `settle` no window is closed: a reader that is behind may bring old records yet.
         """
@@ -92,6 +91,11 @@ class Fold:
     def watermark(self) -> datetime | None:
         """The greatest time of any record."""
         return self._watermark
+
+    def outcome(self, identity: str) -> Outcome | None:
+        """Return the outcome of a prediction's id that counts at present."""
+        found = self._outcomes.get(identity)
+        return None if found is None else found[2]
 
     def counts(self) -> dict[str, int]:
         """Return totals: distinct predictions and outcomes, labelled rows, what waits, what was left out."""
@@ -213,8 +217,7 @@ class Fold:
 
 
 def _rank(prediction: Prediction) -> _Rank:
-    content = hashlib.blake2b(to_line(prediction), digest_size=8).digest()
-    return (prediction.time, prediction.version, content)
+    return (prediction.time, prediction.version, line_digest(prediction))
 
 
 def _bin_rows(predictions: Sequence[Prediction], reference: Reference) -> Codes:

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from raywf.core.category import category_text
+from raywf.core.metrics import Array, bounded_loss
 from raywf.core.records import ColumnProfile
 
 
@@ -31,6 +34,13 @@ class Reference:
             if name in self.classes:
                 return float(self.classes.index(name))
         return None
+
+    def losses(self, labels: Array, scores: Array) -> Array:
+        """Return the bounded loss of each row; `labels` has shape ``(n_rows,)``, `scores` ``(n_rows, k)``."""
+        if len(labels) == 0:
+            return np.array([])
+        scale = None if self.classes else (self.loss_scale or 1.0)
+        return bounded_loss(labels, scores, scale=scale)
 
 
 class ReferenceSource(Protocol):

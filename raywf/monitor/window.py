@@ -9,7 +9,6 @@ from datetime import datetime
 
 import numpy as np
 
-from raywf.core.metrics import Array, bounded_loss
 from raywf.core.records import Drift, Evidence
 from raywf.monitor.drift import Codes, measure_drift
 from raywf.monitor.interval import metric_interval
@@ -73,7 +72,7 @@ class Window:
         labels, values = np.array(self.labels)[rows], np.array(self.values)[rows]
         known = ~np.isnan(labels)
         scores = np.array(self.scores, dtype=np.float64)[rows]
-        losses = self._losses(labels[known], scores[known])
+        losses = self.reference.losses(labels[known], scores[known])
         interval = None
         if known.sum() >= min_labelled:
             threshold = self.reference.threshold
@@ -95,14 +94,6 @@ class Window:
             drift=self._drift(rows),
             maturity_s=self.reference.maturity_s,
         )
-
-    def _losses(self, labels: Array, scores: Array) -> Array:
-        if len(labels) == 0:
-            return np.array([])
-        scale = self.reference.loss_scale
-        if not self.reference.classes and scale is None:
-            scale = 1.0
-        return bounded_loss(labels, scores, scale=scale if not self.reference.classes else None)
 
     def _drift(self, rows: np.ndarray) -> tuple[Drift, ...]:
         codes = np.concatenate(self.codes)[rows]

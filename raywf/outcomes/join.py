@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from raywf.core.records import Outcome, Prediction
-from raywf.outcomes.lines import to_line
+from raywf.core.rollout import ShadowAnswer
+from raywf.outcomes.lines import Entry, to_line
 
 
-def join(records: Iterable[Prediction | Outcome]) -> tuple[tuple[Prediction, Outcome | None], ...]:
+def join(records: Iterable[Entry]) -> tuple[tuple[Prediction, Outcome | None], ...]:
     """Return each predicted id once, with its outcome where one is known, ordered by (time, id).
 
     Of several predictions with one id the earliest counts, of several outcomes the latest; equal times are
     settled by content, so the result is a function of the set of records, whatever their order. Outcomes of
-    unknown ids are left out.
+    unknown ids are left out, and so are shadows' answers.
     """
     first: dict[str, Prediction] = {}
     latest: dict[str, Outcome] = {}
     for record in records:
+        if isinstance(record, ShadowAnswer):
+            continue
         if isinstance(record, Prediction):
             seen = first.get(record.id)
             if seen is None or _before(record, seen):

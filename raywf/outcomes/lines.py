@@ -2,12 +2,15 @@
 
 A segment is a file of newline-terminated JSON objects below ``<root>/log/<workflow>/``. A prediction is
 ``{"id","t","v","f","s"}`` (time, version, features by name, scores), an outcome ``{"id","t","l"}`` with
-``"u"`` for its value where it has one. Times are ISO 8601, UTC. JSON escapes control characters, so a newline
-byte ends a line and nothing else.
+``"u"`` for its value where it has one. During a rollout a prediction has its part too, as ``"r"``: [step,
+microseconds, failed]; what a shadow would have answered is ``{"id","t","v","x","r"}`` with its scores as
+``"x"``. Times are ISO 8601, UTC. JSON escapes control characters, so a newline byte ends a line and nothing
+else.
 """
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import orjson
 
 from raywf.core.errors import SettingsError
 from raywf.core.records import Outcome, Prediction
+from raywf.core.rollout import Part, ShadowAnswer
 from raywf.core.store import Store
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
@@ -38,7 +42,10 @@ def log_folder(root: str, workflow: str) -> Path:
     return Path(store.filesystem()[1]) / "log" / workflow
 
 
-def to_line(record: Prediction | Outcome) -> bytes:
+Entry = Prediction | Outcome | ShadowAnswer
+
+
+def to_line(record: Entry) -> bytes:
     """Return the record as one line, with its newline.
 
     Raises:
@@ -48,6 +55,10 @@ def to_line(record: Prediction | Outcome) -> bytes:
     data: dict[str, Any] = {"id": record.id, "t": record.time.astimezone(UTC)}
     if isinstance(record, Prediction):
         data |= {"v": record.version, "f": record.features, "s": record.scores}
+        if record.part is not None:
+            data["r"] = _part(record.part)
+    elif isinstance(record, ShadowAnswer):
+        data |= {"v": record.version, "x": record.scores, "r": _part(record.part)}
     else:
         data["l"] = record.label
         if record.value is not None:
@@ -55,7 +66,16 @@ def to_line(record: Prediction | Outcome) -> bytes:
     return orjson.dumps(data, option=_OPTIONS)
 
 
-def from_line(line: bytes) -> Prediction | Outcome:
+def line_digest(record: Entry) -> bytes:
+    """Return eight bytes made of a record's content, which settle what its time does not."""
+    return hashlib.blake2b(to_line(record), digest_size=8).digest()
+
+
+def _part(part: Part) -> tuple[str, float, bool]:
+    return part.step, round(part.took_us, 1), part.failed
+
+
+def from_line(line: bytes) -> Entry:
     """Read one line, with or without its newline.
 
     Raises:
@@ -66,5 +86,11 @@ def from_line(line: bytes) -> Prediction | Outcome:
     time = datetime.fromisoformat(data["t"])
     if "s" in data:
         scores = tuple(map(float, data["s"]))
-        return Prediction(id=data["id"], time=time, version=data["v"], features=data["f"], scores=scores)
+        part = Part(*data["r"]) if "r" in data else None
+        return Prediction(
+            id=data["id"], time=time, version=data["v"], features=data["f"], scores=scores, part=part
+        )
+    if "x" in data:
+        scores = tuple(map(float, data["x"]))
+        return ShadowAnswer(id=data["id"], time=time, version=data["v"], scores=scores, part=Part(*data["r"]))
     return Outcome(id=data["id"], time=time, label=data["l"], value=data.get("u"))

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from raywf.core.records import Outcome, Prediction
-from raywf.outcomes.lines import from_line, log_folder
-
-Entry = Prediction | Outcome
+from raywf.outcomes.lines import Entry, from_line, log_folder
 
 
 class LogReader:
