@@ -23,6 +23,7 @@ _COMMANDS = {
     "keys": ("raywf.cli.keys", "keys", "Say who may call the endpoint: add, list, remove API keys."),
     "audit": ("raywf.cli.keys", "audit", "Show who did what by hand or over HTTP."),
     "models": ("raywf.cli.models", "models", "List, show, promote and roll back model versions."),
+    "rollout": ("raywf.cli.rollout", "rollout", "Bring a version to live traffic step by step."),
     "retrain": ("raywf.cli.retrain", "retrain", "Ask the running system for a retraining."),
     "decisions": (
         "raywf.cli.retrain",

@@ -13,6 +13,7 @@ from raywf.core.records import Decision, JournalEntry
 from raywf.core.store import Store
 
 FINAL = frozenset({"promoted", "rejected", "failed"})
+ROLLOUT = "rollout"  # the stage of a decision whose version live traffic is to decide on
 BY_HAND = "hand"  # the cause of a decision that the command which wrote it carries out itself
 
 

@@ -19,6 +19,14 @@ class ModelSource(Protocol):
         """
         ...
 
+    def version(self, version: str) -> ModelVersion:
+        """Return a version by its name.
+
+        Raises:
+            RegistryError: if there is no such version, or the registry cannot be reached.
+        """
+        ...
+
     def fetch(self, version: ModelVersion, folder: Path) -> Path:
         """Copy the version's bundle below `folder` and return the bundle's own folder.
 

@@ -15,8 +15,10 @@ from raywf.core.journal import BY_HAND, FINAL, Journal
 from raywf.core.records import Decision, ModelVersion
 from raywf.core.settings import Workflow
 from raywf.loop.jobs import ENDED, Jobs
+from raywf.loop.rollout import RolloutKeeper
 from raywf.policy.history import History, PastDecision
 from raywf.policy.policy import decide
+from raywf.policy.rollout import Move
 from raywf.registry.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ class Controller:
         self._workflow, self._registry, self._monitor = workflow, registry, monitor
         self._journal = Journal(workflow.stores.root, workflow.name)
         self._jobs = Jobs(workflow)
+        self._rollouts = RolloutKeeper(workflow, registry, monitor)
         self._last_skip: Decision | None = None
         self._error = ""
         self._stopped = threading.Event()
@@ -49,6 +52,10 @@ class Controller:
     def last_skip(self) -> Decision | None:
         """Return why nothing is done at present."""
         return self._last_skip
+
+    def last_move(self) -> Move | None:
+        """Return what the rollout under way was last found to be at, and why."""
+        return self._rollouts.last
 
     def error(self) -> str:
         """Return what the last tick failed with; empty if it did not."""
@@ -65,12 +72,14 @@ class Controller:
 
     def tick(self) -> None:
         """Look once: carry a running decision on, or ask the policy for a new one."""
+        now = self._now()
+        if self._rollouts.tick(now):
+            return
         past = self._past()
         running = next((p.decision for p in past if _is_ours(p.decision) and p.stage not in FINAL), None)
         if running is not None:
             self._carry(running)
             return
-        now = self._now()
         champion = self._registry.find("champion")
         if now is None or champion is None:
             return

@@ -23,14 +23,15 @@ from raywf.core.errors import (
     ValidationError,
 )
 from raywf.core.ids import stable_id
-from raywf.core.journal import BY_HAND, Journal
+from raywf.core.journal import BY_HAND, ROLLOUT, Journal
 from raywf.core.own import read_code, workflow_metric
 from raywf.core.records import Decision, Effort, ModelVersion, Snapshot, Sweep, Trial, Verdict
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
 from raywf.gate.verdict import GateBlock, judge
-from raywf.loop.promote import promote
+from raywf.loop.promote import is_serving, promote
+from raywf.loop.rollout import start_rollout
 from raywf.loop.unfinished import remembered
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
@@ -59,7 +60,10 @@ class Listener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retraining:
-    """What a retraining came to; `status` is registered on the way, promoted or rejected at its end."""
+    """What a retraining came to; `status` is registered on the way, promoted or rejected at its end.
+
+    With a rollout it is challenger, and the controller brings it to its end.
+    """
 
     status: str
     snapshot: Snapshot
@@ -367,6 +371,8 @@ def _deliver(
         return "rejected"
     registry.point("challenger", version.version)
     registry.mark(version.version, "challenger")
+    if workflow.rollout.mode != "direct" and is_serving(workflow):
+        return _roll_out(workflow, registry, decision, version=version, verdict=verdict)
     try:
         report = promote(workflow, registry, version)
     except ServingError as err:
@@ -384,6 +390,22 @@ def _deliver(
         }
     journal.record(decision, "promoted", reasons=(verdict.reason,), figures=figures)
     return "promoted"
+
+
+def _roll_out(
+    workflow: Workflow, registry: Registry, decision: Decision, *, version: ModelVersion, verdict: Verdict
+) -> str:
+    """Start a rollout, which the controller carries on, for as long as it takes."""
+    journal = Journal(workflow.stores.root, workflow.name)
+    try:
+        step = start_rollout(workflow, registry, [version], decision=decision, reasons=(verdict.reason,))
+    except ServingError as err:
+        registry.mark(version.version, "rejected", reason=str(err))
+        journal.record(decision, "rejected", reasons=(str(err),), figures={"version": version.version})
+        return "rejected"
+    figures = {"version": version.version, "rollout": step.rollout, "mode": step.mode, "share": step.share}
+    journal.record(decision, ROLLOUT, reasons=(verdict.reason,), figures=figures)
+    return "challenger"
 
 
 def _is_champion(registry: Registry, version: ModelVersion) -> bool:

@@ -17,6 +17,7 @@ from raywf.loop.controller import Controller
 from raywf.loop.local import cluster_address, find_local, start_local
 from raywf.loop.references import RegistryReferences
 from raywf.monitor.actor import MonitorActor
+from raywf.policy.rollout import Move
 from raywf.policy.schedule import check_schedule
 from raywf.registry.registry import open_registry
 from raywf.serving.deploy import deploy, status, undeploy
@@ -107,6 +108,16 @@ def state(workflow: Workflow) -> dict[str, Any]:
     if deciding is not None:
         skip, error = ray.get([deciding.last_skip.remote(), deciding.error.remote()], timeout=20)
         found["controller"] = {"waits": skip.reasons[0] if skip else None, "error": error}
+    return found
+
+
+def last_move(workflow: Workflow) -> Move | None:
+    """Return what the controller last found of the rollout under way; None where nothing is up."""
+    if cluster_address(workflow) is None and find_local(workflow) is None:
+        return None
+    connect(workflow)
+    deciding = controller(workflow)
+    found: Move | None = None if deciding is None else ray.get(deciding.last_move.remote(), timeout=20)
     return found
 
 

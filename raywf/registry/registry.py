@@ -23,6 +23,8 @@ from raywf.registry.client import connect, tracking_uri
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
+_LONGEST_TAG = 500
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
@@ -169,9 +171,12 @@ class Registry:
         """Let `previous` name none, so that a rollback cannot bring back what was rolled back."""
         connect(self.uri).delete_registered_model_alias(self.workflow, PREVIOUS)
 
-    def mark(self, version: str, status: str) -> None:
-        """Record a version's place in its life."""
-        connect(self.uri).set_model_version_tag(self.workflow, version, "raywf.status", status)
+    def mark(self, version: str, status: str, *, reason: str = "") -> None:
+        """Record a version's place in its life, and why it came to that."""
+        client = connect(self.uri)
+        client.set_model_version_tag(self.workflow, version, "raywf.status", status)
+        if reason:
+            client.set_model_version_tag(self.workflow, version, "raywf.reason", reason[:_LONGEST_TAG])
 
     def _aliases(self, client: Any) -> dict[str, tuple[str, ...]]:
         try:

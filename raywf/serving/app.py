@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from starlette.responses import Response
 from raywf.core.clock import WallClock
 from raywf.core.codec import encode
 from raywf.core.errors import RowError, ServingError
-from raywf.core.records import ModelVersion, Prediction
+from raywf.core.records import ModelVersion
+from raywf.core.rollout import Rollouts
 from raywf.core.settings import Workflow
 from raywf.core.source import ModelSource
 from raywf.outcomes.writer import LogWriter
@@ -30,8 +31,11 @@ from raywf.serving.admin import AdminDesk
 from raywf.serving.cache import BundleCache, LoadedModel
 from raywf.serving.guard import Guard, keep_fresh
 from raywf.serving.keys import KeyBook, Scope
+from raywf.serving.lanes import Answered, answer_alone
 from raywf.serving.openapi import openapi
-from raywf.serving.requests import RequestError, answers, read_outcomes, read_rows, refused_scores
+from raywf.serving.requests import RequestError, answers, read_outcomes, read_rows
+from raywf.serving.rollouts import LaneStatus, RolloutFollower, follow_rollouts
+from raywf.serving.shadow import RayWorker
 from raywf.serving.slots import ModelSlots, ReplicaStatus, follow
 from raywf.serving.tokens import TokenReader
 
@@ -41,6 +45,7 @@ DRAIN_LIMIT = (
 )
 SWITCH_S = 0.0005  # a model that loads in a thread gives the interpreter back this often
 
+KEY_HEADER = "x-raywf-key"  # whose value keeps a caller with one version during a rollout
 _CALLER = "raywf.caller"  # in a request's scope: the name of who calls
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -59,8 +64,15 @@ class Endpoint:
     def __init__(self, workflow: Workflow, source: ModelSource) -> None:
         sys.setswitchinterval(SWITCH_S)
         self._workflow, self._settings, self._clock = workflow, workflow.serving, WallClock()
-        self._slots = ModelSlots(
-            source, BundleCache(workflow.stores.root, workflow.name, source, trust=workflow.trusts_own_code)
+        cache = BundleCache(workflow.stores.root, workflow.name, source, trust=workflow.trusts_own_code)
+        self._slots = ModelSlots(source, cache)
+        self._rollout = RolloutFollower(
+            Rollouts(workflow.stores.root, workflow.name),
+            source,
+            cache,
+            self._slots,
+            start_worker=partial(RayWorker, workflow, source),
+            key=workflow.rollout.key,
         )
         self._log = LogWriter(workflow.stores.root, workflow.name)
         self._guard = Guard(
@@ -83,6 +95,7 @@ class Endpoint:
         self._followers = [
             _daemon("raywf-alias", partial(follow, self._slots, self._stop, every_s=every_s)),
             _daemon("raywf-keys", partial(keep_fresh, self._guard, self._stop)),
+            _daemon("raywf-rollout", partial(follow_rollouts, self._rollout, self._stop, every_s=every_s)),
         ]
 
     async def __call__(self, request: Request) -> Response:
@@ -116,6 +129,10 @@ class Endpoint:
         """Drop a prepared version."""
         return self._slots.abort(version)
 
+    async def rollout(self) -> LaneStatus:
+        """Take up the present step of a rollout at once, and say how that goes."""
+        return await asyncio.to_thread(self._rollout.converge)
+
     async def served(self) -> ReplicaStatus:
         """Say which version serves."""
         return self._slots.served()
@@ -135,6 +152,7 @@ class Endpoint:
         """Stop the follower and sync the log when Ray Serve lets the replica go."""
         if hasattr(self, "_stop"):
             self._stop.set()
+            self._rollout.close()
             self._log.close()
 
     def _handler(self, path: str, method: str) -> tuple[Handler, Access]:
@@ -148,32 +166,28 @@ class Endpoint:
 
     async def _predict(self, request: Request) -> Response:
         body = await _body(request, self._settings.max_body_bytes)
-        model = self._slots.active
+        model, sticky = self._slots.active, request.headers.get(KEY_HEADER)
         if len(body) > INLINE_BYTES:
-            data = await asyncio.to_thread(self._answer, model, body)
+            data, lead = await asyncio.to_thread(self._answer, model, body, sticky)
         else:
-            data = self._answer(model, body)
-        return Response(data, headers=model.headers, media_type="application/json")
+            data, lead = self._answer(model, body, sticky)
+        return Response(data, headers=lead.headers, media_type="application/json")
 
-    def _answer(self, model: LoadedModel, body: bytes) -> bytes:
+    def _answer(self, model: LoadedModel, body: bytes, sticky: str | None) -> tuple[bytes, LoadedModel]:
+        """Return the answer and the model that gave it; of a request in both lanes the champion."""
         rows = read_rows(body, model.schema, max_rows=self._settings.max_rows, clock=self._clock)
-        if len(rows) == 1:
-            scores = [model.predictor.predict_row(rows[0].features)]
-        else:
-            table = model.predictor.predict_rows([row.features for row in rows]).tolist()
-            scores = [tuple(values) for values in table]
-        refusal = refused_scores(rows, scores)
-        if refusal is not None:
-            raise refusal
-        version = model.version.version
-        self._log.append(
-            [
-                Prediction(id=row.id, time=row.time, version=version, features=row.features, scores=values)
-                for row, values in zip(rows, scores, strict=True)
-            ]
-        )
-        found = answers(rows, scores, model.predictor.bundle)
-        return orjson.dumps({"model_version": version, "predictions": found})
+        version, lanes = model.version.version, self._rollout.lanes
+        if lanes is None or lanes.step.champion != version:
+            (alone,) = answer_alone(model, rows)
+            self._log.append(alone.predictions())
+            found = answers(rows, alone.scores, model.predictor.bundle)
+            return orjson.dumps({"model_version": version, "predictions": found}), model
+        groups = lanes.answer(model, rows, sticky)
+        self._log.append([prediction for group in groups for prediction in group.predictions()])
+        self._rollout.copy(groups)
+        lead = groups[0].model if len(groups) == 1 else model
+        answer = {"model_version": lead.version.version, "predictions": _in_order(groups)}
+        return orjson.dumps(answer), lead
 
     async def _outcomes(self, request: Request) -> Response:
         body = await _body(request, self._settings.max_body_bytes)
@@ -219,6 +233,16 @@ class Endpoint:
             keys=not self._guard.is_open,
         )
         return _json(document)
+
+
+def _in_order(groups: Sequence[Answered]) -> list[dict[str, Any]]:
+    """Return the answers of all groups in the request's order, each with the version that gave it."""
+    found: dict[int, dict[str, Any]] = {}
+    for group in groups:
+        said = answers(group.rows, group.scores, group.model.predictor.bundle)
+        version = group.model.version.version
+        found |= {at: {**one, "model_version": version} for at, one in zip(group.places, said, strict=True)}
+    return [found[at] for at in sorted(found)]
 
 
 def _daemon(name: str, work: Callable[[], None]) -> threading.Thread:

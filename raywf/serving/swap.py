@@ -95,6 +95,15 @@ def broadcast(app_name: str, verb: str, *args: Any, deadline: float) -> list[Rep
     """Call a swap verb on every running replica; one status each, not ok where the call failed.
 
     Raises:
+        ServingError: as `call_replicas`.
+    """
+    return [_status(result) for result in call_replicas(app_name, verb, *args, deadline=deadline)]
+
+
+def call_replicas(app_name: str, verb: str, *args: Any, deadline: float) -> list[Any]:
+    """Call a method of every running replica, and return what each answered or raised.
+
+    Raises:
         ServingError: if there is no such app, or no replica of it runs until the deadline
             (of `time.monotonic`).
 
@@ -109,7 +118,7 @@ def broadcast(app_name: str, verb: str, *args: Any, deadline: float) -> list[Rep
                 raise ServingError(f"no replica of {app_name!r} answers {verb!r}: {err}") from err
         else:
             if results:
-                return [_status(result) for result in results]
+                return results
             if time.monotonic() + RETRY_S >= deadline:
                 raise ServingError(f"app {app_name!r} has no running replica")
         time.sleep(RETRY_S)

@@ -234,8 +234,8 @@ def test_one_row_is_fast(client: Any) -> None:
     """The work of one row, without HTTP, is well below a millisecond."""
     endpoint, body = client.endpoint, orjson.dumps({"features": ROW})
     model = endpoint._slots.active
-    endpoint._answer(model, body)
+    endpoint._answer(model, body, None)
     start = time.perf_counter()
     for _ in range(100):
-        endpoint._answer(model, body)
+        endpoint._answer(model, body, None)
     assert (time.perf_counter() - start) / 100 < 0.005

@@ -1,0 +1,123 @@
+"""Which version answers a row: the champion alone, or during a rollout the challenger its share of rows."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raywf.core.records import Prediction
+from raywf.core.rollout import Part, RolloutStep
+from raywf.serving.cache import LoadedModel
+from raywf.serving.requests import RequestError, Row, refused_scores
+
+Scores = Sequence[tuple[float, ...]]
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Rows that one model answered together: their places in the request, and their part in a rollout."""
+
+    model: LoadedModel
+    places: Sequence[int]
+    rows: Sequence[Row]
+    scores: Scores
+    part: Part | None = None
+
+    def predictions(self) -> list[Prediction]:
+        """Return the rows as the log keeps them."""
+        version = self.model.version.version
+        return [
+            Prediction(
+                id=row.id,
+                time=row.time,
+                version=version,
+                features=row.features,
+                scores=values,
+                part=self.part,
+            )
+            for row, values in zip(self.rows, self.scores, strict=True)
+        ]
+
+
+def answer_alone(model: LoadedModel, rows: Sequence[Row]) -> tuple[Answered, ...]:
+    """Let one model answer all rows.
+
+    Raises:
+        RequestError: 422, if it has no finite answer for a row.
+        RowError: if a value is of the wrong type.
+    """
+    return (Answered(model, range(len(rows)), rows, _score(model, rows)),)
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """A rollout as a replica carries it out.
+
+    `challenger` answers the step's share of the live rows; a shadow answers none. A row's lane follows from a
+    hash of its key, and what was the challenger's stays the challenger's as the share grows.
+    """
+
+    step: RolloutStep
+    challenger: LoadedModel | None
+    key: str | None
+
+    def answer(self, champion: LoadedModel, rows: Sequence[Row], sticky: str | None) -> tuple[Answered, ...]:
+        """Let each row be answered by its lane's model; `sticky` is the key of the whole request, if any.
+
+        Where the challenger has no finite answer, for whatever reason, the champion answers.
+
+        Raises:
+            RequestError, RowError: as `answer_alone`, of the champion.
+        """
+        theirs = [i for i, row in enumerate(rows) if self._is_challengers(row, sticky)]
+        if not theirs:
+            return (self._timed(champion, range(len(rows)), rows),)
+        ours = [i for i in range(len(rows)) if i not in set(theirs)] if len(theirs) < len(rows) else []
+        found = [self._timed(champion, ours, [rows[i] for i in ours])] if ours else []
+        chosen = [rows[i] for i in theirs]
+        assert self.challenger is not None
+        try:
+            found.append(self._timed(self.challenger, theirs, chosen))
+        except Exception as err:  # noqa: BLE001 whatever a challenger raises, its rows are answered
+            _logger.info("version %s failed: %s", self.challenger.version.version, err)
+            found.append(self._timed(champion, theirs, chosen, failed=True))
+        return tuple(found)
+
+    def _is_challengers(self, row: Row, sticky: str | None) -> bool:
+        if self.challenger is None:
+            return False
+        key = sticky
+        if key is None and self.key is not None:
+            key = str(row.features.get(self.key))
+        return lane_of(self.step.rollout, row.id if key is None else key) < self.step.share
+
+    def _timed(
+        self, model: LoadedModel, places: Sequence[int], rows: Sequence[Row], *, failed: bool = False
+    ) -> Answered:
+        start = time.perf_counter()
+        scores = _score(model, rows)
+        took_us = 1e6 * (time.perf_counter() - start) / len(rows)
+        return Answered(model, places, rows, scores, Part(self.step.tag, took_us, failed))
+
+
+def lane_of(rollout: str, key: str) -> float:
+    """Return a number in [0, 1) that is the same for the same key of a rollout, evenly spread over keys."""
+    digest = hashlib.blake2b(f"{rollout}\0{key}".encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _score(model: LoadedModel, rows: Sequence[Row]) -> Scores:
+    if len(rows) == 1:
+        scores: Scores = [model.predictor.predict_row(rows[0].features)]
+    else:
+        table = model.predictor.predict_rows([row.features for row in rows]).tolist()
+        scores = [tuple(values) for values in table]
+    refusal: RequestError | None = refused_scores(rows, scores)
+    if refusal is not None:
+        raise refusal
+    return scores

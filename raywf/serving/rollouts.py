@@ -1,0 +1,161 @@
+"""A replica's part in a rollout: it reads the present step, loads what the step names, and takes its lane."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from raywf.core.errors import BundleError, RaywfError
+from raywf.core.records import ModelVersion
+from raywf.core.rollout import Rollouts, RolloutStep
+from raywf.core.source import ModelSource
+from raywf.serving.cache import BundleCache, LoadedModel
+from raywf.serving.lanes import Answered, Lanes
+from raywf.serving.shadow import Copy, ShadowQueue, Worker
+from raywf.serving.slots import ModelSlots
+
+_MB = 1e6
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneStatus:
+    """What a replica says of a rollout.
+
+    `step` is the tag of the step that it carries out, if any; `ok` is False where it cannot, for `reason`.
+    `copied` and `dropped` count rows for shadows since the rollout began, `growth_mb` is
+    how much its memory has grown since it took part.
+    """
+
+    replica: str
+    ok: bool
+    step: str = ""
+    reason: str = ""
+    copied: int = 0
+    dropped: int = 0
+    growth_mb: float = 0.0
+
+
+class RolloutFollower:
+    """Keeps `lanes` as the newest rollout's last step says; None while the champion answers alone.
+
+    `start_worker` makes what answers copies for the versions that it is given.
+    """
+
+    def __init__(
+        self,
+        rollouts: Rollouts,
+        source: ModelSource,
+        cache: BundleCache,
+        slots: ModelSlots,
+        *,
+        start_worker: Callable[[Sequence[ModelVersion]], Worker],
+        key: str | None = None,
+    ) -> None:
+        self._rollouts, self._source, self._cache, self._slots = rollouts, source, cache, slots
+        self._start_worker, self._key = start_worker, key
+        self._changing = threading.Lock()
+        self._shadows: ShadowQueue | None = None
+        self._refused: dict[str, str] = {}  # rollouts that cannot be taken part in, and why
+        self._began_bytes = 0
+        self.lanes: Lanes | None = None
+
+    def converge(self) -> LaneStatus:
+        """Look at the newest rollout, and take its present step up, or end what is over.
+
+        Raises:
+            RaywfError: if a version cannot be looked up or fetched now.
+        """
+        with self._changing:
+            step = self._rollouts.latest()
+            if step is None or step.is_over or step.champion != self._slots.active.version.version:
+                self._end()
+                return self._status()
+            reason = self._refused.get(step.rollout)
+            if reason is None:
+                try:
+                    self._take(step)
+                except BundleError as err:
+                    self._end()
+                    reason = self._refused[step.rollout] = str(err)
+            return self._status() if reason is None else self._status(reason)
+
+    def copy(self, answered: Sequence[Answered]) -> None:
+        """Give rows to the versions of the rollout that did not answer them; never waits."""
+        lanes, shadows = self.lanes, self._shadows
+        if lanes is None or shadows is None:
+            return
+        for group in answered:
+            took_part = {group.model.version.version}
+            if group.part is not None and group.part.failed:
+                took_part |= set(lanes.step.challengers)
+            versions = (lanes.step.champion, *lanes.step.challengers)
+            others = tuple(version for version in versions if version not in took_part)
+            if others:
+                copies = [Copy(row.id, row.time, row.features, others) for row in group.rows]
+                shadows.offer(lanes.step.tag, copies)
+
+    def close(self) -> None:
+        """End what runs beside the replica."""
+        with self._changing:
+            self._end()
+
+    def _take(self, step: RolloutStep) -> None:
+        lanes = self.lanes
+        if lanes is not None and lanes.step.rollout == step.rollout:
+            self.lanes = Lanes(step, lanes.challenger, self._key)
+            return
+        self._end()
+        champion = self._slots.active
+        models = [self._load(name, champion) for name in step.challengers]
+        self._began_bytes = _rss_bytes()
+        self._shadows = ShadowQueue(self._start_worker([m.version for m in (champion, *models)]))
+        live = models[0] if step.mode != "shadow" else None
+        self.lanes = Lanes(step, live, self._key)
+
+    def _load(self, name: str, champion: LoadedModel) -> LoadedModel:
+        model = self._cache.load(self._source.version(name))
+        missing = set(model.predictor.bundle.columns) - set(champion.predictor.bundle.columns)
+        if missing:
+            names = ", ".join(sorted(repr(column.name) for column in missing))
+            raise BundleError(f"version {name} reads what requests need not have: {names}")
+        return model
+
+    def _end(self) -> None:
+        self.lanes = None
+        shadows, self._shadows = self._shadows, None
+        if shadows is not None:
+            shadows.close()
+
+    def _status(self, reason: str = "") -> LaneStatus:
+        lanes, shadows = self.lanes, self._shadows
+        grown = _rss_bytes() - self._began_bytes if lanes is not None else 0
+        return LaneStatus(
+            replica=self._slots.replica,
+            ok=not reason,
+            step=lanes.step.tag if lanes is not None else "",
+            reason=reason or (shadows.problem if shadows is not None else ""),
+            copied=shadows.copied if shadows is not None else 0,
+            dropped=shadows.dropped if shadows is not None else 0,
+            growth_mb=max(0.0, grown / _MB),
+        )
+
+
+def follow_rollouts(follower: RolloutFollower, stop: threading.Event, *, every_s: float) -> None:
+    """Converge again and again until `stop` is set; meant for a daemon thread."""
+    while not stop.wait(every_s):
+        try:
+            follower.converge()
+        except (RaywfError, OSError) as err:
+            _logger.info("the rollout cannot be looked at, all stays as it is: %s", err)
+        except Exception:  # this thread must outlive whatever a registry's client raises
+            _logger.exception("taking part in a rollout failed, all stays as it is")
+
+
+def _rss_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,167 @@
+"""Copies of answered rows for the versions that did not answer them, off the requests' path.
+
+A replica puts copies into a bounded queue; a thread takes them in batches to a worker, a process beside the
+replica with the lowest priority. What the worker is too slow for is dropped and counted, and never felt.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import ray
+
+from raywf.core.niceness import yield_cpu
+from raywf.core.records import ModelVersion
+from raywf.core.rollout import Part, ShadowAnswer
+from raywf.core.settings import Workflow
+from raywf.core.source import ModelSource
+from raywf.outcomes.writer import LogWriter
+from raywf.serving.cache import BundleCache, LoadedModel
+
+MOST_WAITING = 5000  # rows
+_BATCH = 256
+_GATHER_S = 0.02
+_END = None
+_RESTARTS = 3
+_LONGEST_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A row that was answered live, for the versions that are to answer it too."""
+
+    id: str
+    time: datetime
+    features: Mapping[str, Any]
+    versions: tuple[str, ...]
+
+
+class Worker(Protocol):
+    """What answers copies."""
+
+    def answer(self, step: str, copies: Sequence[Copy]) -> None:
+        """Answer them and write the answers to the log."""
+        ...
+
+    def close(self) -> None:
+        """Take no more."""
+        ...
+
+
+class ShadowQueue:
+    """Hands copies to a worker from a thread of its own; `copied` and `dropped` count rows."""
+
+    def __init__(self, worker: Worker, *, most_waiting: int = MOST_WAITING) -> None:
+        self._worker, self._most = worker, most_waiting
+        self._queue: queue.SimpleQueue[tuple[str, Copy] | None] = queue.SimpleQueue()
+        self.copied = self.dropped = 0
+        self.problem = ""
+        self._thread = threading.Thread(target=self._run, name="raywf-shadow", daemon=True)
+        self._thread.start()
+
+    def offer(self, step: str, copies: Sequence[Copy]) -> None:
+        """Take copies in, or drop and count them where too many wait; never waits."""
+        if self._queue.qsize() + len(copies) > self._most:
+            self.dropped += len(copies)
+            return
+        for copy in copies:
+            self._queue.put((step, copy))
+
+    def close(self, *, timeout_s: float = 0.0) -> None:
+        """Take no more and end the worker after what is in the queue; wait so long for that."""
+        self._queue.put(_END)
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        is_open = True
+        while is_open:
+            items = [self._queue.get()]
+            if items[0] is not _END:
+                time.sleep(_GATHER_S)
+            while items[-1] is not _END and len(items) < _BATCH and not self._queue.empty():
+                items.append(self._queue.get())
+            is_open = items[-1] is not _END
+            batch = [item for item in items if item is not None]
+            for step, group in itertools.groupby(batch, key=lambda item: item[0]):
+                self._hand([copy for _, copy in group], step)
+        self._worker.close()
+
+    def _hand(self, batch: list[Copy], step: str) -> None:
+        try:
+            self._worker.answer(step, batch)
+            self.copied += len(batch)
+        except Exception as err:  # noqa: BLE001 a worker that is gone must not end the thread
+            self.dropped += len(batch)
+            self.problem = f"{type(err).__name__}: {err}"
+
+
+class ShadowWorker:
+    """Answers copies with the versions that it was given; made a Ray actor by its replica."""
+
+    def __init__(self, workflow: Workflow, source: ModelSource, versions: Sequence[ModelVersion]) -> None:
+        yield_cpu()
+        root, name = workflow.stores.root, workflow.name
+        cache = BundleCache(root, name, source, trust=workflow.trusts_own_code)
+        self._models = {version.version: cache.load(version) for version in versions}
+        self._log = LogWriter(root, name)
+
+    def answer(self, step: str, copies: Sequence[Copy]) -> None:
+        """Answer the copies and write the answers to the log."""
+        found: list[ShadowAnswer] = []
+        for version, model in self._models.items():
+            chosen = [copy for copy in copies if version in copy.versions]
+            if chosen:
+                found += _answers(model, step, chosen)
+        self._log.append(found)
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+
+class RayWorker:
+    """A `ShadowWorker` in a process of its own, which ends with the replica that started it."""
+
+    def __init__(self, workflow: Workflow, source: ModelSource, versions: Sequence[ModelVersion]) -> None:
+        made = ray.remote(num_cpus=0, max_restarts=_RESTARTS)(ShadowWorker)
+        self._actor = made.remote(workflow, source, tuple(versions))
+
+    def answer(self, step: str, copies: Sequence[Copy]) -> None:
+        """Let the process answer.
+
+        Raises:
+            RayError: if it is gone, could not be started, or takes too long.
+        """
+        ray.get(self._actor.answer.remote(step, tuple(copies)), timeout=_LONGEST_S)
+
+    def close(self) -> None:
+        """End the process."""
+        ray.kill(self._actor)
+
+
+def _answers(model: LoadedModel, step: str, copies: Sequence[Copy]) -> list[ShadowAnswer]:
+    start = time.perf_counter()
+    scores = _scores(model, copies)
+    part = Part(step, 1e6 * (time.perf_counter() - start) / len(copies))
+    return [
+        ShadowAnswer(id=copy.id, time=copy.time, version=model.version.version, scores=values, part=part)
+        for copy, values in zip(copies, scores, strict=True)
+    ]
+
+
+def _scores(model: LoadedModel, copies: Sequence[Copy]) -> list[tuple[float, ...]]:
+    """Return each row's scores, or none where the model has no finite answer."""
+    try:
+        table = model.predictor.predict_rows([copy.features for copy in copies]).tolist()
+    except Exception:  # noqa: BLE001 one row that a challenger cannot take must not take the others' answers
+        if len(copies) == 1:
+            return [()]
+        return [scores for copy in copies for scores in _scores(model, [copy])]
+    return [tuple(values) if all(abs(v) < float("inf") for v in values) else () for values in table]
