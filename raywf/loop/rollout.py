@@ -45,7 +45,7 @@ class RolloutKeeper:
         if step is None:
             return False
         if step.is_over:
-            _record_end(self._workflow, step)
+            settle_rollout(self._workflow, self._registry, step)
             return False
         champion = self._registry.find(CHAMPION)
         if champion is None or champion.version != step.champion:
@@ -160,8 +160,7 @@ def finish_rollout(
         step, stage="promoted", share=1.0, time=now, reasons=move.reasons, figures=move.figures
     )
     if over is not None:
-        _record_end(workflow, over)
-    tell_replicas(workflow)
+        settle_rollout(workflow, registry, over)
     return over
 
 
@@ -176,14 +175,11 @@ def end_rollout(
 ) -> RolloutStep | None:
     """Give all traffic to the champion and write the rollout's last step; None if somebody was faster."""
     rollouts = Rollouts(workflow.stores.root, workflow.name)
-    over = rollouts.follow(step, stage=stage, share=0.0, reasons=tuple(reasons), figures=figures or {})
-    tell_replicas(workflow)
-    if over is None:
-        return None
-    status = "rolled_back" if stage == "rolled_back" else "rejected"
-    for version in step.challengers:
-        registry.mark(version, status, reason="; ".join(reasons))
-    _record_end(workflow, over)
+    over = rollouts.follow(
+        step, stage=stage, share=0.0, paused=False, reasons=tuple(reasons), figures=figures or {}
+    )
+    if over is not None:
+        settle_rollout(workflow, registry, over)
     return over
 
 
@@ -199,15 +195,19 @@ def tell_replicas(workflow: Workflow) -> list[LaneStatus]:
     return [lane for lane in found if isinstance(lane, LaneStatus)]
 
 
-def _record_end(workflow: Workflow, step: RolloutStep) -> None:
-    """Write a rollout's end as the last stage of the decision that began it, unless that is there."""
+def settle_rollout(workflow: Workflow, registry: Registry, step: RolloutStep) -> None:
+    """Let replicas, registry and journal know a rollout's end, once; whoever wrote its last step."""
     journal = Journal(workflow.stores.root, workflow.name)
-    decision = journal.decision(step.decision_id) if step.decision_id else None
+    decision = journal.decision(step.decision_id)
     if decision is None or FINAL & journal.stages(decision.id).keys():
         return
+    tell_replicas(workflow)
     won = step.stage == "promoted"
-    figures = {"rollout": step.rollout, "mode": step.mode, **step.figures}
-    figures.setdefault("version", step.challengers[0])
+    if not won:
+        status = "rolled_back" if step.stage == "rolled_back" else "rejected"
+        for version in step.challengers:
+            registry.mark(version, status, reason="; ".join(step.reasons))
+    figures = {"version": step.challengers[0], "rollout": step.rollout, "mode": step.mode, **step.figures}
     journal.record(decision, "promoted" if won else "rejected", reasons=step.reasons, figures=figures)
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 from raywf.core.audit import Audit
+from raywf.core.codec import encode
 from raywf.core.journal import Journal
-from raywf.serving.requests import MAX_REASON, RequestError
+from raywf.core.rollout import Rollouts
+from raywf.serving.requests import MAX_REASON, RequestError, read_json
 
 _DEFAULT = "asked for over HTTP"
+_ACTS: dict[str, dict[str, Any]] = {
+    "pause": {"paused": True},
+    "resume": {"paused": False},
+    "abort": {"stage": "aborted", "share": 0.0, "paused": False},
+}
 
 
 class AdminDesk:
@@ -19,6 +28,7 @@ class AdminDesk:
 
     def __init__(self, root: str, workflow: str) -> None:
         self._journal, self._audit = Journal(root, workflow), Audit(root, workflow)
+        self._rollouts = Rollouts(root, workflow)
 
     def retrain(self, who: str, body: bytes) -> bytes:
         """Ask for a retraining; the body is empty or has a ``reason``. Return the JSON answer.
@@ -31,14 +41,36 @@ class AdminDesk:
         self._audit.note(who, "retrain", {"request": request, "reason": reason})
         return orjson.dumps({"request": request})
 
+    def rollouts(self) -> bytes:
+        """Return the newest rollout's steps as JSON."""
+        latest = self._rollouts.latest()
+        steps = () if latest is None else self._rollouts.steps(latest.rollout)
+        return orjson.dumps({"steps": encode(steps)})
+
+    def act(self, who: str, body: bytes) -> bytes:
+        """Pause, resume or abort the rollout under way; return its new step as JSON.
+
+        Raises:
+            RequestError: 400 or 422 if the body is not right, 409 if there is none, or it moved on meanwhile.
+        """
+        given = read_json(body)
+        act = given.get("act") if isinstance(given, dict) and len(given) == 1 else None
+        if act not in _ACTS:
+            raise RequestError(422, f"the body must be {{'act': ...}} with one of {', '.join(_ACTS)}")
+        step = self._rollouts.latest()
+        if step is None or step.is_over:
+            raise RequestError(409, "no rollout is under way")
+        new = self._rollouts.follow(step, **_ACTS[act], reasons=(f"{act} by {who}",), figures={})
+        if new is None:
+            raise RequestError(409, "the rollout has moved on meanwhile; look again")
+        self._audit.note(who, f"rollout {act}", {"rollout": step.rollout, "step": new.number})
+        return orjson.dumps(encode(new))
+
 
 def _reason(body: bytes) -> str:
     if not body.strip():
         return _DEFAULT
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError as err:
-        raise RequestError(400, f"the body is not JSON: {err}") from None
+    given = read_json(body)
     if not isinstance(given, dict) or set(given) - {"reason"}:
         raise RequestError(422, "the body must be a JSON object with nothing but 'reason'")
     reason = given.get("reason", _DEFAULT)

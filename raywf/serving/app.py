@@ -11,6 +11,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from starlette.responses import Response
 
 from raywf.core.clock import WallClock
 from raywf.core.codec import encode
-from raywf.core.errors import RowError, ServingError
+from raywf.core.errors import RaywfError, RowError, ServingError
 from raywf.core.records import ModelVersion
 from raywf.core.rollout import Rollouts
 from raywf.core.settings import Workflow
@@ -81,13 +82,14 @@ class Endpoint:
             tokens=None if self._settings.oidc is None else TokenReader(self._settings.oidc),
             share=1 / self._settings.replicas,
         )
-        self._routes: dict[str, tuple[str, Handler, Access]] = {
-            "/v1/predict": ("POST", self._predict, "predict"),
-            "/v1/outcomes": ("POST", self._outcomes, "outcomes"),
-            "/v1/model": ("GET", self._model, None),
-            "/v1/retrain": ("POST", self._retrain, "admin"),
-            "/healthz": ("GET", self._healthz, "open"),
-            "/openapi.json": ("GET", self._openapi, None),
+        self._routes: dict[str, dict[str, tuple[Handler, Access]]] = {
+            "/v1/predict": {"POST": (self._predict, "predict")},
+            "/v1/outcomes": {"POST": (self._outcomes, "outcomes")},
+            "/v1/model": {"GET": (self._model, None)},
+            "/v1/retrain": {"POST": (self._retrain, "admin")},
+            "/v1/rollouts": {"GET": (self._rollouts, None), "POST": (self._act, "admin")},
+            "/healthz": {"GET": (self._healthz, "open")},
+            "/openapi.json": {"GET": (self._openapi, None)},
         }
         self._admin = AdminDesk(workflow.stores.root, workflow.name)
         self._stop = threading.Event()
@@ -156,13 +158,13 @@ class Endpoint:
             self._log.close()
 
     def _handler(self, path: str, method: str) -> tuple[Handler, Access]:
-        route = self._routes.get(path)
-        if route is None:
+        methods = self._routes.get(path)
+        if methods is None:
             raise RequestError(404, f"no such path: {path[:100]!r}", {"paths": sorted(self._routes)})
-        allowed, handler, scope = route
-        if allowed != ("GET" if method == "HEAD" else method):
-            raise RequestError(405, f"{method[:20]} is not allowed on {path}", {"allowed": [allowed]})
-        return handler, scope
+        found = methods.get("GET" if method == "HEAD" else method)
+        if found is None:
+            raise RequestError(405, f"{method[:20]} is not allowed on {path}", {"allowed": sorted(methods)})
+        return found
 
     async def _predict(self, request: Request) -> Response:
         body = await _body(request, self._settings.max_body_bytes)
@@ -204,12 +206,24 @@ class Endpoint:
         return len(outcomes)
 
     async def _retrain(self, request: Request) -> Response:
+        data = await self._administer(request, self._admin.retrain)
+        return Response(data, 202, media_type="application/json")
+
+    async def _act(self, request: Request) -> Response:
+        data = await self._administer(request, self._admin.act)
+        with suppress(RaywfError, OSError):  # what cannot be looked at now is looked at again
+            await asyncio.to_thread(self._rollout.converge)
+        return Response(data, media_type="application/json")
+
+    async def _administer(self, request: Request, act: Callable[[str, bytes], bytes]) -> bytes:
         who = request.scope[_CALLER]
         if who is None:
             raise RequestError(403, "this needs a key: raywf keys add NAME --scope admin")
         body = await _body(request, self._settings.max_body_bytes)
-        data = await asyncio.to_thread(self._admin.retrain, who, body)
-        return Response(data, 202, media_type="application/json")
+        return await asyncio.to_thread(act, who, body)
+
+    async def _rollouts(self, _: Request) -> Response:
+        return Response(await asyncio.to_thread(self._admin.rollouts), media_type="application/json")
 
     async def _model(self, _: Request) -> Response:
         slots = self._slots

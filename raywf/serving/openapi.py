@@ -17,6 +17,7 @@ _COLUMN: dict[str, Schema] = {
 _EXAMPLE: dict[str, Any] = {"number": 1.5, "category": "a", "time": "2013-01-01T05:00:00Z"}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _ID: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
+_VERSION: Schema = {"type": "string", "description": "During a rollout: the version that answered the row"}
 _REASON: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_REASON}
 _REFUSALS = {
     "400": "The body is not JSON",
@@ -56,7 +57,7 @@ def _with_keys(document: dict[str, Any]) -> dict[str, Any]:
         for operation in methods.values() if path != "/healthz" else ():
             operation["security"] = [{"key": []}]
             for status, text in _KEY_REFUSALS.items():
-                operation["responses"][status] = {"description": text, "content": _json("Error")}
+                operation["responses"][status] = _refused(text)
     return document
 
 
@@ -86,11 +87,21 @@ def _paths(bundle: Bundle) -> dict[str, Any]:
         example={"reason": "prices were raised today"},
     )
     retrain["requestBody"]["required"] = False
-    retrain["responses"]["403"] = {"description": _KEY_REFUSALS["403"], "content": _json("Error")}
+    act = _post(
+        "act",
+        "Pause, resume or abort the rollout under way; needs a key for admin",
+        request="RolloutAct",
+        answer=("200", "RolloutStep"),
+        example={"act": "pause"},
+    )
+    act["responses"]["409"] = _refused("No rollout is under way, or it moved on meanwhile")
+    for operation in (retrain, act):
+        operation["responses"]["403"] = _refused(_KEY_REFUSALS["403"])
     return {
         "/v1/predict": {"post": predict},
         "/v1/outcomes": {"post": outcomes},
         "/v1/retrain": {"post": retrain},
+        "/v1/rollouts": {"get": _get("rollouts", "The newest rollout's steps", "Rollouts"), "post": act},
         "/v1/model": {"get": _get("model", "The model that serves", "Model")},
         "/healthz": {"get": _get("healthz", "Whether the endpoint answers", "Health")},
         "/openapi.json": {"get": _get("openapi", "This document", "Document")},
@@ -102,7 +113,7 @@ def _post(name: str, summary: str, *, request: str, answer: tuple[str, str], exa
     body["application/json"]["example"] = example
     responses: dict[str, Any] = {answer[0]: {"description": "Taken", "content": _json(answer[1])}}
     for status, text in _REFUSALS.items():
-        responses[status] = {"description": text, "content": _json("Error")}
+        responses[status] = _refused(text)
     return {
         "operationId": name,
         "summary": summary,
@@ -117,6 +128,10 @@ def _get(name: str, summary: str, answer: str) -> dict[str, Any]:
         "summary": summary,
         "responses": {"200": {"description": summary, "content": _json(answer)}},
     }
+
+
+def _refused(text: str) -> dict[str, Any]:
+    return {"description": text, "content": _json("Error")}
 
 
 def _json(name: str) -> dict[str, Any]:
@@ -161,6 +176,15 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
         "OutcomesRequest": _many("outcomes", "Outcome", max_rows),
         "Accepted": _object({"accepted": {"type": "integer", "minimum": 1}}, "accepted"),
         "RetrainRequest": _object({"reason": _REASON}, closed=True),
+        "RolloutAct": _object({"act": {"enum": ["pause", "resume", "abort"]}}, "act", closed=True),
+        "RolloutStep": _object(
+            {"rollout": text, "number": {"type": "integer"}, "stage": text, "share": number},
+            "rollout",
+            "number",
+            "stage",
+            "share",
+        ),
+        "Rollouts": _object({"steps": {"type": "array", "items": _ref("RolloutStep")}}, "steps"),
         "Asked": _object({"request": text}, "request"),
         "Model": _object({"version": text, "digest": text, "task": text}, "version", "digest", "task"),
         "Health": _object({"status": {"const": "ok"}, "model_version": text}, "status", "model_version"),
@@ -174,11 +198,16 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
 
 def _prediction(bundle: Bundle) -> Schema:
     if bundle.task == "regression":
-        return _object({"id": _ID, "value": {"type": "number"}}, "id", "value")
+        return _object({"id": _ID, "value": {"type": "number"}, "model_version": _VERSION}, "id", "value")
     share = {"type": "number", "minimum": 0, "maximum": 1}
     shares = _object(dict.fromkeys(bundle.classes, share), *bundle.classes, closed=True)
     return _object(
-        {"id": _ID, "prediction": {"enum": list(bundle.classes)}, "probabilities": shares},
+        {
+            "id": _ID,
+            "prediction": {"enum": list(bundle.classes)},
+            "probabilities": shares,
+            "model_version": _VERSION,
+        },
         "id",
         "prediction",
         "probabilities",

@@ -21,6 +21,7 @@ from raywf.core.audit import Audit
 from raywf.core.clock import FixedClock
 from raywf.core.errors import SettingsError
 from raywf.core.journal import Journal
+from raywf.core.rollout import Rollouts
 from raywf.core.settings import OidcSettings
 from raywf.serving.app import Endpoint
 from raywf.serving.guard import Guard
@@ -181,6 +182,8 @@ def test_the_endpoint_asks_for_keys(closed: tuple[Client, dict[str, str]], tmp_p
         ("POST", "/v1/predict"): {"predict"},
         ("POST", "/v1/outcomes"): {"outcomes"},
         ("POST", "/v1/retrain"): {"admin"},
+        ("POST", "/v1/rollouts"): {"admin"},
+        ("GET", "/v1/rollouts"): set(ALL),
         ("GET", "/v1/model"): set(ALL),
         ("GET", "/openapi.json"): set(ALL),
         ("GET", "/healthz"): {*ALL, "nobody"},
@@ -226,6 +229,27 @@ def test_a_retraining_is_asked_for_and_kept(closed: tuple[Client, dict[str, str]
     assert client.post("/v1/retrain", **send).status_code == 202
     for content, status_code in ((b"{", 400), (b"[]", 422), (b'{"why": 1}', 422), (b'{"reason": ""}', 422)):
         assert client.post("/v1/retrain", content=content, **send).status_code == status_code
+
+
+def test_a_rollout_is_paused_and_aborted_over_http(
+    closed: tuple[Client, dict[str, str]], tmp_path: Path
+) -> None:
+    """Each act is a step with its caller, kept in the audit; without a rollout there is nothing to do."""
+    client, tokens = closed
+    root, send = str(tmp_path / "root"), {"headers": bearer(tokens["admin"])}
+    assert client.post("/v1/rollouts", json={"act": "pause"}, **send).status_code == 409
+    Rollouts(root, "w").start("shadow", champion="9", challengers=("2",), share=0, time=NOW)
+    assert client.post("/v1/rollouts", json={"act": "pause"}, **send).json()["paused"]
+    assert client.post("/v1/rollouts", json={"act": "abort"}, **send).json()["stage"] == "aborted"
+    assert client.post("/v1/rollouts", json={"act": "resume"}, **send).status_code == 409
+    steps = client.request("GET", "/v1/rollouts", headers=bearer(tokens["predict"])).json()["steps"]
+    assert [(s["stage"], s["reasons"]) for s in steps[1:]] == [
+        ("shadow", ["pause by admin"]),
+        ("aborted", ["abort by admin"]),
+    ]
+    assert [act.what for act in Audit(root, "w").acts()] == ["rollout pause", "rollout abort"]
+    for body in ({}, {"act": "promote"}, [], {"act": "pause", "x": 1}):
+        assert client.post("/v1/rollouts", json=body, **send).status_code == 422
 
 
 def test_admin_needs_a_key_even_where_nothing_else_does(client: Client) -> None:
