@@ -28,13 +28,15 @@ def rollout() -> None:
 def start(workflow: Workflow, versions: tuple[str, ...], *, as_json: bool) -> None:
     """Start a rollout of VERSIONS by the file's `rollout` settings; of several only as shadows."""
     from raywf.loop.rollout import start_by_hand
+    from raywf.loop.system import event_now
 
     if workflow.rollout.mode == "direct":
         raise ServingError("rollout.mode is direct: set shadow, canary or ab, or use raywf models promote")
     if len(versions) > 1 and workflow.rollout.mode != "shadow":
         raise ServingError(f"mode {workflow.rollout.mode} takes one version, got {', '.join(versions)}")
     registry = _connected(workflow)
-    step = start_by_hand(workflow, registry, [registry.version(name) for name in versions])
+    found = [registry.version(name) for name in versions]
+    step = start_by_hand(workflow, registry, found, now=event_now(workflow))
     _note(workflow, f"rollout start {', '.join(versions)}", step)
     _show(step, as_json=as_json)
 
@@ -65,15 +67,12 @@ def status(workflow: Workflow, *, as_json: bool) -> None:
 def advance(workflow: Workflow, version: str | None, *, as_json: bool) -> None:
     """Take the next step now; after the last one VERSION, or the only challenger, becomes champion."""
     from raywf.loop.rollout import advance_rollout
+    from raywf.loop.system import event_now
 
     registry = _connected(workflow)
     step = _under_way(workflow)
-    _done(
-        workflow,
-        "rollout advance",
-        advance_rollout(workflow, registry, step, version=version),
-        as_json=as_json,
-    )
+    over = advance_rollout(workflow, registry, step, now=event_now(workflow), version=version)
+    _done(workflow, "rollout advance", over, as_json=as_json)
 
 
 @rollout.command()

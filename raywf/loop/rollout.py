@@ -123,8 +123,10 @@ def start_rollout(
     return step
 
 
-def start_by_hand(workflow: Workflow, registry: Registry, versions: Sequence[ModelVersion]) -> RolloutStep:
-    """Begin a rollout because a user says so; the journal has it as a decision.
+def start_by_hand(
+    workflow: Workflow, registry: Registry, versions: Sequence[ModelVersion], *, now: datetime
+) -> RolloutStep:
+    """Begin a rollout at `now` (event time) because a user says so; the journal has it as a decision.
 
     Raises:
         ServingError, RegistryError: as `start_rollout`.
@@ -132,10 +134,9 @@ def start_by_hand(workflow: Workflow, registry: Registry, versions: Sequence[Mod
     champion = registry.resolve(CHAMPION)
     if any(version.version == champion.version for version in versions):
         raise RegistryError(f"version {champion.version} is the champion already")
-    now = datetime.now(UTC)
     names = ", ".join(version.version for version in versions)
     decision = Decision(
-        id=stable_id(workflow.name, "promote", BY_HAND, now.isoformat()),
+        id=stable_id(workflow.name, "promote", BY_HAND, datetime.now(UTC).isoformat()),
         workflow=workflow.name,
         kind="promote",
         cause=BY_HAND,
@@ -212,9 +213,9 @@ def settle_rollout(workflow: Workflow, registry: Registry, step: RolloutStep) ->
 
 
 def advance_rollout(
-    workflow: Workflow, registry: Registry, step: RolloutStep, *, version: str | None = None
+    workflow: Workflow, registry: Registry, step: RolloutStep, *, now: datetime, version: str | None = None
 ) -> RolloutStep | None:
-    """Take a rollout's next step because a user says so: the next share, or `version` becomes champion.
+    """Take a rollout's next step at `now` because a user says so: the next share, or `version` is champion.
 
     Raises:
         ServingError: if it is over, or has several challengers and none is named.
@@ -224,7 +225,7 @@ def advance_rollout(
     name = version or step.challengers[0]
     if name not in step.challengers or (version is None and len(step.challengers) > 1):
         raise ServingError(f"say which becomes champion: {', '.join(step.challengers)}")
-    now, reasons = datetime.now(UTC), ("advanced by hand",)
+    reasons = ("advanced by hand",)
     later = [share for share in workflow.rollout.steps if share > step.share] if step.mode == "canary" else []
     if later:
         over = Rollouts(workflow.stores.root, workflow.name).follow(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import ray
@@ -119,6 +120,13 @@ def last_move(workflow: Workflow) -> Move | None:
     deciding = controller(workflow)
     found: Move | None = None if deciding is None else ray.get(deciding.last_move.remote(), timeout=20)
     return found
+
+
+def event_now(workflow: Workflow) -> datetime:
+    """Return the present instant of event time, by the workflow's clock; the monitor knows the log's."""
+    watching = monitor(workflow) if workflow.monitor.clock == "log" else None
+    known = None if watching is None else ray.get(watching.watermark.remote(), timeout=20)
+    return known or datetime.now(UTC)
 
 
 def monitor(workflow: Workflow) -> Any:

@@ -27,6 +27,7 @@ spine:
   keys: [order]
   event_time: asked_at
   label_time: known_at
+validate: {{window: 8d}}
 search: {{budget_s: 20, trials: 1, folds: 2, families: [lightgbm]}}
 serving: {{port: {port}, alias_poll_s: 1}}
 rollout: {{mode: canary, steps: [0.2, 0.5], bake: 12h, min_rows: 40, min_labelled: 40, patience: 90d}}

@@ -92,6 +92,7 @@ NEEDED = {
         "event_time": "t",
         "max_age": timedelta(hours=3),
     },
+    core_settings.OidcSettings: {"issuer": "https://login.example.com", "audience": "raywf"},
     core_settings.OwnModelSettings: {"code": "own.py:Mine", "trust": True},
     core_settings.OwnMetricSettings: {"code": "own.py:f", "greater_is_better": True, "trust": True},
     core_settings.Workflow: {
