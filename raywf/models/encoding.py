@@ -76,6 +76,16 @@ class Encoder:
             at += 4 if column.kind == "time" else 1
         return out
 
+    def spelt(self, name: str, values: pa.Array) -> pa.Array:
+        """Return texts of a category column, those that are another spelling of a known one as that one."""
+        known = self.categories.get(name, ())
+        others = {text: known[int(code)] for text, code in _spellings(known).items()}
+        others = {text: right for text, right in others.items() if text != right}
+        if not others:
+            return values
+        at = pc.index_in(values, value_set=pa.array(list(others), pa.string()))
+        return pc.if_else(pc.is_null(at), values, pa.array(list(others.values()), pa.string()).take(at))
+
     def compile(self) -> Callable[[Mapping[str, Any], Matrix], None]:
         """Return a function that encodes one row of named values into a preallocated float32 vector.
 

@@ -2,20 +2,24 @@
 
 A segment is a file of newline-terminated JSON objects below ``<root>/log/<workflow>/``. A prediction is
 ``{"id","t","v","f","s"}`` (time, version, features by name, scores), an outcome ``{"id","t","l"}`` with
-``"u"`` for its value where it has one. During a rollout a prediction has its part too, as ``"r"``: [step,
-microseconds, failed]; what a shadow would have answered is ``{"id","t","v","x","r"}`` with its scores as
-``"x"``. Times are ISO 8601, UTC. JSON escapes control characters, so a newline byte ends a line and nothing
-else.
+``"u"`` for its value where it has one. Many rows of one request are ``{"ids","t","v","c","s"}`` with features
+by column. During a rollout a prediction has its part too, as ``"r"``: [step, microseconds, failed]; what a
+shadow would have answered is ``{"id","t","v","x","r"}`` with its scores as ``"x"``. Times are ISO 8601, UTC.
+JSON escapes control characters, so a newline byte ends a line and nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from raywf.core.errors import SettingsError
 from raywf.core.records import Outcome, Prediction
@@ -45,13 +49,29 @@ def log_folder(root: str, workflow: str) -> Path:
 Entry = Prediction | Outcome | ShadowAnswer
 
 
-def to_line(record: Entry) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionBatch:
+    """Rows that one request asked for and one version answered: features by column, scores ``(n_rows, k)``.
+
+    One line of the log, which is read as a `Prediction` a row.
+    """
+
+    ids: Sequence[str]
+    times: Sequence[datetime]
+    version: str
+    features: Mapping[str, Sequence[Any]]
+    scores: NDArray[np.float64]
+
+
+def to_line(record: Entry | PredictionBatch) -> bytes:
     """Return the record as one line, with its newline.
 
     Raises:
         TypeError: if a feature's value is not a JSON value.
 
     """
+    if isinstance(record, PredictionBatch):
+        return _batch_line(record)
     data: dict[str, Any] = {"id": record.id, "t": record.time.astimezone(UTC)}
     if isinstance(record, Prediction):
         data |= {"v": record.version, "f": record.features, "s": record.scores}
@@ -64,6 +84,15 @@ def to_line(record: Entry) -> bytes:
         if record.value is not None:
             data["u"] = record.value
     return orjson.dumps(data, option=_OPTIONS)
+
+
+def _batch_line(batch: PredictionBatch) -> bytes:
+    times: Any = [time.astimezone(UTC) for time in batch.times]
+    if len(set(times)) == 1:
+        times = times[0]
+    scores = np.ascontiguousarray(batch.scores)
+    data = {"ids": batch.ids, "t": times, "v": batch.version, "c": batch.features, "s": scores}
+    return orjson.dumps(data, option=_OPTIONS | orjson.OPT_SERIALIZE_NUMPY)
 
 
 def line_digest(record: Entry) -> bytes:
@@ -82,7 +111,40 @@ def from_line(line: bytes) -> Entry:
         ValueError, KeyError, TypeError: if the line is not one that `to_line` wrote.
 
     """
+    (entry,) = entries_of(line)
+    return entry
+
+
+def entries_of(line: bytes) -> list[Entry]:
+    """Read what one line holds: the rows of a batch, else one record.
+
+    Raises:
+        ValueError, KeyError, TypeError: as `from_line`.
+
+    """
     data = orjson.loads(line)
+    return _batch_entries(data) if "ids" in data else [_entry(data)]
+
+
+def _batch_entries(data: dict[str, Any]) -> list[Entry]:
+    count = len(data["ids"])
+    stated = data["t"] if isinstance(data["t"], list) else [data["t"]] * count
+    times = [datetime.fromisoformat(text) for text in stated]
+    names, columns = list(data["c"]), list(data["c"].values())
+    rows = zip(*columns, strict=True) if columns else [()] * count
+    return [
+        Prediction(
+            id=one,
+            time=time,
+            version=data["v"],
+            features=dict(zip(names, row, strict=True)),
+            scores=tuple(map(float, scores)),
+        )
+        for one, time, row, scores in zip(data["ids"], times, rows, data["s"], strict=True)
+    ]
+
+
+def _entry(data: dict[str, Any]) -> Entry:
     time = datetime.fromisoformat(data["t"])
     if "s" in data:
         scores = tuple(map(float, data["s"]))

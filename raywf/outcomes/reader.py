@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from raywf.outcomes.lines import Entry, from_line, log_folder
+from raywf.outcomes.lines import Entry, entries_of, log_folder
 
 
 class LogReader:
@@ -51,7 +51,7 @@ class LogReader:
         entries = []
         for line in data.split(b"\n")[:-1]:
             try:
-                entries.append(from_line(line))
+                entries.extend(entries_of(line))
             except (ValueError, KeyError, TypeError):
                 self.corrupt_lines += 1
         return entries

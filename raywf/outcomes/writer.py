@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from raywf.outcomes.lines import Entry, log_folder, to_line
+from raywf.outcomes.lines import Entry, PredictionBatch, log_folder, to_line
 
 SEGMENT_BYTES = 64_000_000
 SYNC_MS = 100.0
@@ -51,7 +51,7 @@ class LogWriter:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def append(self, records: Sequence[Entry]) -> None:
+    def append(self, records: Sequence[Entry | PredictionBatch]) -> None:
         """Write all records, in order, and return when the operating system has them.
 
         Raises:

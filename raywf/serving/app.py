@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -32,9 +32,9 @@ from raywf.serving.admin import AdminDesk
 from raywf.serving.cache import BundleCache, LoadedModel
 from raywf.serving.guard import Guard, keep_fresh
 from raywf.serving.keys import KeyBook, Scope
-from raywf.serving.lanes import Answered, answer_alone
 from raywf.serving.openapi import openapi
-from raywf.serving.requests import RequestError, answers, read_outcomes, read_rows
+from raywf.serving.predict import Asked, Predictions
+from raywf.serving.requests import RequestError, read_outcomes
 from raywf.serving.rollouts import LaneStatus, RolloutFollower, follow_rollouts
 from raywf.serving.shadow import RayWorker
 from raywf.serving.slots import ModelSlots, ReplicaStatus, follow
@@ -76,6 +76,9 @@ class Endpoint:
             key=workflow.rollout.key,
         )
         self._log = LogWriter(workflow.stores.root, workflow.name)
+        self._predictions = Predictions(
+            self._log, self._rollout, self._clock, max_rows=self._settings.max_rows
+        )
         self._guard = Guard(
             KeyBook(workflow.stores.root, workflow.name),
             self._clock,
@@ -167,29 +170,15 @@ class Endpoint:
         return found
 
     async def _predict(self, request: Request) -> Response:
+        headers = request.headers
         body = await _body(request, self._settings.max_body_bytes)
-        model, sticky = self._slots.active, request.headers.get(KEY_HEADER)
+        asked = Asked(body, headers.get("content-type"), headers.get("accept"), headers.get(KEY_HEADER))
+        model = self._slots.active
         if len(body) > INLINE_BYTES:
-            data, lead = await asyncio.to_thread(self._answer, model, body, sticky)
+            answer = await asyncio.to_thread(self._predictions.answer, model, asked)
         else:
-            data, lead = self._answer(model, body, sticky)
-        return Response(data, headers=lead.headers, media_type="application/json")
-
-    def _answer(self, model: LoadedModel, body: bytes, sticky: str | None) -> tuple[bytes, LoadedModel]:
-        """Return the answer and the model that gave it; of a request in both lanes the champion."""
-        rows = read_rows(body, model.schema, max_rows=self._settings.max_rows, clock=self._clock)
-        version, lanes = model.version.version, self._rollout.lanes
-        if lanes is None or lanes.step.champion != version:
-            (alone,) = answer_alone(model, rows)
-            self._log.append(alone.predictions())
-            found = answers(rows, alone.scores, model.predictor.bundle)
-            return orjson.dumps({"model_version": version, "predictions": found}), model
-        groups = lanes.answer(model, rows, sticky)
-        self._log.append([prediction for group in groups for prediction in group.predictions()])
-        self._rollout.copy(groups)
-        lead = groups[0].model if len(groups) == 1 else model
-        answer = {"model_version": lead.version.version, "predictions": _in_order(groups)}
-        return orjson.dumps(answer), lead
+            answer = self._predictions.answer(model, asked)
+        return Response(answer.body, headers=answer.model.headers, media_type=answer.kind)
 
     async def _outcomes(self, request: Request) -> Response:
         body = await _body(request, self._settings.max_body_bytes)
@@ -247,16 +236,6 @@ class Endpoint:
             keys=not self._guard.is_open,
         )
         return _json(document)
-
-
-def _in_order(groups: Sequence[Answered]) -> list[dict[str, Any]]:
-    """Return the answers of all groups in the request's order, each with the version that gave it."""
-    found: dict[int, dict[str, Any]] = {}
-    for group in groups:
-        said = answers(group.rows, group.scores, group.model.predictor.bundle)
-        version = group.model.version.version
-        found |= {at: {**one, "model_version": version} for at, one in zip(group.places, said, strict=True)}
-    return [found[at] for at in sorted(found)]
 
 
 def _daemon(name: str, work: Callable[[], None]) -> threading.Thread:

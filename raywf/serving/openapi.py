@@ -19,6 +19,10 @@ _TIME: Schema = {"type": "string", "format": "date-time"}
 _ID: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
 _VERSION: Schema = {"type": "string", "description": "During a rollout: the version that answered the row"}
 _REASON: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_REASON}
+_TABLES = {
+    "text/csv": "A header of the features and, if wanted, __id and __time; then a row a line",
+    "application/vnd.apache.arrow.stream": "An Arrow IPC stream of the features and, if wanted, __id and __time",
+}
 _REFUSALS = {
     "400": "The body is not JSON",
     "413": "The body or the number of rows is over the limit",
@@ -69,6 +73,10 @@ def _paths(bundle: Bundle) -> dict[str, Any]:
         answer=("200", "PredictAnswer"),
         example={"features": {c.name: _EXAMPLE[c.kind] for c in bundle.columns}, "id": "row-1"},
     )
+    for kind, text in _TABLES.items():
+        schema = {"type": "string", "format": "binary", "description": text}
+        predict["requestBody"]["content"][kind] = {"schema": schema}
+        predict["responses"]["200"]["content"][kind] = {"schema": schema}
     predict["responses"]["200"]["headers"] = {
         "x-raywf-model-version": {"schema": {"type": "string"}, "description": "The version that answered"}
     }
@@ -152,6 +160,20 @@ def _many(key: str, item: str, max_rows: int) -> Schema:
     return {"oneOf": [_ref(item), _object({key: rows}, key, closed=True)]}
 
 
+def _with_columns(many: Schema, columns: tuple[Column, ...], max_rows: int) -> Schema:
+    """Allow rows by column beside one row and many."""
+    lists = {
+        c.name: {"type": "array", "items": _COLUMN[c.kind], "minItems": 1, "maxItems": max_rows}
+        for c in columns
+    }
+    given = {
+        "columns": _object(lists, *lists, closed=True),
+        "ids": {"type": "array", "items": _ID},
+        "times": {"type": "array", "items": _TIME},
+    }
+    return {"oneOf": [*many["oneOf"], _object(given, "columns", closed=True)]}
+
+
 def _features(columns: tuple[Column, ...]) -> Schema:
     return _object({c.name: _COLUMN[c.kind] for c in columns}, *(c.name for c in columns), closed=True)
 
@@ -165,12 +187,18 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
     return {
         "Features": _features(bundle.columns),
         "Row": _object(row, "features", closed=True),
-        "PredictRequest": _many("rows", "Row", max_rows),
+        "PredictRequest": _with_columns(_many("rows", "Row", max_rows), bundle.columns, max_rows),
         "Prediction": _prediction(bundle),
         "PredictAnswer": _object(
-            {"model_version": text, "predictions": {"type": "array", "items": _ref("Prediction")}},
+            {
+                "model_version": text,
+                "predictions": {"type": "array", "items": _ref("Prediction")},
+                "columns": {
+                    "type": "object",
+                    "description": "Of a request by columns: the answers by column",
+                },
+            },
             "model_version",
-            "predictions",
         ),
         "Outcome": _object(outcome, "id", "label", closed=True),
         "OutcomesRequest": _many("outcomes", "Outcome", max_rows),

@@ -22,7 +22,7 @@ from raywf.serving.schema import MAX_PROBLEMS, BadRowsError, Problem, RowSchema,
 MAX_ID = 200
 MAX_REASON = 500  # characters
 MAX_LABEL = 500
-_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _ROW_KEYS = frozenset({"features", "id", "time"})
 _OUTCOME_KEYS = frozenset({"id", "label", "time", "value"})
 
@@ -67,15 +67,14 @@ def read_json(body: bytes) -> Any:
         raise RequestError(400, f"the body is not JSON: {err}") from err
 
 
-def read_rows(body: bytes, schema: RowSchema, *, max_rows: int, clock: Clock) -> list[Row]:
-    """Return the rows of a predict body: one object, or ``{"rows": [...]}``.
+def read_rows(data: Any, schema: RowSchema, *, max_rows: int, clock: Clock) -> list[Row]:
+    """Return the rows of a predict body's JSON: one object, or ``{"rows": [...]}``.
 
     Raises:
-        RequestError: 400 for a body that is not JSON, 413 for too many rows, 422 for one that does not fit;
-            one bad row refuses all.
+        RequestError: 413 for too many rows, 422 for one that does not fit; one bad row refuses all.
 
     """
-    items = _items(read_json(body), "rows", max_rows)
+    items = _items(data, "rows", max_rows)
     heads: list[tuple[str, datetime]] = []
     problems: list[Problem] = []
     bad: set[int] = set()
@@ -102,7 +101,7 @@ def read_outcomes(body: bytes, bundle: Bundle, *, max_rows: int, clock: Clock) -
     """Return the outcomes of a body: one object, or ``{"outcomes": [...]}``.
 
     Raises:
-        RequestError: as `read_rows`.
+        RequestError: as `read_rows`, and 400 for a body that is not JSON.
 
     """
     items = _items(read_json(body), "outcomes", max_rows)
@@ -193,7 +192,7 @@ def _time(item: dict[str, Any], now: datetime) -> datetime:
             found = parse_time(value)
         except (ValueError, OverflowError):
             found = None
-        if found is not None and _EARLIEST <= found < _LATEST:
+        if found is not None and EARLIEST <= found < LATEST:
             return found
     raise _FieldError(
         "time",

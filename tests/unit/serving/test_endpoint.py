@@ -16,6 +16,7 @@ from referencing import Registry, Resource
 
 from raywf.core.records import Outcome, Prediction
 from raywf.outcomes import LogReader, join
+from raywf.serving.predict import Asked
 from raywf.testing import SMALL_ROW
 
 ROW = dict(SMALL_ROW)
@@ -234,8 +235,8 @@ def test_one_row_is_fast(client: Any) -> None:
     """The work of one row, without HTTP, is well below a millisecond."""
     endpoint, body = client.endpoint, orjson.dumps({"features": ROW})
     model = endpoint._slots.active
-    endpoint._answer(model, body, None)
+    endpoint._predictions.answer(model, Asked(body))
     start = time.perf_counter()
     for _ in range(100):
-        endpoint._answer(model, body, None)
+        endpoint._predictions.answer(model, Asked(body))
     assert (time.perf_counter() - start) / 100 < 0.005

@@ -1,0 +1,151 @@
+"""The work of a predict request between its body and its answer: read, check, predict, log, write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from raywf.core.clock import Clock
+from raywf.outcomes.lines import PredictionBatch
+from raywf.outcomes.writer import LogWriter
+from raywf.serving import tables
+from raywf.serving.cache import LoadedModel
+from raywf.serving.lanes import Answered, Lanes, answer_alone
+from raywf.serving.requests import RequestError, Row, answers, read_json, read_rows
+from raywf.serving.rollouts import RolloutFollower
+from raywf.serving.tables import ARROW, CSV, JSON, TableRequest
+
+_KINDS = (JSON, CSV, ARROW)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request's body, its content type, the one that the answer should have, and the caller's key."""
+
+    body: bytes
+    kind: str | None = None
+    accept: str | None = None
+    sticky: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A body of some content type, and the model that gave it; of rows in both lanes the champion."""
+
+    body: bytes
+    kind: str
+    model: LoadedModel
+
+
+class Predictions:
+    """Answers predict requests and logs each row before its answer is out."""
+
+    def __init__(self, log: LogWriter, rollout: RolloutFollower, clock: Clock, *, max_rows: int) -> None:
+        self._log, self._rollout, self._clock, self._max_rows = log, rollout, clock, max_rows
+
+    def answer(self, model: LoadedModel, asked: Asked) -> Answer:
+        """Answer with the champion `model`, or by the lanes of a rollout.
+
+        Raises:
+            RequestError: if the request is refused; nothing was logged then.
+            RowError: if a value is of the wrong type.
+            OSError: if the log cannot be written.
+        """
+        kind = _content_type(asked.kind)
+        if kind == JSON:
+            data = read_json(asked.body)
+            if not tables.is_columns(data):
+                return self._answer_rows(model, data, asked.sticky)
+            given: Any = tables.from_columns(data)
+        elif kind == CSV:
+            given = tables.read_csv(asked.body, model.predictor.bundle.columns)
+        else:
+            given = tables.read_arrow(asked.body)
+        request = tables.to_request(
+            given, model.predictor.encoder, max_rows=self._max_rows, clock=self._clock
+        )
+        wanted = _content_type(asked.accept, default=kind)
+        return self._answer_table(model, request, wanted, asked.sticky)
+
+    def _lanes(self, model: LoadedModel) -> Lanes | None:
+        lanes = self._rollout.lanes
+        return lanes if lanes is not None and lanes.step.champion == model.version.version else None
+
+    def _answer_rows(self, model: LoadedModel, data: Any, sticky: str | None) -> Answer:
+        rows = read_rows(data, model.schema, max_rows=self._max_rows, clock=self._clock)
+        lanes = self._lanes(model)
+        if lanes is None:
+            (alone,) = answer_alone(model, rows)
+            self._log.append(alone.predictions())
+            found = answers(rows, alone.scores, model.predictor.bundle)
+            body = orjson.dumps({"model_version": model.version.version, "predictions": found})
+            return Answer(body, JSON, model)
+        groups = self._by_lanes(lanes, model, rows, sticky)
+        lead = groups[0].model if len(groups) == 1 else model
+        answer = {"model_version": lead.version.version, "predictions": _in_order(groups)}
+        return Answer(orjson.dumps(answer), JSON, lead)
+
+    def _answer_table(
+        self, model: LoadedModel, request: TableRequest, kind: str, sticky: str | None
+    ) -> Answer:
+        lanes = self._lanes(model)
+        if lanes is not None:
+            return self._answer_table_by_lanes(lanes, model, request, kind, sticky)
+        predictor, version = model.predictor, model.version.version
+        scores = predictor.predict_table(request.features)
+        bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+        if len(bad):
+            reason = (
+                f"the model has no finite answer for {len(bad)} of {len(scores)} rows, the first {bad[0]}"
+            )
+            raise RequestError(422, reason)
+        batch = PredictionBatch(
+            ids=request.ids, times=request.times, version=version, features=request.logged(), scores=scores
+        )
+        self._log.append([batch])
+        return Answer(tables.write_answers(kind, request, scores, predictor.bundle, version), kind, model)
+
+    def _answer_table_by_lanes(
+        self, lanes: Lanes, model: LoadedModel, request: TableRequest, kind: str, sticky: str | None
+    ) -> Answer:
+        """Answer a table row by row: in a rollout each has its lane."""
+        features = request.logged()
+        rows = [
+            Row(one, when, {name: values[i] for name, values in features.items()})
+            for i, (one, when) in enumerate(zip(request.ids, request.times, strict=True))
+        ]
+        groups = self._by_lanes(lanes, model, rows, sticky)
+        scores = np.empty((len(rows), len(groups[0].scores[0])))
+        for group in groups:
+            scores[list(group.places)] = group.scores
+        lead = groups[0].model if len(groups) == 1 else model
+        body = tables.write_answers(kind, request, scores, model.predictor.bundle, lead.version.version)
+        return Answer(body, kind, lead)
+
+    def _by_lanes(
+        self, lanes: Lanes, model: LoadedModel, rows: Sequence[Row], sticky: str | None
+    ) -> tuple[Answered, ...]:
+        groups = lanes.answer(model, rows, sticky)
+        self._log.append([prediction for group in groups for prediction in group.predictions()])
+        self._rollout.copy(groups)
+        return groups
+
+
+def _content_type(stated: str | None, *, default: str = JSON) -> str:
+    """Return the first content type of a header that is known, else the default."""
+    names = [part.partition(";")[0].strip().lower() for part in (stated or "").split(",")]
+    return next((name for name in names if name in _KINDS), default)
+
+
+def _in_order(groups: Sequence[Answered]) -> list[dict[str, Any]]:
+    """Return the answers of all groups in the request's order, each with the version that gave it."""
+    found: dict[int, dict[str, Any]] = {}
+    for group in groups:
+        said = answers(group.rows, group.scores, group.model.predictor.bundle)
+        version = group.model.version.version
+        found |= {at: {**one, "model_version": version} for at, one in zip(group.places, said, strict=True)}
+    return [found[at] for at in sorted(found)]
