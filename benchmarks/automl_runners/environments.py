@@ -18,6 +18,7 @@ REQUIREMENTS = {
         "scipy",
         "pyarrow",
     ),
+    "bentoml": ("bentoml>=1.4",),
     "autogluon": ("autogluon.tabular[lightgbm,catboost,xgboost]==1.6.3", "torch==2.13.0", "pyarrow"),
 }
 

@@ -21,7 +21,7 @@ _VERSION: Schema = {"type": "string", "description": "During a rollout: the vers
 _REASON: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_REASON}
 _TABLES = {
     "text/csv": "A header of the features and, if wanted, __id and __time; then a row a line",
-    "application/vnd.apache.arrow.stream": "An Arrow IPC stream of the features and, if wanted, __id and __time",
+    "application/vnd.apache.arrow.stream": "An Arrow IPC stream of the same columns",
 }
 _REFUSALS = {
     "400": "The body is not JSON",
