@@ -79,14 +79,14 @@ def advance(workflow: Workflow, version: str | None, *, as_json: bool) -> None:
 @workflow_options
 def pause(workflow: Workflow, *, as_json: bool) -> None:
     """Hold the present step as it is: nothing ends it but advance, resume or abort."""
-    _follow(workflow, "rollout pause", paused=True, as_json=as_json)
+    _pause(workflow, "rollout pause", paused=True, as_json=as_json)
 
 
 @rollout.command()
 @workflow_options
 def resume(workflow: Workflow, *, as_json: bool) -> None:
     """Let a paused rollout go on by itself."""
-    _follow(workflow, "rollout resume", paused=False, as_json=as_json)
+    _pause(workflow, "rollout resume", paused=False, as_json=as_json)
 
 
 @rollout.command()
@@ -101,12 +101,13 @@ def abort(workflow: Workflow, reason: str, *, as_json: bool) -> None:
     _done(workflow, "rollout abort", over, as_json=as_json)
 
 
-def _follow(workflow: Workflow, what: str, *, paused: bool, as_json: bool) -> None:
-    step = _under_way(workflow)
-    reasons = ("paused by hand" if paused else "resumed by hand",)
-    over = Rollouts(workflow.stores.root, workflow.name).follow(
-        step, paused=paused, reasons=reasons, figures={}
-    )
+def _pause(workflow: Workflow, what: str, *, paused: bool, as_json: bool) -> None:
+    from raywf.loop.system import event_now
+
+    _connected(workflow)
+    reason = "paused by hand" if paused else "resumed by hand"
+    rollouts = Rollouts(workflow.stores.root, workflow.name)
+    over = rollouts.pause(_under_way(workflow), paused=paused, now=event_now(workflow), reason=reason)
     _done(workflow, what, over, as_json=as_json)
 
 

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from raywf.core.codec import decode, encode
 from raywf.core.errors import ServingError
-from raywf.core.ids import stable_id
 from raywf.core.store import Store
 
 Mode = Literal["shadow", "canary", "ab"]
@@ -48,7 +47,8 @@ class RolloutStep:
     """How a rollout stands from `time` on (event time; `wall_time` is the wall's).
 
     `share` of the traffic is the challenger's; of several challengers (a shadow's) each sees all.
-    A step that is `paused` holds as it is until somebody goes on or aborts.
+    A step that is `paused` holds as it is until somebody goes on or aborts. Rows that were answered since the
+    step `since` tell: a pause does not end what is being looked at.
     """
 
     rollout: str
@@ -60,6 +60,7 @@ class RolloutStep:
     share: float
     time: datetime
     wall_time: datetime
+    since: int = 1
     paused: bool = False
     decision_id: str = ""
     reasons: tuple[str, ...] = ()
@@ -67,8 +68,8 @@ class RolloutStep:
 
     @property
     def tag(self) -> str:
-        """What the log calls the step."""
-        return f"{self.rollout}:{self.number}"
+        """What the log calls the step and those since it with the same shares."""
+        return f"{self.rollout}:{self.since:06d}"
 
     @property
     def is_over(self) -> bool:
@@ -91,13 +92,14 @@ class Side:
 
     `rows` are those it answered, live or as a shadow, and `failed` those it should have answered and could
     not; `took_us` are the median and the 95th percentile of a row's time where it answered live, in
-    microseconds, and `value_mean` what its live rows earned.
+    microseconds, and `value_mean` what its live rows earned. Of many rows one in `one_in` is looked at.
     """
 
     version: str
     rows: int = 0
     failed: int = 0
     live: int = 0
+    one_in: int = 1
     took_us: tuple[float, float] | None = None
     value_mean: float | None = None
 
@@ -164,9 +166,8 @@ class Rollouts:
                 f"a rollout of version {', '.join(latest.challengers)} is under way ({latest.stage}); "
                 "end it first: raywf rollout abort"
             )
-        now = datetime.now(UTC)
         step = RolloutStep(
-            rollout=f"{now:%Y%m%dT%H%M%S%f}-{stable_id(decision_id, champion, list(challengers), length=6)}",
+            rollout=f"{1 if latest is None else int(latest.rollout) + 1:06d}",
             number=1,
             mode=mode,
             stage=mode,
@@ -174,17 +175,32 @@ class Rollouts:
             challengers=tuple(challengers),
             share=share,
             time=time,
-            wall_time=now,
+            wall_time=datetime.now(UTC),
             decision_id=decision_id,
             reasons=tuple(reasons),
         )
-        self._write(step)
+        if not self._write(step):
+            raise ServingError("another rollout was started at the same moment; look at raywf rollout status")
         return step
 
     def follow(self, step: RolloutStep, **changes: Any) -> RolloutStep | None:
         """Write the step after `step`, the same but for the changes; return None if there is one already."""
-        new = dataclasses.replace(step, number=step.number + 1, wall_time=datetime.now(UTC), **changes)
+        number = step.number + 1
+        since = number if changes.get("share", step.share) != step.share else step.since
+        new = dataclasses.replace(step, number=number, since=since, wall_time=datetime.now(UTC), **changes)
         return new if self._write(new) else None
+
+    def pause(self, step: RolloutStep, *, paused: bool, now: datetime, reason: str) -> RolloutStep | None:
+        """Write that a step holds, or goes on at `now` (event time); as `follow`.
+
+        Raises:
+            ServingError: if it does already.
+        """
+        if step.paused == paused:
+            raise ServingError(f"the rollout is {'paused' if paused else 'not paused'} already")
+        return self.follow(
+            step, paused=paused, time=step.time if paused else now, reasons=(reason,), figures={}
+        )
 
     def latest(self) -> RolloutStep | None:
         """Return the last step of the newest rollout, or None where there never was one."""

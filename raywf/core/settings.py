@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
-from raywf.core.addresses import is_safe_address
+from raywf.core.addresses import LOOPBACK, is_safe_address
 from raywf.core.codec import DecodeError
 from raywf.core.metrics import METRICS, find_metric
 from raywf.core.space import parse_space
@@ -311,6 +311,11 @@ class ServingSettings:
     def __post_init__(self) -> None:
         _require(1 <= self.port <= 65535, "port", "in [1, 65535]", self.port)
         _require(self.replicas >= 1, "replicas", "at least 1", self.replicas)
+
+    @property
+    def may_be_open(self) -> bool:
+        """Whether calls need no key while there is none."""
+        return self.open_to_all or (self.host in LOOPBACK and self.oidc is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from raywf.core.errors import RaywfError
-from raywf.core.journal import BY_HAND, FINAL, Journal
+from raywf.core.journal import BY_HAND, FINAL, ROLLOUT, Journal
 from raywf.core.records import Decision, ModelVersion
 from raywf.core.settings import Workflow
 from raywf.loop.jobs import ENDED, Jobs
@@ -73,12 +73,13 @@ class Controller:
     def tick(self) -> None:
         """Look once: carry a running decision on, or ask the policy for a new one."""
         now = self._now()
-        if self._rollouts.tick(now):
-            return
+        rolling = self._rollouts.tick(now)
         past = self._past()
         running = next((p.decision for p in past if _is_ours(p.decision) and p.stage not in FINAL), None)
         if running is not None:
             self._carry(running)
+            return
+        if rolling:
             return
         champion = self._registry.find("champion")
         if now is None or champion is None:
@@ -107,7 +108,8 @@ class Controller:
         )
         if attempt:
             status = self._jobs.status(self._job_id(decision, attempt))
-            if status not in ENDED | {"UNKNOWN"} or FINAL & self._journal.stages(decision.id).keys():
+            reached = self._journal.stages(decision.id).keys()
+            if status not in ENDED | {"UNKNOWN"} or (FINAL | {ROLLOUT}) & reached:
                 return
             if status == "STOPPED":
                 self._journal.record(decision, "failed", reasons=("its job was stopped by hand",))

@@ -31,7 +31,6 @@ from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
 from raywf.gate.verdict import GateBlock, judge
 from raywf.loop.promote import is_serving, promote
-from raywf.loop.rollout import start_rollout
 from raywf.loop.unfinished import remembered
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
@@ -372,7 +371,7 @@ def _deliver(
     registry.point("challenger", version.version)
     registry.mark(version.version, "challenger")
     if workflow.rollout.mode != "direct" and is_serving(workflow):
-        return _roll_out(workflow, registry, decision, version=version, verdict=verdict)
+        return _roll_out(workflow, decision, version=version, verdict=verdict)
     try:
         report = promote(workflow, registry, version)
     except ServingError as err:
@@ -392,18 +391,10 @@ def _deliver(
     return "promoted"
 
 
-def _roll_out(
-    workflow: Workflow, registry: Registry, decision: Decision, *, version: ModelVersion, verdict: Verdict
-) -> str:
-    """Start a rollout, which the controller carries on, for as long as it takes."""
+def _roll_out(workflow: Workflow, decision: Decision, *, version: ModelVersion, verdict: Verdict) -> str:
+    """Ask for a rollout, which the controller begins once none is under way, and carries on."""
     journal = Journal(workflow.stores.root, workflow.name)
-    try:
-        step = start_rollout(workflow, registry, [version], decision=decision, reasons=(verdict.reason,))
-    except ServingError as err:
-        registry.mark(version.version, "rejected", reason=str(err))
-        journal.record(decision, "rejected", reasons=(str(err),), figures={"version": version.version})
-        return "rejected"
-    figures = {"version": version.version, "rollout": step.rollout, "mode": step.mode, "share": step.share}
+    figures = {"version": version.version, "mode": workflow.rollout.mode}
     journal.record(decision, ROLLOUT, reasons=(verdict.reason,), figures=figures)
     return "challenger"
 

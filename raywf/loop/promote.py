@@ -21,16 +21,30 @@ from raywf.serving.swap import SwapReport, swap
 _SERVING = frozenset({"RUNNING", "DEPLOYING", "UNHEALTHY"})  # replicas being replaced serve too
 
 
-def promote(workflow: Workflow, registry: Registry, version: ModelVersion) -> SwapReport | None:
+def promote(
+    workflow: Workflow,
+    registry: Registry,
+    version: ModelVersion,
+    *,
+    claim: Callable[[], None] | None = None,
+) -> SwapReport | None:
     """Make a version the champion; where the endpoint is up, by a two-phase swap, whose report is returned.
+
+    `claim` is called once all replicas are ready and before the alias moves; what it raises stops that.
 
     Raises:
         ServingError: if a replica refuses the version; the alias has not moved then.
     """
-    if not is_serving(workflow):
+
+    def move() -> None:
+        if claim is not None:
+            claim()
         registry.promote(version.version)
+
+    if not is_serving(workflow):
+        move()
         return None
-    return swap(app_name(workflow), version, record=lambda: _record(registry, version))
+    return swap(app_name(workflow), version, record=move)
 
 
 def promote_by_hand(workflow: Workflow, registry: Registry, version: ModelVersion) -> None:
@@ -90,7 +104,3 @@ def _decided(
         journal.record(decision, "failed", reasons=(str(err),))
         raise
     journal.record(decision, "promoted", reasons=(reason,), figures={"version": version.version})
-
-
-def _record(registry: Registry, version: ModelVersion) -> None:
-    registry.promote(version.version)

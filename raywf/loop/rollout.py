@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +14,7 @@ import ray
 from raywf.core.clock import format_time
 from raywf.core.errors import RegistryError, ServingError
 from raywf.core.ids import stable_id
-from raywf.core.journal import BY_HAND, FINAL, Journal
+from raywf.core.journal import BY_HAND, FINAL, ROLLOUT, Journal
 from raywf.core.records import Decision, ModelVersion
 from raywf.core.rollout import Duel, Rollouts, RolloutStep
 from raywf.core.settings import Workflow
@@ -25,6 +27,7 @@ from raywf.serving.swap import call_replicas
 
 _ANSWER_S = 30.0
 _TELL_S = 5.0
+_GROWTH_LOOKS = 3  # in a row that memory has to be up, lest a burst of large requests ends a rollout
 
 
 class RolloutKeeper:
@@ -37,23 +40,25 @@ class RolloutKeeper:
     def __init__(self, workflow: Workflow, registry: Registry, monitor: Any) -> None:
         self._workflow, self._registry, self._monitor = workflow, registry, monitor
         self._rollouts = Rollouts(workflow.stores.root, workflow.name)
+        self._growth_mb: deque[float] = deque(maxlen=_GROWTH_LOOKS)
         self.last: Move | None = None
 
     def tick(self, now: datetime | None) -> bool:
         """Look once at `now` (event time); return whether a rollout is under way."""
         step = self._rollouts.latest()
-        if step is None:
-            return False
-        if step.is_over:
+        if step is not None and step.is_over:
             settle_rollout(self._workflow, self._registry, step)
-            return False
+        if step is None or step.is_over:
+            return now is not None and self._begin(now)
         champion = self._registry.find(CHAMPION)
         if champion is None or champion.version != step.champion:
             self._overtaken(step, champion)
             return True
         lanes = tell_replicas(self._workflow)
         refused = [lane for lane in lanes if not lane.ok]
-        if refused:
+        if step.paused:
+            self.last = judge_rollout(step, (), self._workflow.rollout, now=step.time)
+        elif refused:
             end_rollout(
                 self._workflow, self._registry, step, stage="rolled_back", reasons=(refused[0].reason,)
             )
@@ -61,12 +66,37 @@ class RolloutKeeper:
             self._judge(step, now, lanes)
         return True
 
+    def _begin(self, now: datetime) -> bool:
+        """Begin the rollout that a retraining asked for the longest ago, if one waits; return whether."""
+        journal = Journal(self._workflow.stores.root, self._workflow.name)
+        entries = journal.entries()
+        ended = {entry.decision_id for entry in entries if entry.stage in FINAL}
+        waiting = [e for e in entries if e.stage == ROLLOUT and e.decision_id not in ended]
+        decision = journal.decision(waiting[0].decision_id) if waiting else None
+        if decision is None:
+            return False
+        version = self._registry.version(waiting[0].figures["version"])
+        start_rollout(
+            self._workflow,
+            self._registry,
+            [version],
+            decision_id=decision.id,
+            now=now,
+            reasons=waiting[0].reasons,
+        )
+        return True
+
     def _judge(self, step: RolloutStep, now: datetime, lanes: Sequence[LaneStatus]) -> None:
         settings = self._workflow.rollout
-        duels: tuple[Duel, ...] = ray.get(self._monitor.duels.remote(step, settings.bake), timeout=_ANSWER_S)
-        growth_mb = max((lane.growth_mb for lane in lanes), default=None)
-        self.last = move = judge_rollout(step, duels, settings, now=now, growth_mb=growth_mb)
-        move.figures["dropped"] = sum(lane.dropped for lane in lanes)
+        duels: tuple[Duel, ...] = ray.get(
+            self._monitor.duels.remote(step, settings.bake, now), timeout=_ANSWER_S
+        )
+        move = judge_rollout(step, duels, settings, now=now, growth_mb=self._growth(step, lanes))
+        troubles = sorted({lane.reason for lane in lanes if lane.reason})
+        dropped = sum(lane.dropped for lane in lanes)
+        self.last = move = dataclasses.replace(
+            move, reasons=(*move.reasons, *troubles), figures={**move.figures, "dropped": dropped}
+        )
         if move.stage == "promoted":
             finish_rollout(self._workflow, self._registry, step, move, now=now)
         elif move.stage in {"rolled_back", "aborted"}:
@@ -84,11 +114,21 @@ class RolloutKeeper:
             )
             tell_replicas(self._workflow)
 
+    def _growth(self, step: RolloutStep, lanes: Sequence[LaneStatus]) -> float | None:
+        """Return what the replicas' memory has grown by in each of the last looks; None of a shadow's."""
+        if step.mode == "shadow" or not lanes:
+            return None
+        self._growth_mb.append(max(lane.growth_mb for lane in lanes))
+        return min(self._growth_mb) if len(self._growth_mb) == _GROWTH_LOOKS else None
+
     def _overtaken(self, step: RolloutStep, champion: ModelVersion | None) -> None:
-        """End a rollout whose champion serves no more: by its own end, cut off, or by another hand."""
+        """End a rollout whose champion serves no more, by another hand."""
         if champion is not None and champion.version in step.challengers:
-            reasons = step.reasons or (f"version {champion.version} is champion",)
-            self._rollouts.follow(step, stage="promoted", share=1.0, reasons=reasons)
+            reasons = (f"version {champion.version} became champion by hand",)
+            figures = {"version": champion.version}
+            self._rollouts.follow(
+                step, stage="promoted", share=1.0, paused=False, reasons=reasons, figures=figures
+            )
             return
         reason = f"version {step.champion} is not the champion any more"
         end_rollout(self._workflow, self._registry, step, stage="aborted", reasons=(reason,))
@@ -99,13 +139,14 @@ def start_rollout(
     registry: Registry,
     versions: Sequence[ModelVersion],
     *,
-    decision: Decision,
+    decision_id: str,
+    now: datetime,
     reasons: Sequence[str] = (),
 ) -> RolloutStep:
-    """Begin a rollout of the versions by the workflow's settings; replicas take it up within seconds.
+    """Begin a rollout at `now` by the workflow's settings; replicas take it up within seconds.
 
     Raises:
-        ServingError: if another one is under way, or a replica cannot serve a version.
+        ServingError: if another one is under way.
         RegistryError: if there is no champion.
     """
     settings = workflow.rollout
@@ -115,8 +156,8 @@ def start_rollout(
         champion=champion.version,
         challengers=[version.version for version in versions],
         share=settings.first_share,
-        time=decision.time,
-        decision_id=decision.id,
+        time=now,
+        decision_id=decision_id,
         reasons=reasons,
     )
     tell_replicas(workflow)
@@ -144,25 +185,42 @@ def start_by_hand(
         reasons=(f"{workflow.rollout.mode} of version {names} by hand",),
         time=now,
     )
-    Journal(workflow.stores.root, workflow.name).decide(decision)
-    return start_rollout(workflow, registry, versions, decision=decision, reasons=decision.reasons)
+    journal = Journal(workflow.stores.root, workflow.name)
+    journal.decide(decision)
+    try:
+        return start_rollout(
+            workflow, registry, versions, decision_id=decision.id, now=now, reasons=decision.reasons
+        )
+    except (ServingError, RegistryError) as err:
+        journal.record(decision, "failed", reasons=(str(err),))
+        raise
 
 
 def finish_rollout(
     workflow: Workflow, registry: Registry, step: RolloutStep, move: Move, *, now: datetime
-) -> RolloutStep | None:
-    """Make the move's version champion and write the rollout's last step; None if somebody was faster.
+) -> RolloutStep:
+    """Write the rollout's last step and make the move's version champion; return that step.
+
+    The step is written once every replica is ready and before the alias moves, so that nobody else can end
+    the rollout otherwise meanwhile.
 
     Raises:
-        ServingError: if a replica refuses it; the rollout goes on then.
+        ServingError: if a replica refuses the version, or somebody was faster; the rollout stands as it did.
     """
-    promote(workflow, registry, registry.version(move.version))
-    over = Rollouts(workflow.stores.root, workflow.name).follow(
-        step, stage="promoted", share=1.0, time=now, reasons=move.reasons, figures=move.figures
-    )
-    if over is not None:
-        settle_rollout(workflow, registry, over)
-    return over
+    rollouts, over = Rollouts(workflow.stores.root, workflow.name), []
+    figures = {**move.figures, "version": move.version}
+
+    def claim() -> None:
+        last = rollouts.follow(
+            step, stage="promoted", share=1.0, time=now, paused=False, reasons=move.reasons, figures=figures
+        )
+        if last is None:
+            raise ServingError("the rollout has moved on meanwhile; look again: raywf rollout status")
+        over.append(last)
+
+    promote(workflow, registry, registry.version(move.version), claim=claim)
+    settle_rollout(workflow, registry, over[0])
+    return over[0]
 
 
 def end_rollout(
@@ -204,12 +262,21 @@ def settle_rollout(workflow: Workflow, registry: Registry, step: RolloutStep) ->
         return
     tell_replicas(workflow)
     won = step.stage == "promoted"
-    if not won:
+    if won:
+        _complete(workflow, registry, step)
+    else:
         status = "rolled_back" if step.stage == "rolled_back" else "rejected"
         for version in step.challengers:
             registry.mark(version, status, reason="; ".join(step.reasons))
     figures = {"version": step.challengers[0], "rollout": step.rollout, "mode": step.mode, **step.figures}
     journal.record(decision, "promoted" if won else "rejected", reasons=step.reasons, figures=figures)
+
+
+def _complete(workflow: Workflow, registry: Registry, step: RolloutStep) -> None:
+    """Move the alias for a step that was written by a process which was killed before it could."""
+    champion = registry.find(CHAMPION)
+    if champion is not None and champion.version == step.champion:
+        promote(workflow, registry, registry.version(str(step.figures["version"])))
 
 
 def advance_rollout(
@@ -218,7 +285,7 @@ def advance_rollout(
     """Take a rollout's next step at `now` because a user says so: the next share, or `version` is champion.
 
     Raises:
-        ServingError: if it is over, or has several challengers and none is named.
+        ServingError: if it is over, has several challengers and none is named, or a replica refuses it.
     """
     if step.is_over:
         raise ServingError(f"the rollout is over: {step.stage}")

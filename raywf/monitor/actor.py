@@ -27,17 +27,24 @@ class PatientReferences:
 
     def __init__(self, source: ReferenceSource) -> None:
         self._source = source
+        self._known: dict[str, Reference] = {}
         self._told: set[str] = set()
 
     def reference(self, version: str) -> Reference | None:
         """Return the version's reference, or None while the registry does not tell."""
+        known = self._known.get(version)
+        if known is not None:
+            return known
         try:
-            return self._source.reference(version)
+            found = self._source.reference(version)
         except (RaywfError, OSError) as err:
             if version not in self._told:
                 self._told.add(version)
                 _log.warning("no reference of version %s yet: %s", version, err)
             return None
+        if found is not None:
+            self._known[version] = found
+        return found
 
 
 class MonitorActor:
@@ -67,11 +74,11 @@ class MonitorActor:
         with self._lock:
             return self._fold.evidence(version)
 
-    def duels(self, step: RolloutStep, bake: timedelta) -> tuple[Duel, ...]:
+    def duels(self, step: RolloutStep, bake: timedelta, now: datetime) -> tuple[Duel, ...]:
         """Return each challenger of a step beside the champion, once the log was read to its end."""
         self._caught_up.wait()
         with self._lock:
-            return self._duels.duels(step, bake)
+            return self._duels.duels(step, bake, now)
 
     def versions(self) -> tuple[str, ...]:
         """Return the versions that have evidence."""

@@ -1,11 +1,13 @@
-"""Champion and challengers on the same rows: what the log says of the newest rollout, step by step.
+"""Champion and challengers on the same rows: what the log says of the newest rollout's present step.
 
-As the fold of windows it is a function of the set of records, whatever their order. Only the newest rollout's
-rows are kept.
+As the fold of windows it is a function of the set of records, whatever their order: of the rows of the newest
+step, and where those are many of the ones whose id's hash is low enough.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,14 +16,14 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from raywf.core.records import Outcome, Prediction
+from raywf.core.records import ColumnProfile, Outcome, Prediction
 from raywf.core.rollout import Duel, Part, RolloutStep, ShadowAnswer, Side, SlicePairs, Tally
-from raywf.monitor.drift import MISSING, bin_values
-from raywf.monitor.reference import Reference, ReferenceSource
+from raywf.monitor.reference import Reference, ReferenceSource, as_text
 from raywf.outcomes.lines import Entry, line_digest
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MOST_COLUMNS, _MOST_VALUES = 6, 12  # categories whose values are looked at one by one
+_MOST_ROWS = 20_000
+_MOST_COLUMNS, _MOST_VALUES, _LONGEST = 6, 12, 60  # categories whose values are looked at one by one
 _FEWEST = 20  # pairs of a slice
 _WINDOWS = 8  # of a step that lasts as long as it has to
 
@@ -30,14 +32,14 @@ Outcomes = Callable[[str], Outcome | None]
 
 @dataclass(slots=True)
 class _Answer:
-    """What one version said to a row; `slices` are the row's bins in the columns that are looked at."""
+    """What one version said to a row; `texts` are the row's short texts by column."""
 
     version: str
     time: datetime
     scores: tuple[float, ...]
     part: Part
     rank: bytes
-    slices: tuple[int, ...] = ()
+    texts: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -49,38 +51,49 @@ class _Row:
 
 
 class DuelFold:
-    """Keeps the rows of the newest rollout; not safe for threads.
+    """Keeps rows of the newest rollout's newest step; not safe for threads.
 
-    `outcome_of` gives the outcome of a prediction's id that counts at present, or None.
+    `outcome_of` gives the outcome of a prediction's id that counts at present, or None. Of more than
+    `most_rows` rows it keeps one in two, four and so on.
     """
 
-    def __init__(self, references: ReferenceSource, outcome_of: Outcomes) -> None:
-        self._references, self._outcome_of = references, outcome_of
-        self._rollout = ""
-        self._steps: dict[str, dict[str, _Row]] = {}
+    def __init__(
+        self, references: ReferenceSource, outcome_of: Outcomes, *, most_rows: int = _MOST_ROWS
+    ) -> None:
+        self._references, self._outcome_of, self._most = references, outcome_of, most_rows
+        self._step = ""
+        self._rows: dict[str, _Row] = {}
+        self._halvings = 0
 
     def update(self, records: Iterable[Entry]) -> None:
         """Take in records, in any order and grouping, seen before or not."""
         for record in records:
-            part = None if isinstance(record, Outcome) else record.part
-            if part is None or isinstance(record, Outcome):
+            if isinstance(record, Outcome) or record.part is None:
                 continue
-            rollout = part.step.rpartition(":")[0]
-            if rollout > self._rollout:
-                self._rollout, self._steps = rollout, {}
-            if rollout == self._rollout:
-                self._take(record, part)
+            if record.part.step > self._step:
+                self._step, self._rows, self._halvings = record.part.step, {}, 0
+            if record.part.step == self._step and self._is_kept(record.id):
+                self._take(record, record.part)
+                while len(self._rows) > self._most:
+                    self._halvings += 1
+                    self._rows = {i: row for i, row in self._rows.items() if self._is_kept(i)}
 
-    def duels(self, step: RolloutStep, bake: timedelta) -> tuple[Duel, ...]:
-        """Return each challenger beside the champion by the rows of one step, which may be none."""
-        rows = self._steps.get(step.tag, {})
+    def duels(self, step: RolloutStep, bake: timedelta, now: datetime) -> tuple[Duel, ...]:
+        """Return each challenger beside the champion by the rows of a step, which may be none.
+
+        Pairs are of rows that are as old at `now` (event time) as both versions wanted rows to be, so that
+        labels which come soon do not decide alone.
+        """
+        rows = self._rows if step.tag == self._step else {}
         champion = self._references.reference(step.champion)
         found = []
         for name in step.challengers:
             challenger = self._references.reference(name)
             pairs: list[_Pair] = []
             if champion is not None and challenger is not None:
-                pairs = self._pairs(rows, champion, challenger)
+                aged = now - timedelta(seconds=max(champion.maturity_s, challenger.maturity_s))
+                one_scale = dataclasses.replace(challenger, loss_scale=champion.loss_scale)
+                pairs = self._pairs(rows, champion, one_scale, until=aged)
             length = bake / _WINDOWS
             found.append(
                 Duel(
@@ -92,28 +105,25 @@ class DuelFold:
             )
         return tuple(found)
 
+    def _is_kept(self, identity: str) -> bool:
+        if not self._halvings:
+            return True
+        digest = hashlib.blake2b(identity.encode(errors="surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") >> (64 - self._halvings) == 0
+
     def _take(self, record: Prediction | ShadowAnswer, part: Part) -> None:
-        row = self._steps.setdefault(part.step, {}).setdefault(record.id, _Row(None, {}))
+        row = self._rows.setdefault(record.id, _Row(None, {}))
         rank = line_digest(record)
         shadow = isinstance(record, ShadowAnswer)
         former = row.shadows.get(record.version) if shadow else row.live
         if former is not None and (former.time, former.rank) <= (record.time, rank):
             return
-        answer = _Answer(record.version, record.time, record.scores, part, rank)
+        answer = _Answer(record.version, record.time, record.scores, part, rank, {})
         if isinstance(record, ShadowAnswer):
             row.shadows[record.version] = answer
         else:
-            answer.slices = self._bins(record)
+            answer.texts = _texts(record)
             row.live = answer
-
-    def _bins(self, prediction: Prediction) -> tuple[int, ...]:
-        reference = self._references.reference(prediction.version)
-        if reference is None:
-            return ()
-        return tuple(
-            int(bin_values([prediction.features.get(p.name)], p)[0])
-            for p in (reference.profile[i] for i in _looked_at(reference))
-        )
 
     def _side(self, rows: dict[str, _Row], version: str, champion: str) -> Side:
         answered = [(i, r.live) for i, r in rows.items() if r.live is not None]
@@ -130,33 +140,36 @@ class DuelFold:
             rows=len(live) + sum(bool(answer.scores) for answer in shadows),
             failed=failed,
             live=len(live),
+            one_in=2**self._halvings,
             took_us=(float(np.quantile(took, 0.5)), float(np.quantile(took, 0.95))) if took else None,
             value_mean=math.fsum(paid) / len(paid) if paid else None,
         )
 
-    def _pairs(self, rows: dict[str, _Row], champion: Reference, challenger: Reference) -> list[_Pair]:
+    def _pairs(
+        self, rows: dict[str, _Row], champion: Reference, challenger: Reference, *, until: datetime
+    ) -> list[_Pair]:
         """Return the rows that both answered and whose label both know, by time and id."""
-        found: list[tuple[str, _Row, tuple[float, ...], tuple[float, ...], float, float]] = []
+        found: list[tuple[str, _Answer, tuple[float, ...], tuple[float, ...], float, float]] = []
         for identity, row in rows.items():
-            outcome = self._outcome_of(identity)
-            if row.live is None or outcome is None:
+            live, outcome = row.live, self._outcome_of(identity)
+            if live is None or outcome is None or live.time > until:
                 continue
-            said = {row.live.version: row.live.scores} | {v: a.scores for v, a in row.shadows.items()}
+            said = {live.version: live.scores} | {v: a.scores for v, a in row.shadows.items()}
             ours, theirs = said.get(champion.version), said.get(challenger.version)
             labels = champion.label_value(outcome.label), challenger.label_value(outcome.label)
             if ours and theirs and labels[0] is not None and labels[1] is not None:
-                found.append((identity, row, ours, theirs, labels[0], labels[1]))
+                found.append((identity, live, ours, theirs, labels[0], labels[1]))
         if not found:
             return []
         losses = [
             reference.losses(np.array([f[4 + i] for f in found]), np.array([f[2 + i] for f in found]))
             for i, reference in enumerate((champion, challenger))
         ]
-        figures = 0.5 + (losses[1] - losses[0]) / 2
-        made = []
-        for (identity, row, *_), figure in zip(found, figures.tolist(), strict=True):
-            assert row.live is not None
-            made.append(_Pair(row.live.time, identity, figure, row.live.slices))
+        figures = (0.5 + (losses[1] - losses[0]) / 2).tolist()
+        made = [
+            _Pair(live.time, identity, figure, live.texts)
+            for (identity, live, *_), figure in zip(found, figures, strict=True)
+        ]
         return sorted(made, key=lambda p: (p.time, p.id))
 
 
@@ -165,16 +178,18 @@ class _Pair:
     time: datetime
     id: str
     figure: float
-    slices: tuple[int, ...]
+    texts: dict[str, str]
 
 
-def _looked_at(reference: Reference) -> list[int]:
-    """Return the places of the categories that are few enough to be looked at one by one."""
-    few = [
-        i
-        for i, p in enumerate(reference.profile)
-        if p.kind == "category" and 1 < len(p.values) <= _MOST_VALUES
-    ]
+def _texts(prediction: Prediction) -> dict[str, str]:
+    """Return the row's texts and flags that are short enough to be the names of slices."""
+    values = prediction.features.items()
+    return {k: as_text(v) for k, v in values if isinstance(v, (str, bool)) and len(str(v)) <= _LONGEST}
+
+
+def _looked_at(reference: Reference) -> list[ColumnProfile]:
+    """Return the categories that are few enough to be looked at one by one."""
+    few = [p for p in reference.profile if p.kind == "category" and 1 < len(p.values) <= _MOST_VALUES]
     return few[:_MOST_COLUMNS]
 
 
@@ -194,16 +209,13 @@ def _tallies(pairs: Sequence[_Pair], length: timedelta) -> tuple[Tally, ...]:
 
 
 def _slices(pairs: Sequence[_Pair], reference: Reference, length: timedelta) -> tuple[SlicePairs, ...]:
+    """Return the pairs of each value of each column that is looked at; none of a value with few of them."""
     found = []
-    for place, column in enumerate(_looked_at(reference)):
-        by_value: defaultdict[int, list[_Pair]] = defaultdict(list)
+    for profile in _looked_at(reference):
+        by_value: defaultdict[str, list[_Pair]] = defaultdict(list)
         for pair in pairs:
-            if len(pair.slices) > place and pair.slices[place] != MISSING:
-                by_value[pair.slices[place]].append(pair)
-        profile = reference.profile[column]
-        found += [
-            SlicePairs(column=profile.name, value=profile.values[code], pairs=_tallies(chosen, length))
-            for code, chosen in sorted(by_value.items())
-            if len(chosen) >= _FEWEST and code < len(profile.values)
-        ]
+            by_value[pair.texts.get(profile.name, "")].append(pair)
+        for value in profile.values:
+            chosen = by_value[value] if len(by_value[value]) >= _FEWEST else []
+            found.append(SlicePairs(column=profile.name, value=value, pairs=_tallies(chosen, length)))
     return tuple(found)

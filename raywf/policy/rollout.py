@@ -2,7 +2,8 @@
 
 Everything is judged by bounds that hold however often one looks: the paired difference of the losses by a
 confidence sequence, failures by a likelihood ratio. Each step is judged by its own rows, since the traffic's
-mix moves with time; the chance of a wrong verdict is shared out among the steps.
+mix moves with time; the chance of a wrong verdict is shared out among the steps, or a shadow's challengers,
+and among failures, the loss and its slices.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def judge_rollout(
     """
     if step.paused:
         return _hold(step, step.challengers[0], "paused")
-    moves = [_judge(step, duel, settings, now=now, growth_mb=growth_mb) for duel in duels]
+    alpha = settings.alpha / (len(settings.steps) if step.mode == "canary" else len(duels))
+    moves = [_judge(step, duel, settings, now=now, growth_mb=growth_mb, alpha=alpha / 3) for duel in duels]
     for stage in ("promoted", "rolled_back"):
         found = [move for move in moves if move.stage == stage]
         if found and (stage == "promoted" or len(found) == len(moves)):
@@ -93,17 +95,24 @@ def fails_too_often(failed: int, rows: int, limit: float, *, alpha: float) -> bo
 
 
 def _judge(
-    step: RolloutStep, duel: Duel, settings: RolloutSettings, *, now: datetime, growth_mb: float | None
+    step: RolloutStep,
+    duel: Duel,
+    settings: RolloutSettings,
+    *,
+    now: datetime,
+    growth_mb: float | None,
+    alpha: float,
 ) -> Move:
-    alpha = settings.alpha / (len(settings.steps) if step.mode == "canary" else 1)
-    harm = measure_harm(duel.pairs, alpha=alpha / 2)
+    """Judge one challenger; failures, the loss and its slices each err with a chance of alpha at most."""
+    harm = measure_harm(duel.pairs, alpha=alpha)
     figures = _figures(duel, harm, growth_mb)
     version = duel.challenger.version
     wrong = _wrong(duel, harm, settings, alpha=alpha, growth_mb=growth_mb)
     if wrong:
         stage: Stage = "rolled_back"
         return Move(stage=stage, share=0.0, version=version, reasons=wrong, figures=figures)
-    seen, labelled = duel.challenger.rows, duel.labelled
+    side, labelled = duel.challenger, duel.labelled
+    seen = side.one_in * (side.rows if step.mode == "shadow" else side.live)
     waits = []
     if now < step.time + settings.bake:
         waits.append(f"baking for {settings.bake} since {step.time:%Y-%m-%d %H:%M:%S}")
@@ -165,7 +174,7 @@ def _wrong(
         )
     if harm.lower > 0:
         found.append(f"worse: the loss is higher by at least {harm.lower:.4f} ({harm.rows} rows, paired)")
-    worst = _worst_slice(duel.slices, alpha=alpha / 2)
+    worst = _worst_slice(duel.slices, alpha=alpha)
     if worst is not None and worst[1].lower > settings.slice_margin:
         one, its = worst
         found.append(
@@ -176,8 +185,8 @@ def _wrong(
 
 
 def _worst_slice(slices: Sequence[SlicePairs], *, alpha: float) -> tuple[SlicePairs, Harm] | None:
-    """Return the slice with the highest lower bound; the chance of error is shared among all."""
-    harms = [(one, measure_harm(one.pairs, alpha=alpha / len(slices))) for one in slices]
+    """Return the slice with the highest lower bound; all, those without pairs too, share the alpha."""
+    harms = [(one, measure_harm(one.pairs, alpha=alpha / len(slices))) for one in slices if one.pairs]
     return max(harms, key=lambda found: found[1].lower, default=None)
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 
 from raywf.core.audit import Audit
+from raywf.core.clock import Clock
 from raywf.core.codec import encode
+from raywf.core.errors import ServingError
 from raywf.core.journal import Journal
 from raywf.core.rollout import Rollouts
+from raywf.core.settings import Workflow
 from raywf.serving.requests import MAX_REASON, RequestError, read_json
 
 _DEFAULT = "asked for over HTTP"
-_ACTS: dict[str, dict[str, Any]] = {
-    "pause": {"paused": True},
-    "resume": {"paused": False},
-    "abort": {"stage": "aborted", "share": 0.0, "paused": False},
-}
+_ACTS = ("pause", "resume", "abort")
 
 
 class AdminDesk:
@@ -26,9 +23,11 @@ class AdminDesk:
     Its methods write to the stores and so may wait: call them in a thread.
     """
 
-    def __init__(self, root: str, workflow: str) -> None:
-        self._journal, self._audit = Journal(root, workflow), Audit(root, workflow)
-        self._rollouts = Rollouts(root, workflow)
+    def __init__(self, workflow: Workflow, clock: Clock) -> None:
+        root, name = workflow.stores.root, workflow.name
+        self._journal, self._audit = Journal(root, name), Audit(root, name)
+        self._rollouts = Rollouts(root, name)
+        self._clock = clock if workflow.monitor.clock == "wall" else None
 
     def retrain(self, who: str, body: bytes) -> bytes:
         """Ask for a retraining; the body is empty or has a ``reason``. Return the JSON answer.
@@ -60,7 +59,17 @@ class AdminDesk:
         step = self._rollouts.latest()
         if step is None or step.is_over:
             raise RequestError(409, "no rollout is under way")
-        new = self._rollouts.follow(step, **_ACTS[act], reasons=(f"{act} by {who}",), figures={})
+        reason = f"{act} by {who}"
+        if act == "abort":
+            new = self._rollouts.follow(
+                step, stage="aborted", share=0.0, paused=False, reasons=(reason,), figures={}
+            )
+        else:
+            now = step.time if self._clock is None else self._clock.now()
+            try:
+                new = self._rollouts.pause(step, paused=act == "pause", now=now, reason=reason)
+            except ServingError as err:
+                raise RequestError(409, str(err)) from None
         if new is None:
             raise RequestError(409, "the rollout has moved on meanwhile; look again")
         self._audit.note(who, f"rollout {act}", {"rollout": step.rollout, "step": new.number})

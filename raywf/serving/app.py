@@ -82,6 +82,7 @@ class Endpoint:
         self._guard = Guard(
             KeyBook(workflow.stores.root, workflow.name),
             self._clock,
+            may_be_open=self._settings.may_be_open,
             tokens=None if self._settings.oidc is None else TokenReader(self._settings.oidc),
             share=1 / self._settings.replicas,
         )
@@ -94,7 +95,7 @@ class Endpoint:
             "/healthz": {"GET": (self._healthz, "open")},
             "/openapi.json": {"GET": (self._openapi, None)},
         }
-        self._admin = AdminDesk(workflow.stores.root, workflow.name)
+        self._admin = AdminDesk(workflow, self._clock)
         self._stop = threading.Event()
         every_s = self._settings.alias_poll_s
         self._followers = [

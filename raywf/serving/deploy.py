@@ -147,7 +147,7 @@ def _check_addresses(settings: ServingSettings) -> None:
 
 def _check_keys(workflow: Workflow) -> None:
     settings = workflow.serving
-    if settings.host in LOOPBACK or settings.open_to_all or settings.oidc is not None:
+    if settings.may_be_open or settings.oidc is not None:
         return
     if KeyBook(workflow.stores.root, workflow.name).read() is None:
         raise ServingError(

@@ -20,9 +20,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """Refuses a request without a key or token that allows it; open while there never was a key.
+    """Refuses a request without a key or token that allows it.
 
-    `share` is this replica's part of each key's rate. Not thread-safe but for `refresh`.
+    With `may_be_open` calls need none while there never was a key. `share` is this replica's part of each
+    key's rate. Not thread-safe but for `refresh`.
     """
 
     def __init__(
@@ -30,13 +31,14 @@ class Guard:
         book: KeyBook,
         clock: Clock,
         *,
+        may_be_open: bool,
         tokens: TokenReader | None = None,
         share: float = 1.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._book, self._clock, self._tokens = book, clock, tokens
         self._share, self._monotonic = share, monotonic
-        self._keys: dict[str, Caller] | None = None if tokens is None else {}
+        self._keys: dict[str, Caller] | None = None if may_be_open and tokens is None else {}
         self._good: dict[str, Caller] = {}
         self._buckets: dict[str, _Bucket] = {}
         self.refresh()
@@ -56,8 +58,8 @@ class Guard:
         else:
             if found is not None:
                 self._keys = {key.digest: key.caller for key in found}
-        if self._tokens is not None:
-            self._tokens.refresh()
+        if self._tokens is not None and self._tokens.refresh():
+            self._good = {}  # what the provider's former keys vouched for
 
     def check(self, authorization: str | None, scope: Scope | None) -> str | None:
         """Return the caller's name, None where calls need no key; without a `scope` any key will do.

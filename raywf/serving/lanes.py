@@ -74,34 +74,43 @@ class Lanes:
         Raises:
             RequestError, RowError: as `answer_alone`, of the champion.
         """
-        theirs = [i for i, row in enumerate(rows) if self._is_challengers(row, sticky)]
-        if not theirs:
-            return (self._timed(champion, range(len(rows)), rows),)
-        ours = [i for i in range(len(rows)) if i not in set(theirs)] if len(theirs) < len(rows) else []
-        found = [self._timed(champion, ours, [rows[i] for i in ours])] if ours else []
-        chosen = [rows[i] for i in theirs]
-        assert self.challenger is not None
+        lanes = [self._is_challengers(row, sticky) for row in rows]
+        ours = [i for i, theirs in enumerate(lanes) if not theirs]
+        theirs = [i for i, theirs in enumerate(lanes) if theirs]
+        if self.challenger is None or not theirs:
+            return (self._timed(champion, ours, rows, of=len(rows)),)
+        found = [self._timed(champion, ours, [rows[i] for i in ours], of=len(rows))] if ours else []
+        return (*found, *self._challenged(self.challenger, champion, rows, theirs))
+
+    def _challenged(
+        self, challenger: LoadedModel, champion: LoadedModel, rows: Sequence[Row], places: Sequence[int]
+    ) -> list[Answered]:
+        """Let the challenger answer its rows, and the champion those alone that it cannot."""
+        chosen = [rows[i] for i in places]
         try:
-            found.append(self._timed(self.challenger, theirs, chosen))
+            return [self._timed(challenger, places, chosen, of=len(rows))]
         except Exception as err:  # noqa: BLE001 whatever a challenger raises, its rows are answered
-            _logger.info("version %s failed: %s", self.challenger.version.version, err)
-            found.append(self._timed(champion, theirs, chosen, failed=True))
-        return tuple(found)
+            _logger.info("version %s failed: %s", challenger.version.version, err)
+        if len(places) == 1:
+            return [self._timed(champion, places, chosen, of=len(rows), failed=True)]
+        return [one for at in places for one in self._challenged(challenger, champion, rows, [at])]
 
     def _is_challengers(self, row: Row, sticky: str | None) -> bool:
         if self.challenger is None:
             return False
         key = sticky
         if key is None and self.key is not None:
-            key = str(row.features.get(self.key))
+            value = row.features.get(self.key)
+            key = None if value is None else str(value)
         return lane_of(self.step.rollout, row.id if key is None else key) < self.step.share
 
     def _timed(
-        self, model: LoadedModel, places: Sequence[int], rows: Sequence[Row], *, failed: bool = False
+        self, model: LoadedModel, places: Sequence[int], rows: Sequence[Row], *, of: int, failed: bool = False
     ) -> Answered:
+        """Answer some of a request's `of` rows; only a row alone tells the time, lest the shares do."""
         start = time.perf_counter()
         scores = _score(model, rows)
-        took_us = 1e6 * (time.perf_counter() - start) / len(rows)
+        took_us = 1e6 * (time.perf_counter() - start) if of == 1 else 0.0
         return Answered(model, places, rows, scores, Part(self.step.tag, took_us, failed))
 
 

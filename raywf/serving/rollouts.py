@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 
@@ -71,7 +72,9 @@ class RolloutFollower:
         Raises:
             RaywfError: if a version cannot be looked up or fetched now.
         """
-        with self._changing:
+        if not self._changing.acquire(blocking=False):  # another thread is at it
+            return self._status()
+        try:
             step = self._rollouts.latest()
             if step is None or step.is_over or step.champion != self._slots.active.version.version:
                 self._end()
@@ -84,6 +87,8 @@ class RolloutFollower:
                     self._end()
                     reason = self._refused[step.rollout] = str(err)
             return self._status() if reason is None else self._status(reason)
+        finally:
+            self._changing.release()
 
     def copy(self, answered: Sequence[Answered]) -> None:
         """Give rows to the versions of the rollout that did not answer them; never waits."""
@@ -112,9 +117,11 @@ class RolloutFollower:
             return
         self._end()
         champion = self._slots.active
+        if self._key is not None and all(c.name != self._key for c in champion.predictor.bundle.columns):
+            raise BundleError(f"rollout.key {self._key!r} is not a feature of version {step.champion}")
         models = [self._load(name, champion) for name in step.challengers]
         self._began_bytes = _rss_bytes()
-        self._shadows = ShadowQueue(self._start_worker([m.version for m in (champion, *models)]))
+        self._shadows = ShadowQueue(partial(self._start_worker, [m.version for m in (champion, *models)]))
         live = models[0] if step.mode != "shadow" else None
         self.lanes = Lanes(step, live, self._key)
 

@@ -6,11 +6,12 @@ replica with the lowest priority. What the worker is too slow for is dropped and
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -29,7 +30,8 @@ MOST_WAITING = 5000  # rows
 _BATCH = 256
 _GATHER_S = 0.02
 _END = None
-_RESTARTS = 3
+_AGAIN_S = 10.0
+_LONGEST = 300  # characters of an error's text
 _LONGEST_S = 120.0
 
 
@@ -56,10 +58,15 @@ class Worker(Protocol):
 
 
 class ShadowQueue:
-    """Hands copies to a worker from a thread of its own; `copied` and `dropped` count rows."""
+    """Hands copies to a worker from a thread of its own; `copied` and `dropped` count rows.
 
-    def __init__(self, worker: Worker, *, most_waiting: int = MOST_WAITING) -> None:
-        self._worker, self._most = worker, most_waiting
+    A worker that fails is ended, and another one is started after a while.
+    """
+
+    def __init__(self, start: Callable[[], Worker], *, most_waiting: int = MOST_WAITING) -> None:
+        self._start, self._most = start, most_waiting
+        self._worker: Worker | None = None
+        self._not_before = 0.0
         self._queue: queue.SimpleQueue[tuple[str, Copy] | None] = queue.SimpleQueue()
         self.copied = self.dropped = 0
         self.problem = ""
@@ -91,15 +98,28 @@ class ShadowQueue:
             batch = [item for item in items if item is not None]
             for step, group in itertools.groupby(batch, key=lambda item: item[0]):
                 self._hand([copy for _, copy in group], step)
-        self._worker.close()
+        self._end_worker()
 
     def _hand(self, batch: list[Copy], step: str) -> None:
+        if self._worker is None and time.monotonic() < self._not_before:
+            self.dropped += len(batch)
+            return
         try:
+            self._worker = self._worker or self._start()
             self._worker.answer(step, batch)
             self.copied += len(batch)
+            self.problem = ""
         except Exception as err:  # noqa: BLE001 a worker that is gone must not end the thread
             self.dropped += len(batch)
-            self.problem = f"{type(err).__name__}: {err}"
+            self.problem = f"the shadows' process failed: {type(err).__name__}: {err}"[:_LONGEST]
+            self._not_before = time.monotonic() + _AGAIN_S
+            self._end_worker()
+
+    def _end_worker(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            with contextlib.suppress(Exception):  # it may be gone already
+                worker.close()
 
 
 class ShadowWorker:
@@ -130,7 +150,7 @@ class RayWorker:
     """A `ShadowWorker` in a process of its own, which ends with the replica that started it."""
 
     def __init__(self, workflow: Workflow, source: ModelSource, versions: Sequence[ModelVersion]) -> None:
-        made = ray.remote(num_cpus=0, max_restarts=_RESTARTS)(ShadowWorker)
+        made = ray.remote(num_cpus=0)(ShadowWorker)
         self._actor = made.remote(workflow, source, tuple(versions))
 
     def answer(self, step: str, copies: Sequence[Copy]) -> None:

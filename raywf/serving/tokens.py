@@ -36,20 +36,21 @@ class TokenReader:
         self._fetched: float | None = None
         self._is_wanted = True
 
-    def refresh(self) -> None:
-        """Fetch the keys if they are old, or if a token named one that is not among them."""
+    def refresh(self) -> bool:
+        """Fetch the keys if they are old, or a token named one that is not known; return whether it did."""
         age_s = float("inf") if self._fetched is None else self._monotonic() - self._fetched
         if age_s < (_AGAIN_S if self._is_wanted else _EVERY_S):
-            return
+            return False
         self._fetched = self._monotonic()
         try:
             found = jwt.PyJWKSet.from_dict(_fetch(self._keys_url())).keys
         except (OSError, ValueError, jwt.PyJWTError) as err:
             _logger.warning("the keys of %s cannot be fetched: %s", self._settings.issuer, err)
             self._is_wanted = True
-            return
+            return False
         self._keys = {key.key_id: key for key in found}
         self._is_wanted = False
+        return True
 
     def read(self, token: str) -> Caller | None:
         """Return the token's caller; None where its signature, issuer, audience or time is not right."""

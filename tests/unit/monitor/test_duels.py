@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -15,13 +16,15 @@ from raywf.outcomes.lines import Entry, from_line, to_line
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 BAKE = timedelta(minutes=8)
+LATER = START + timedelta(days=2)
 PROFILE = (ColumnProfile(name="region", kind="category", values=("north", "south"), counts=(50, 50)),)
 REFERENCES = KnownReferences(
     {v: Reference(version=v, task="binary", classes=("no", "yes"), profile=PROFILE) for v in ("1", "2")}
 )
 STEP = RolloutStep(
-    rollout="20260101T000000-a",
+    rollout="000001",
     number=2,
+    since=2,
     mode="canary",
     stage="canary",
     champion="1",
@@ -66,7 +69,7 @@ def fold(entries: list[Entry], known: dict[str, Outcome]) -> DuelFold:
 
 def test_pairs_and_sides() -> None:
     """Every labelled row is a pair, whoever answered it live."""
-    (found,) = fold(log(), outcomes(300)).duels(STEP, BAKE)
+    (found,) = fold(log(), outcomes(300)).duels(STEP, BAKE, LATER)
     assert found.labelled == 300
     assert (found.champion.live, found.challenger.live, found.challenger.rows) == (200, 200, 400)
     assert found.challenger.took_us == (300.0, 300.0)
@@ -89,7 +92,7 @@ def test_order_and_repetition_change_nothing(seed: int) -> None:
     made = DuelFold(REFERENCES, outcomes().get)
     for start in range(0, len(mixed), 97):
         made.update(mixed[start : start + 97])
-    assert made.duels(STEP, BAKE) == fold(log(), outcomes()).duels(STEP, BAKE)
+    assert made.duels(STEP, BAKE, LATER) == fold(log(), outcomes()).duels(STEP, BAKE, LATER)
 
 
 def test_failures() -> None:
@@ -103,23 +106,74 @@ def test_failures() -> None:
         ShadowAnswer(id="b", time=time, version="2", scores=(), part=Part(STEP.tag)),
     ]
     known = {i: Outcome(id=i, time=START, label="no") for i in "ab"}
-    (found,) = fold(entries, known).duels(STEP, BAKE)
+    (found,) = fold(entries, known).duels(STEP, BAKE, LATER)
     assert (found.challenger.failed, found.champion.failed, found.labelled) == (2, 0, 0)
     assert (found.champion.live, found.challenger.rows) == (1, 0)
 
 
 def test_steps_and_rollouts_are_apart() -> None:
-    """Each step has its own rows; a newer rollout ends the former one's; other predictions do not count."""
+    """Only the newest step's rows are kept, of the newest rollout; other predictions do not count."""
     plain = [Prediction(id="x", time=START, version="1", features={}, scores=(0.5,))]
-    made = fold([*log(), *log(100, step=f"{STEP.rollout}:3"), *plain], outcomes())
-    assert made.duels(STEP, BAKE)[0].labelled == 400
-    made.update(log(10, step="20260102T000000-b:1"))
-    assert made.duels(STEP, BAKE)[0].labelled == 0
+    made = fold([*log(), *log(100, step="000001:000001"), *plain], outcomes())
+    assert made.duels(STEP, BAKE, LATER)[0].labelled == 400
+    made.update(log(10, step="000002:000001"))
+    assert made.duels(STEP, BAKE, LATER)[0].labelled == 0
+
+
+def test_young_rows_do_not_count() -> None:
+    """A label that came at once says little of rows whose labels take a day."""
+    slow = KnownReferences(
+        {v: dataclasses.replace(r, maturity_s=86_400.0) for v, r in REFERENCES.by_version.items()}
+    )
+    made = DuelFold(slow, outcomes().get)
+    made.update(log())
+    at = START + timedelta(days=1, seconds=99)
+    assert made.duels(STEP, BAKE, at)[0].labelled == 100
+
+
+def test_one_scale_for_both() -> None:
+    """Two equal models of a number whose training rows spread differently are equal."""
+    known = KnownReferences(
+        {v: Reference(version=v, task="regression", loss_scale=s) for v, s in (("1", 10.0), ("2", 1000.0))}
+    )
+    entries: list[Entry] = []
+    for i in range(50):
+        part = Part(STEP.tag)
+        entries += [
+            Prediction(id=f"r{i}", time=START, version="1", features={}, scores=(5.0,), part=part),
+            ShadowAnswer(id=f"r{i}", time=START, version="2", scores=(5.0,), part=part),
+        ]
+    made = DuelFold(known, {f"r{i}": Outcome(id=f"r{i}", time=START, label=9.0) for i in range(50)}.get)
+    made.update(entries)
+    (tally,) = made.duels(STEP, BAKE, LATER)[0].pairs
+    assert tally.loss_sum == 25.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_rows_are_thinned_out(seed: int) -> None:
+    """At most so many are kept, by their ids alone: the same ones in any order."""
+    entries = log(2000)
+    made = [DuelFold(REFERENCES, outcomes(2000).get, most_rows=300) for _ in range(2)]
+    made[0].update(entries)
+    made[1].update([entries[i] for i in np.random.default_rng(seed).permutation(len(entries))])
+    first, second = (fold.duels(STEP, BAKE, LATER)[0] for fold in made)
+    assert first == second
+    assert 75 < first.labelled <= 300
+    assert first.challenger.one_in == 8
+
+
+def test_slices_by_name() -> None:
+    """Versions whose training had a column's values in other orders speak of the same values."""
+    turned = (dataclasses.replace(PROFILE[0], values=("south", "north")),)
+    other = dataclasses.replace(REFERENCES.by_version["2"], profile=turned)
+    made = DuelFold(KnownReferences({**REFERENCES.by_version, "2": other}), outcomes().get)
+    made.update(log())
+    assert made.duels(STEP, BAKE, LATER) == fold(log(), outcomes()).duels(STEP, BAKE, LATER)
 
 
 def test_an_unknown_version_waits() -> None:
     """While the registry does not know a version there are no pairs, and no error."""
     made = DuelFold(KnownReferences({"1": REFERENCES.by_version["1"]}), outcomes().get)
     made.update(log())
-    (found,) = made.duels(STEP, BAKE)
+    (found,) = made.duels(STEP, BAKE, LATER)
     assert (found.labelled, found.challenger.live) == (0, 200)

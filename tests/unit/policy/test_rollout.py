@@ -61,6 +61,8 @@ def duel(mean: float = 0.0, rows: int = 20_000, **changes: Any) -> Duel:
         (0.1, duel(), LATER, "canary", 0.5, "no harm at 10%"),
         (0.1, duel(), START, "canary", 0.1, "baking"),
         (0.1, duel(rows=0), LATER, "canary", 0.1, "0 of 500 rows answered"),
+        (0.1, duel(challenger={"live": 40}), LATER, "canary", 0.1, "40 of 500 rows answered"),
+        (0.1, duel(challenger={"live": 40, "one_in": 16}), LATER, "canary", 0.5, "no harm"),
         (0.5, duel(), LATER, "promoted", 1.0, "not worse by more than 0.01"),
         (0.5, duel(-0.02), LATER, "promoted", 1.0, "shown to be better"),
         (0.5, duel(0.02), START, "rolled_back", 0.0, "the loss is higher by at least"),

@@ -22,7 +22,7 @@ from raywf.core.clock import FixedClock
 from raywf.core.errors import SettingsError
 from raywf.core.journal import Journal
 from raywf.core.rollout import Rollouts
-from raywf.core.settings import OidcSettings
+from raywf.core.settings import OidcSettings, ServingSettings
 from raywf.serving.app import Endpoint
 from raywf.serving.guard import Guard
 from raywf.serving.keys import Caller, KeyBook, Scope
@@ -65,13 +65,13 @@ def test_only_a_hash_is_kept(tmp_path: Path) -> None:
 def test_a_key_is_for_its_scopes(tmp_path: Path, scopes: tuple[Scope, ...], scope: Scope | None) -> None:
     """It opens what it was made for, and what any key opens."""
     token = book(tmp_path).add(Caller(name="shop", scopes=scopes), now=NOW)
-    guard = Guard(book(tmp_path), FixedClock(NOW))
+    guard = Guard(book(tmp_path), FixedClock(NOW), may_be_open=True)
     assert status(guard, token, scope) == (200 if scope is None or scope in scopes else 403)
 
 
 def test_open_until_the_first_key_and_never_again(tmp_path: Path) -> None:
     """With the first key calls need one, without a restart; with the last one gone none is allowed."""
-    guard = Guard(book(tmp_path), FixedClock(NOW))
+    guard = Guard(book(tmp_path), FixedClock(NOW), may_be_open=True)
     assert status(guard, None, "predict") == 200
     token = book(tmp_path).add(Caller(name="a", scopes=ALL), now=NOW)
     guard.refresh()
@@ -81,11 +81,19 @@ def test_open_until_the_first_key_and_never_again(tmp_path: Path) -> None:
     assert (status(guard, None, "predict"), status(guard, token, "predict")) == (401, 401)
 
 
+def test_closed_from_the_start(tmp_path: Path) -> None:
+    """Where others than this machine could call, no file of keys lets nobody in: it may not be mounted."""
+    assert status(Guard(book(tmp_path), FixedClock(NOW), may_be_open=False), None, "predict") == 401
+    assert ServingSettings().may_be_open
+    assert ServingSettings(host="0.0.0.0", open_to_all=True).may_be_open
+    assert not ServingSettings(host="0.0.0.0").may_be_open
+
+
 def test_rotation(tmp_path: Path) -> None:
     """Two keys are good side by side, then only the new one."""
     keys = book(tmp_path)
     old = keys.add(Caller(name="old", scopes=ALL), now=NOW)
-    guard = Guard(keys, FixedClock(NOW))
+    guard = Guard(keys, FixedClock(NOW), may_be_open=True)
     new = keys.add(Caller(name="new", scopes=ALL), now=NOW)
     guard.refresh()
     assert [status(guard, token, "predict") for token in (old, new)] == [200, 200]
@@ -98,7 +106,10 @@ def test_an_expired_key_is_refused(tmp_path: Path) -> None:
     """From its last instant on."""
     until = NOW + timedelta(days=90)
     token = book(tmp_path).add(Caller(name="a", scopes=ALL, expires=until), now=NOW)
-    before, after = (Guard(book(tmp_path), FixedClock(t)) for t in (until - timedelta(microseconds=1), until))
+    before, after = (
+        Guard(book(tmp_path), FixedClock(t), may_be_open=True)
+        for t in (until - timedelta(microseconds=1), until)
+    )
     assert (status(before, token, "predict"), status(after, token, "predict")) == (200, 401)
 
 
@@ -107,7 +118,7 @@ def test_rate(tmp_path: Path) -> None:
     keys, moment = book(tmp_path), [100.0]
     busy = keys.add(Caller(name="busy", scopes=ALL, rate=10), now=NOW)
     calm = keys.add(Caller(name="calm", scopes=ALL), now=NOW)
-    guard = Guard(keys, FixedClock(NOW), share=0.5, monotonic=lambda: moment[0])
+    guard = Guard(keys, FixedClock(NOW), may_be_open=True, share=0.5, monotonic=lambda: moment[0])
     assert [status(guard, busy, None) for _ in range(7)] == [200] * 5 + [429] * 2
     moment[0] += 0.4
     assert [status(guard, busy, None) for _ in range(3)] == [200, 200, 429]
@@ -121,11 +132,11 @@ def test_a_damaged_file_keeps_what_was_known(tmp_path: Path) -> None:
     """Who had a key keeps it; a replica that starts then lets nobody in."""
     keys = book(tmp_path)
     token = keys.add(Caller(name="a", scopes=ALL), now=NOW)
-    guard = Guard(keys, FixedClock(NOW))
+    guard = Guard(keys, FixedClock(NOW), may_be_open=True)
     (tmp_path / "root/keys/w.json").write_text('{"keys": [{"nam')
     guard.refresh()
     assert (status(guard, token, None), status(guard, None, None)) == (200, 401)
-    assert status(Guard(keys, FixedClock(NOW)), None, None) == 401
+    assert status(Guard(keys, FixedClock(NOW), may_be_open=True), None, None) == 401
     with pytest.raises(SettingsError, match="does not hold API keys"):
         keys.read()
 
@@ -147,7 +158,7 @@ def test_odd_headers(tmp_path: Path, header: str) -> None:
     """Each is refused as a missing key is."""
     book(tmp_path).add(Caller(name="a", scopes=ALL), now=NOW)
     with pytest.raises(RequestError) as caught:
-        Guard(book(tmp_path), FixedClock(NOW)).check(header, None)
+        Guard(book(tmp_path), FixedClock(NOW), may_be_open=True).check(header, None)
     assert (caught.value.status, caught.value.headers) == (401, {"www-authenticate": "Bearer"})
 
 
@@ -240,6 +251,7 @@ def test_a_rollout_is_paused_and_aborted_over_http(
     assert client.post("/v1/rollouts", json={"act": "pause"}, **send).status_code == 409
     Rollouts(root, "w").start("shadow", champion="9", challengers=("2",), share=0, time=NOW)
     assert client.post("/v1/rollouts", json={"act": "pause"}, **send).json()["paused"]
+    assert client.post("/v1/rollouts", json={"act": "pause"}, **send).status_code == 409
     assert client.post("/v1/rollouts", json={"act": "abort"}, **send).json()["stage"] == "aborted"
     assert client.post("/v1/rollouts", json={"act": "resume"}, **send).status_code == 409
     steps = client.request("GET", "/v1/rollouts", headers=bearer(tokens["predict"])).json()["steps"]

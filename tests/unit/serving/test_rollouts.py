@@ -135,24 +135,28 @@ def test_a_feature_as_the_key(tmp_path: Path, source: FolderSource) -> None:
 
 
 class Broken:
-    """Answers as its model does, but for every third row."""
+    """Answers as its model does, but for rows of some distance."""
 
     def __init__(self, predictor: Any, outcome: float | None) -> None:
-        self._predictor, self._outcome, self._count = predictor, outcome, 0
+        self._predictor, self._outcome = predictor, outcome
         self.bundle = predictor.bundle
 
     def predict_row(self, features: Any) -> tuple[float, ...]:
-        self._count += 1
-        if self._count % 3:
-            return tuple(self._predictor.predict_row(features))
-        if self._outcome is None:
-            raise MemoryError("no more")
-        return (self._outcome,)
+        return tuple(self.predict_rows([features])[0].tolist())
+
+    def predict_rows(self, rows: Sequence[Any]) -> Any:
+        found = self._predictor.predict_rows(rows)
+        for i, row in enumerate(rows):
+            if row["distance"] == 777:
+                if self._outcome is None:
+                    raise MemoryError("no more")
+                found[i] = self._outcome
+        return found
 
 
 @pytest.mark.parametrize("outcome", [None, float("nan"), float("inf")])
 def test_a_challenger_that_fails(replica: Replica, outcome: float | None) -> None:
-    """No request fails: the champion answers, and the log says that the challenger could not."""
+    """No request fails: the champion answers the rows that the challenger cannot, and the log says so."""
     replica.start("canary", 1.0)
     lanes = replica.follower.lanes
     assert lanes is not None
@@ -160,9 +164,15 @@ def test_a_challenger_that_fails(replica: Replica, outcome: float | None) -> Non
     broken: Any = Broken(lanes.challenger.predictor, outcome)
     challenger = dataclasses.replace(lanes.challenger, predictor=broken)
     replica.follower.lanes = dataclasses.replace(lanes, challenger=challenger)
-    assert Counter(replica.ask(30)) == {"2": 20, "1": 10}
-    live = [e for e in replica.log(50) if isinstance(e, Prediction)]
-    assert Counter((e.version, e.part.failed) for e in live if e.part) == {("2", False): 20, ("1", True): 10}
+    rows = [
+        {"features": ROW | {"distance": 777 if i % 3 == 0 else 100 + i}, "id": f"r{i}"} for i in range(30)
+    ]
+    many = replica.client.post("/v1/predict", json={"rows": rows}).json()["predictions"]
+    single = [replica.client.post("/v1/predict", json=row).json()["predictions"][0] for row in rows]
+    assert [p["model_version"] for p in many] == ["1" if i % 3 == 0 else "2" for i in range(30)]
+    assert [p["model_version"] for p in single] == [p["model_version"] for p in many]
+    live = [e for e in replica.log(100) if isinstance(e, Prediction)]
+    assert Counter((e.version, e.part.failed) for e in live if e.part) == {("2", False): 40, ("1", True): 20}
 
 
 def test_several_shadows(tmp_path: Path, source: FolderSource, bundles: dict[str, Any]) -> None:
@@ -251,7 +261,7 @@ class Slow:
 def test_a_slow_shadow_is_not_felt() -> None:
     """What does not fit into the queue is dropped and counted, at once; the rest is answered."""
     worker = Slow()
-    shadows = ShadowQueue(worker, most_waiting=100)
+    shadows = ShadowQueue(lambda: worker, most_waiting=100)
     copies = [Copy(f"c{i}", NOW, {}, ("2",)) for i in range(10)]
     start = time.monotonic()
     for _ in range(200):
@@ -262,6 +272,46 @@ def test_a_slow_shadow_is_not_felt() -> None:
     shadows.close(timeout_s=20)
     assert worker.seen + shadows.dropped == 2000
     assert worker.seen == shadows.copied
+
+
+def test_a_worker_that_is_gone() -> None:
+    """It is ended, what comes for a while is dropped, and the reason is told."""
+    started: list[Slow] = []
+
+    class Gone(Slow):
+        def answer(self, step: str, copies: Sequence[Copy]) -> None:
+            raise OSError("out of memory")
+
+    def start() -> Slow:
+        started.append(Gone())
+        return started[-1]
+
+    shadows = ShadowQueue(start)
+    for i in range(20):
+        shadows.offer("s", [Copy(f"c{i}", NOW, {}, ("2",))])
+        time.sleep(0.01)
+    shadows.close(timeout_s=20)
+    assert (shadows.dropped, shadows.copied, len(started)) == (20, 0, 1)
+    assert "out of memory" in shadows.problem
+    assert started[0].may.is_set()
+
+
+def test_a_key_that_is_no_feature(tmp_path: Path, source: FolderSource) -> None:
+    """A rollout by a feature that requests do not have is refused, lest one version has all."""
+    replica = Replica(tmp_path / "root", source, key="customer")
+    replica.rollouts.start("canary", champion="1", challengers=("2",), share=0.5, time=NOW)
+    status = replica.follower.converge()
+    assert (status.ok, "'customer' is not a feature" in status.reason) == (False, True)
+
+
+def test_a_key_that_is_missing(tmp_path: Path, source: FolderSource) -> None:
+    """Rows without the key are spread by their ids."""
+    replica = Replica(tmp_path / "root", source, key="distance")
+    replica.start("ab", 0.5)
+    rows = [{"features": ROW | {"distance": None}, "id": f"r{i}"} for i in range(60)]
+    found = replica.client.post("/v1/predict", json={"rows": rows}).json()["predictions"]
+    assert {p["model_version"] for p in found} == {"1", "2"}
+    replica.follower.close()
 
 
 def test_a_row_that_a_shadow_cannot_take(tmp_path: Path, source: FolderSource) -> None:
