@@ -41,6 +41,7 @@ MAY: dict[str, set[str]] = {
     "report": {"core", "registry", "loop"},
     "demo": {"core", "loop", "report", *STEPS},
     "testing": {"core", "models"},
+    "client": {"core"},
     "cli": {"core", "loop", "report", "demo", "", *STEPS},
     "": set(),
 }

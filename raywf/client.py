@@ -1,0 +1,329 @@
+"""A client of the endpoint, plain and async: what may be asked again is, under the same prediction id.
+
+>>> client = Client("http://127.0.0.1:8000", key="rwf_...")
+>>> client.close()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import orjson
+import pyarrow as pa
+from pyarrow import ipc
+
+from raywf.core.clock import format_time
+from raywf.core.errors import RaywfError
+
+Features = Mapping[str, Any]
+_ARROW = "application/vnd.apache.arrow.stream"
+_AGAIN = frozenset({429, 502, 503, 504})  # nothing was taken, or it may be taken again under its id
+_FIRST_S, _LONGEST_S = 0.1, 10.0
+
+
+class CallError(RaywfError):
+    """The endpoint refused a call, or did not answer: `status` is HTTP's, 0 where there was no answer."""
+
+    def __init__(self, status: int, reason: str, problems: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(status, reason, tuple(problems))
+        self.status, self.reason, self.problems = status, reason, tuple(problems)
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}" if self.status else self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One row's answer: a class with its probabilities, or a value; its outcome goes under its `id`."""
+
+    id: str
+    model_version: str
+    prediction: str | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One HTTP request, complete."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    kind: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Client:
+    """Asks an endpoint; safe among threads, keeps its connections until `close`.
+
+    A call without a connection, one that is answered 429, 502, 503 or 504, and one that was cut off is made
+    again, at most `retries` times, after as long as the endpoint says or a growing random pause. A prediction
+    has its id from the first call on, so that one made twice counts once.
+
+    Raises:
+        CallError: by every method, if the endpoint refuses a call or does not answer in time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 4,
+        batch: int = 1000,
+    ) -> None:
+        self._retries, self._batch = retries, batch
+        self._http = httpx.Client(base_url=url, headers=_headers(key), timeout=timeout_s)
+
+    def predict(
+        self,
+        features: Features,
+        *,
+        prediction_id: str | None = None,
+        time: datetime | None = None,
+        key: str | None = None,
+    ) -> Answer:
+        """Return the answer to one row; `key` keeps a caller with one version during a rollout."""
+        return _answers(self._ask(_predict_call([features], [prediction_id], [time], key=key)))[0]
+
+    def predict_many(
+        self, rows: Sequence[Features], *, ids: Sequence[str] | None = None, key: str | None = None
+    ) -> list[Answer]:
+        """Return the answers to rows in their order; they are sent in batches."""
+        calls = _predict_calls(rows, ids, batch=self._batch, key=key)
+        return [answer for call in calls for answer in _answers(self._ask(call))]
+
+    def predict_table(self, table: pa.Table, *, key: str | None = None) -> pa.Table:
+        """Return the answers to a table of features; ``__id`` and ``__time`` may be columns of it."""
+        parts = [_read_table(self._ask(call)) for call in _table_calls(table, batch=self._batch, key=key)]
+        return pa.concat_tables(parts)
+
+    def report(
+        self,
+        prediction_id: str,
+        label: str | float,
+        *,
+        time: datetime | None = None,
+        value: float | None = None,
+    ) -> None:
+        """Report what became of a prediction; again is fine, the latest counts."""
+        self._ask(_outcomes_call([_outcome(prediction_id, label, time, value)]))
+
+    def model(self) -> dict[str, Any]:
+        """Return what the endpoint says of the model that serves."""
+        found: dict[str, Any] = orjson.loads(self._ask(_Call("GET", "/v1/model")).content)
+        return found
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, call: _Call) -> httpx.Response:
+        for attempt in range(self._retries + 1):
+            try:
+                answer = self._http.request(**_arguments(call))
+            except httpx.TransportError as err:
+                pause = _pause_after(None, attempt, self._retries, err)
+            else:
+                if answer.is_success:
+                    return answer
+                pause = _pause_after(answer, attempt, self._retries)
+            time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+
+class AsyncClient:
+    """As `Client`, for an event loop; batches are sent side by side, at most `side_by_side` at a time."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 4,
+        batch: int = 1000,
+        side_by_side: int = 4,
+    ) -> None:
+        self._retries, self._batch = retries, batch
+        self._slots = asyncio.Semaphore(side_by_side)
+        self._http = httpx.AsyncClient(base_url=url, headers=_headers(key), timeout=timeout_s)
+
+    async def predict(
+        self,
+        features: Features,
+        *,
+        prediction_id: str | None = None,
+        time: datetime | None = None,
+        key: str | None = None,
+    ) -> Answer:
+        """As `Client.predict`."""
+        return _answers(await self._ask(_predict_call([features], [prediction_id], [time], key=key)))[0]
+
+    async def predict_many(
+        self, rows: Sequence[Features], *, ids: Sequence[str] | None = None, key: str | None = None
+    ) -> list[Answer]:
+        """As `Client.predict_many`."""
+        calls = _predict_calls(rows, ids, batch=self._batch, key=key)
+        found = await asyncio.gather(*(self._ask_in_turn(call) for call in calls))
+        return [answer for response in found for answer in _answers(response)]
+
+    async def predict_table(self, table: pa.Table, *, key: str | None = None) -> pa.Table:
+        """As `Client.predict_table`."""
+        calls = _table_calls(table, batch=self._batch, key=key)
+        found = await asyncio.gather(*(self._ask_in_turn(call) for call in calls))
+        return pa.concat_tables([_read_table(response) for response in found])
+
+    async def report(
+        self,
+        prediction_id: str,
+        label: str | float,
+        *,
+        time: datetime | None = None,
+        value: float | None = None,
+    ) -> None:
+        """As `Client.report`."""
+        await self._ask(_outcomes_call([_outcome(prediction_id, label, time, value)]))
+
+    async def model(self) -> dict[str, Any]:
+        """As `Client.model`."""
+        found: dict[str, Any] = orjson.loads((await self._ask(_Call("GET", "/v1/model"))).content)
+        return found
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _ask_in_turn(self, call: _Call) -> httpx.Response:
+        async with self._slots:
+            return await self._ask(call)
+
+    async def _ask(self, call: _Call) -> httpx.Response:
+        for attempt in range(self._retries + 1):
+            try:
+                answer = await self._http.request(**_arguments(call))
+            except httpx.TransportError as err:
+                pause = _pause_after(None, attempt, self._retries, err)
+            else:
+                if answer.is_success:
+                    return answer
+                pause = _pause_after(answer, attempt, self._retries)
+            await asyncio.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"authorization": f"Bearer {key}"}
+
+
+def _arguments(call: _Call) -> dict[str, Any]:
+    headers = {**call.headers, "content-type": call.kind}
+    return {"method": call.method, "url": call.path, "content": call.body, "headers": headers}
+
+
+def _pause_after(
+    answer: httpx.Response | None, attempt: int, retries: int, error: Exception | None = None
+) -> float:
+    """Return the seconds until the next attempt.
+
+    Raises:
+        CallError: if there is to be none.
+    """
+    if answer is None:
+        if attempt >= retries:
+            raise CallError(0, f"no answer: {type(error).__name__}: {error}") from error
+    elif answer.status_code not in _AGAIN or attempt >= retries:
+        raise _refusal(answer)
+    stated = None if answer is None else answer.headers.get("retry-after")
+    if stated is not None and stated.isdecimal():
+        return min(_LONGEST_S, float(stated))
+    return random.uniform(0.5, 1.0) * min(_LONGEST_S, _FIRST_S * 2.0**attempt)  # noqa: S311 no secret
+
+
+def _refusal(answer: httpx.Response) -> CallError:
+    try:
+        told = orjson.loads(answer.content)
+        return CallError(answer.status_code, str(told["error"]), told.get("problems", ()))
+    except (ValueError, KeyError, TypeError):
+        return CallError(answer.status_code, answer.text[:200] or answer.reason_phrase)
+
+
+def _predict_calls(
+    rows: Sequence[Features], ids: Sequence[str] | None, *, batch: int, key: str | None
+) -> Iterator[_Call]:
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        given = [None] * len(part) if ids is None else list(ids[start : start + batch])
+        yield _predict_call(part, given, [None] * len(part), key=key)
+
+
+def _predict_call(
+    rows: Sequence[Features], ids: Sequence[str | None], times: Sequence[datetime | None], *, key: str | None
+) -> _Call:
+    items = []
+    for features, one, when in zip(rows, ids, times, strict=True):
+        item: dict[str, Any] = {"features": dict(features), "id": one or uuid.uuid4().hex}
+        if when is not None:
+            item["time"] = format_time(when)
+        items.append(item)
+    return _Call("POST", "/v1/predict", orjson.dumps({"rows": items}), headers=_sticky(key))
+
+
+def _table_calls(table: pa.Table, *, batch: int, key: str | None) -> Iterator[_Call]:
+    if "__id" not in table.column_names:
+        table = table.append_column("__id", pa.array([uuid.uuid4().hex for _ in range(table.num_rows)]))
+    for start in range(0, table.num_rows, batch):
+        sink = io.BytesIO()
+        with ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table.slice(start, batch))
+        yield _Call("POST", "/v1/predict", sink.getvalue(), _ARROW, _sticky(key))
+
+
+def _sticky(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"x-raywf-key": key}
+
+
+def _outcome(one: str, label: str | float, when: datetime | None, value: float | None) -> dict[str, Any]:
+    given = {"id": one, "label": label, "time": None if when is None else format_time(when), "value": value}
+    return {name: one for name, one in given.items() if one is not None}
+
+
+def _outcomes_call(outcomes: Sequence[Mapping[str, Any]]) -> _Call:
+    return _Call("POST", "/v1/outcomes", orjson.dumps({"outcomes": outcomes}))
+
+
+def _answers(response: httpx.Response) -> list[Answer]:
+    told = orjson.loads(response.content)
+    return [Answer(**({"model_version": told["model_version"]} | one)) for one in told["predictions"]]
+
+
+def _read_table(response: httpx.Response) -> pa.Table:
+    return ipc.open_stream(response.content).read_all().replace_schema_metadata(None)
