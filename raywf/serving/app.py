@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
@@ -17,6 +18,7 @@ from functools import partial
 from typing import Any, Literal
 
 import orjson
+import ray
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -32,6 +34,7 @@ from raywf.serving.admin import AdminDesk
 from raywf.serving.cache import BundleCache, LoadedModel
 from raywf.serving.guard import Guard, keep_fresh
 from raywf.serving.keys import KeyBook, Scope
+from raywf.serving.meter import Meter, RaySink, keep_telling
 from raywf.serving.openapi import openapi
 from raywf.serving.predict import Asked, Predictions
 from raywf.serving.requests import RequestError, read_outcomes
@@ -76,8 +79,9 @@ class Endpoint:
             key=workflow.rollout.key,
         )
         self._log = LogWriter(workflow.stores.root, workflow.name)
+        self._meter = Meter()
         self._predictions = Predictions(
-            self._log, self._rollout, self._clock, max_rows=self._settings.max_rows
+            self._log, self._rollout, self._clock, self._meter, max_rows=self._settings.max_rows
         )
         self._guard = Guard(
             KeyBook(workflow.stores.root, workflow.name),
@@ -103,9 +107,22 @@ class Endpoint:
             _daemon("raywf-keys", partial(keep_fresh, self._guard, self._stop)),
             _daemon("raywf-rollout", partial(follow_rollouts, self._rollout, self._stop, every_s=every_s)),
         ]
+        if ray.is_initialized():
+            sink = RaySink(workflow.name, self._slots.replica)
+            self._followers.append(
+                _daemon("raywf-meter", partial(keep_telling, self._meter, sink, self._facts, self._stop))
+            )
 
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request; every refusal is JSON with an ``error``."""
+        start = time.perf_counter()
+        answer = await self._respond(request)
+        path = request.scope["path"]
+        route = path if path in self._routes else "other"
+        self._meter.request(route, answer.status_code, time.perf_counter() - start)
+        return answer
+
+    async def _respond(self, request: Request) -> Response:
         try:
             handler, access = self._handler(request.scope["path"], request.method)
             if access != "open":
@@ -160,6 +177,19 @@ class Endpoint:
             self._stop.set()
             self._rollout.close()
             self._log.close()
+
+    def _facts(self) -> dict[str, float]:
+        """Return what the replica is at, as figures."""
+        lanes, counts = self._rollout.lanes, self._rollout.counts()
+        version = self._slots.active.version.version
+        return {
+            "version_served": float(version) if version.isdecimal() else 0.0,
+            "from_cache": float(self._slots.origin == "cache"),
+            "rollout_share": 0.0 if lanes is None else lanes.step.share,
+            "rollout_under_way": float(lanes is not None),
+            "shadow_rows": float(counts[0]),
+            "shadow_dropped": float(counts[1]),
+        }
 
     def _handler(self, path: str, method: str) -> tuple[Handler, Access]:
         methods = self._routes.get(path)

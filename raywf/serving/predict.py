@@ -15,6 +15,7 @@ from raywf.outcomes.writer import LogWriter
 from raywf.serving import tables
 from raywf.serving.cache import LoadedModel
 from raywf.serving.lanes import Answered, Lanes, answer_alone
+from raywf.serving.meter import Meter
 from raywf.serving.requests import RequestError, Row, answers, read_json, read_rows
 from raywf.serving.rollouts import RolloutFollower
 from raywf.serving.tables import ARROW, CSV, JSON, TableRequest
@@ -44,8 +45,11 @@ class Answer:
 class Predictions:
     """Answers predict requests and logs each row before its answer is out."""
 
-    def __init__(self, log: LogWriter, rollout: RolloutFollower, clock: Clock, *, max_rows: int) -> None:
-        self._log, self._rollout, self._clock, self._max_rows = log, rollout, clock, max_rows
+    def __init__(
+        self, log: LogWriter, rollout: RolloutFollower, clock: Clock, meter: Meter, *, max_rows: int
+    ) -> None:
+        self._log, self._rollout, self._clock, self._meter = log, rollout, clock, meter
+        self._max_rows = max_rows
 
     def answer(self, model: LoadedModel, asked: Asked) -> Answer:
         """Answer with the champion `model`, or by the lanes of a rollout.
@@ -81,6 +85,7 @@ class Predictions:
         if lanes is None:
             (alone,) = answer_alone(model, rows)
             self._log.append(alone.predictions())
+            self._meter.rows(model.version.version, len(rows))
             found = answers(rows, alone.scores, model.predictor.bundle)
             body = orjson.dumps({"model_version": model.version.version, "predictions": found})
             return Answer(body, JSON, model)
@@ -107,6 +112,7 @@ class Predictions:
             ids=request.ids, times=request.times, version=version, features=request.logged(), scores=scores
         )
         self._log.append([batch])
+        self._meter.rows(version, len(request))
         return Answer(tables.write_answers(kind, request, scores, predictor.bundle, version), kind, model)
 
     def _answer_table_by_lanes(
@@ -132,6 +138,8 @@ class Predictions:
         groups = lanes.answer(model, rows, sticky)
         self._log.append([prediction for group in groups for prediction in group.predictions()])
         self._rollout.copy(groups)
+        for group in groups:
+            self._meter.rows(group.model.version.version, len(group.rows))
         return groups
 
 

@@ -105,6 +105,11 @@ class RolloutFollower:
                 copies = [Copy(row.id, row.time, row.features, others) for row in group.rows]
                 shadows.offer(lanes.step.tag, copies)
 
+    def counts(self) -> tuple[int, int]:
+        """Return the rows that shadows answered since the rollout began, and those dropped."""
+        shadows = self._shadows
+        return (0, 0) if shadows is None else (shadows.copied, shadows.dropped)
+
     def close(self) -> None:
         """End what runs beside the replica."""
         with self._changing:

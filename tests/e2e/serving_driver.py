@@ -39,20 +39,22 @@ def make_source(folder: Path, versions: int = 3) -> FolderSource:
     return source
 
 
-def start_ray(settings: ServingSettings) -> None:
+def start_ray(settings: ServingSettings, metrics_port: int) -> None:
     os.environ.update(serve_env(settings))
     os.environ["RAY_AUTH_MODE"] = "disabled"
     import ray
 
     ray.init(
         num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False,
+        _metrics_export_port=metrics_port,
     )  # fmt: skip
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
     flow, source = workflow(folder), make_source(folder)
-    start_ray(flow.serving)
+    (metrics_port,) = free_ports(1, avoid={flow.serving.port})
+    start_ray(flow.serving, metrics_port)
     import ray
 
     from raywf.core.codec import encode
@@ -81,7 +83,7 @@ def main() -> None:
         "redeploy": lambda: deploy(flow, source),
         "undeploy": lambda: undeploy(flow),
     }
-    print(">>>", json.dumps({"url": deploy(flow, source)}), flush=True)
+    print(">>>", json.dumps({"url": deploy(flow, source), "metrics": metrics_port}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
         try:

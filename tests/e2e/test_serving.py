@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -43,7 +44,8 @@ class Served:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=ENV
         )
-        self.url = self._read()["url"]
+        up = self._read()
+        self.url, self.metrics_url = up["url"], f"http://127.0.0.1:{up['metrics']}/metrics"
 
     def do(self, verb: str, **arguments: Any) -> Any:
         assert self.process.stdin is not None
@@ -133,6 +135,23 @@ def test_listens_on_loopback_only(served: Served) -> None:
 
 def _port(address: str) -> int:
     return int(address.rsplit(":", 1)[1])
+
+
+def test_metrics_are_there_for_prometheus(served: Served) -> None:
+    """Requests by route and status, rows by version, the version served: by replica."""
+    for _ in range(20):
+        served.send("POST", "/v1/predict", json.dumps({"features": dict(SMALL_ROW)}).encode())
+
+    def told() -> str:
+        with urllib.request.urlopen(served.metrics_url, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    served.until(lambda: "raywf_rows" in told())
+    lines = [line for line in told().splitlines() if line.startswith("ray_raywf_")]
+    kinds = {line.partition("{")[0] for line in lines}
+    assert {"ray_raywf_requests_total", "ray_raywf_rows_total", "ray_raywf_version_served"} <= kinds, kinds
+    assert any('route="/v1/predict"' in line and 'status="200"' in line for line in lines)
+    assert {r for r in served.replicas() if any(f'replica="{r}"' in line for line in lines)}
 
 
 def test_swap_from_driver_and_actor(served: Served) -> None:
