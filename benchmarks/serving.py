@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import io
 import json
 import os
@@ -29,6 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -196,8 +198,18 @@ def arrow_rows(contender: Contender, bundle: Path, seconds: float) -> dict[str, 
     at = table.column_names.index("departure")
     instants = pa.array([datetime(2013, 5, 1, 12, tzinfo=UTC)] * ROWS, pa.timestamp("us", "UTC"))
     snapshot = table.set_column(at, "departure", instants)
+    parts = urlsplit(contender.url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+
+    def ask() -> None:
+        connection.request("POST", contender.path, body=body, headers=headers)
+        answer = connection.getresponse()
+        if answer.status != 200:
+            raise RuntimeError(f"an Arrow body was refused: {answer.read()[:300]!r}")
+        answer.read()
+
     ways: dict[str, Callable[[], Any]] = {
-        "http": lambda: post(contender.url + contender.path, body, headers),
+        "http": ask,
         "in_process": lambda: predictor.predict_table(snapshot),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}

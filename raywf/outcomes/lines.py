@@ -87,9 +87,9 @@ def to_line(record: Entry | PredictionBatch) -> bytes:
 
 
 def _batch_line(batch: PredictionBatch) -> bytes:
-    times: Any = [time.astimezone(UTC) for time in batch.times]
-    if len(set(times)) == 1:
-        times = times[0]
+    first = batch.times[0]
+    together = all(time is first for time in batch.times)
+    times = first.astimezone(UTC) if together else [time.astimezone(UTC) for time in batch.times]
     scores = np.ascontiguousarray(batch.scores)
     data = {"ids": batch.ids, "t": times, "v": batch.version, "c": batch.features, "s": scores}
     return orjson.dumps(data, option=_OPTIONS | orjson.OPT_SERIALIZE_NUMPY)

@@ -47,10 +47,8 @@ class TableRequest:
         found: dict[str, list[Any]] = {}
         for name in self.features.column_names:
             values = self.features.column(name)
-            if pa.types.is_timestamp(values.type):
-                values = pc.strftime(values, format="%Y-%m-%dT%H:%M:%SZ")
-                values = pc.replace_substring(values, ".000000Z", "Z")
-            found[name] = values.to_pylist()
+            is_time = pa.types.is_timestamp(values.type)
+            found[name] = _texts(values) if is_time else values.to_pylist()
         return found
 
 
@@ -166,7 +164,7 @@ def write_answers(
         if shares is None:
             columns["value"] = np.ascontiguousarray(scores[:, 0])
         else:
-            columns["prediction"] = predicted
+            columns["prediction"] = predicted.to_pylist()
             columns["probabilities"] = {
                 name: np.ascontiguousarray(shares[:, i]) for i, name in enumerate(bundle.classes)
             }
@@ -176,7 +174,7 @@ def write_answers(
     if shares is None:
         arrays["value"] = scores[:, 0]
     else:
-        arrays["prediction"] = pa.array(predicted, pa.string())
+        arrays["prediction"] = predicted
         arrays |= {f"probability_{name}": shares[:, i] for i, name in enumerate(bundle.classes)}
     table = pa.table(arrays).replace_schema_metadata({"model_version": version})
     sink = io.BytesIO()
@@ -188,16 +186,28 @@ def write_answers(
     return sink.getvalue()
 
 
-def _decide(scores: NDArray[np.float64], bundle: Bundle) -> tuple[list[str], NDArray[np.float64] | None]:
+def _texts(instants: pa.ChunkedArray) -> list[str | None]:
+    """Return instants as `format_time` writes them."""
+    micros = np.asarray(pc.fill_null(instants.cast(pa.int64()), 0).to_numpy())
+    whole = not (micros % 1_000_000).any()
+    texts = np.datetime_as_string(micros.astype("datetime64[us]"), unit="s" if whole else "us")
+    missing = instants.is_null().to_pylist() if instants.null_count else [False] * len(micros)
+    return [
+        None if gone else f"{text.removesuffix('.000000')}Z"
+        for text, gone in zip(texts.tolist(), missing, strict=True)
+    ]
+
+
+def _decide(scores: NDArray[np.float64], bundle: Bundle) -> tuple[pa.Array, NDArray[np.float64] | None]:
     """Return each row's class and its probabilities, shape ``(n_rows, n_classes)``; None for a value."""
     if bundle.task == "regression":
-        return [], None
+        return pa.nulls(len(scores)), None
     if bundle.task == "binary":
         shares = np.column_stack([1 - scores[:, 0], scores[:, 0]])
         best = (scores[:, 0] >= bundle.threshold).astype(np.int64)
     else:
         shares, best = scores, scores.argmax(axis=1)
-    return [bundle.classes[i] for i in best.tolist()], shares
+    return pa.array(bundle.classes, pa.string()).take(pa.array(best)), shares
 
 
 def _values(given: pa.Table | Mapping[str, Any], name: str) -> pa.Array:
@@ -251,7 +261,11 @@ def _instants(values: pa.Array, name: str) -> pa.Array:
     if pa.types.is_null(kind):
         return pa.nulls(len(values), TIME_TYPE)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return pa.array([None if v is None else _instant(v, name) for v in values.to_pylist()], TIME_TYPE)
+        try:
+            return pc.cast(values, TIME_TYPE)  # of texts that all have a zone
+        except pa.ArrowInvalid:
+            texts = values.to_pylist()
+        return pa.array([None if v is None else _instant(v, name) for v in texts], TIME_TYPE)
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         raise _wrong(name, f"must be instants or ISO 8601 text, got {kind}")
     zone = kind.tz if pa.types.is_timestamp(kind) else None

@@ -178,6 +178,29 @@ def test_limits(client: Any) -> None:
         assert answer.status_code == status, answer.text
 
 
+@pytest.mark.parametrize(
+    ("given_time", "logged_time"),
+    [
+        ("2013-01-01T05:15:00Z", "2013-01-01T05:15:00Z"),
+        ("2013-01-01T05:15:00", "2013-01-01T05:15:00Z"),
+        ("2013-01-01T05:15:00.25+02:00", "2013-01-01T03:15:00.250000Z"),
+        ("2013-01-01 05:15", "2013-01-01T05:15:00Z"),
+        (None, None),
+    ],
+)
+def test_times(client: Any, tmp_path: Path, given_time: str | None, logged_time: str | None) -> None:
+    """Read and written as row by row, whatever the others of the column are."""
+    others = ["2013-01-01T05:15:00Z", None, "2014-06-01T00:00:00.5Z"]
+    given = [ROW | {"departure": one} for one in (given_time, *others)]
+    table = table_of(given)
+    client.post("/v1/predict", content=arrow_body(table), headers={"content-type": ARROW})
+    single = {"features": given[0], "id": "single"}
+    assert client.post("/v1/predict", json=single).status_code == 200
+    logged = log(tmp_path / "root")
+    assert logged["r0"].features["departure"] == logged["single"].features["departure"] == logged_time
+    assert logged["r3"].features["departure"] == "2014-06-01T00:00:00.500000Z"
+
+
 @pytest.mark.parametrize("kind", [pa.float32(), pa.int16(), pa.decimal128(8, 2), pa.uint64()])
 def test_kinds_of_numbers(client: Any, kind: pa.DataType) -> None:
     """Any number of Arrow's is one."""
