@@ -2,22 +2,22 @@
 
 The hot path (one row) is: parse, check, predict, append to the log, answer, all in the event loop. An
 append costs some microseconds, since only the operating system has to take it. Bodies over 16 KB go to a
-worker thread.
+worker thread; smaller ones mostly do not even reach Ray Serve, see `raywf.serving.inline`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import orjson
 import ray
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -32,7 +32,9 @@ from raywf.core.source import ModelSource
 from raywf.outcomes.writer import LogWriter
 from raywf.serving.admin import AdminDesk
 from raywf.serving.cache import BundleCache, LoadedModel
+from raywf.serving.exchange import Call, Reply, json_reply, refusal
 from raywf.serving.guard import Guard, keep_fresh
+from raywf.serving.inline import INLINE_BYTES, InlineAnswers
 from raywf.serving.keys import KeyBook, Scope
 from raywf.serving.meter import Meter, RaySink, keep_telling
 from raywf.serving.openapi import openapi
@@ -43,17 +45,24 @@ from raywf.serving.shadow import RayWorker
 from raywf.serving.slots import ModelSlots, ReplicaStatus, follow
 from raywf.serving.tokens import TokenReader
 
-INLINE_BYTES = 16_384
 DRAIN_LIMIT = (
     16  # times max_body_bytes: how much of a body that is too long is still read, so that 413 arrives
 )
 SWITCH_S = 0.0005  # a model that loads in a thread gives the interpreter back this often
 
-KEY_HEADER = "x-raywf-key"  # whose value keeps a caller with one version during a rollout
-_CALLER = "raywf.caller"  # in a request's scope: the name of who calls
+KEY_HEADER = b"x-raywf-key"  # whose value keeps a caller with one version during a rollout
 
-Handler = Callable[[Request], Awaitable[Response]]
+_logger = logging.getLogger(__name__)
+
 Access = Scope | Literal["open"] | None  # what a key has to be for; None: any key, "open": none is needed
+
+
+class Route(NamedTuple):
+    """What answers a path's method, who may call it, and whether it may take longer than a prediction."""
+
+    handler: Callable[[Call], Reply]
+    access: Access
+    is_slow: bool = False
 
 
 class Endpoint:
@@ -90,14 +99,17 @@ class Endpoint:
             tokens=None if self._settings.oidc is None else TokenReader(self._settings.oidc),
             share=1 / self._settings.replicas,
         )
-        self._routes: dict[str, dict[str, tuple[Handler, Access]]] = {
-            "/v1/predict": {"POST": (self._predict, "predict")},
-            "/v1/outcomes": {"POST": (self._outcomes, "outcomes")},
-            "/v1/model": {"GET": (self._model, None)},
-            "/v1/retrain": {"POST": (self._retrain, "admin")},
-            "/v1/rollouts": {"GET": (self._rollouts, None), "POST": (self._act, "admin")},
-            "/healthz": {"GET": (self._healthz, "open")},
-            "/openapi.json": {"GET": (self._openapi, None)},
+        self._routes: dict[str, dict[str, Route]] = {
+            "/v1/predict": {"POST": Route(self._predict, "predict")},
+            "/v1/outcomes": {"POST": Route(self._outcomes, "outcomes")},
+            "/v1/model": {"GET": Route(self._model, None)},
+            "/v1/retrain": {"POST": Route(self._retrain, "admin", is_slow=True)},
+            "/v1/rollouts": {
+                "GET": Route(self._rollouts, None, is_slow=True),
+                "POST": Route(self._act, "admin", is_slow=True),
+            },
+            "/healthz": {"GET": Route(self._healthz, "open")},
+            "/openapi.json": {"GET": Route(self._openapi, None)},
         }
         self._admin = AdminDesk(workflow, self._clock)
         self._stop = threading.Event()
@@ -108,6 +120,7 @@ class Endpoint:
             _daemon("raywf-rollout", partial(follow_rollouts, self._rollout, self._stop, every_s=every_s)),
         ]
         if ray.is_initialized():
+            InlineAnswers.answer = self.answer_now
             sink = RaySink(workflow.name, self._slots.replica)
             self._followers.append(
                 _daemon("raywf-meter", partial(keep_telling, self._meter, sink, self._facts, self._stop))
@@ -116,27 +129,39 @@ class Endpoint:
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request; every refusal is JSON with an ``error``."""
         start = time.perf_counter()
-        answer = await self._respond(request)
-        path = request.scope["path"]
-        route = path if path in self._routes else "other"
-        self._meter.request(route, answer.status_code, time.perf_counter() - start)
-        return answer
-
-    async def _respond(self, request: Request) -> Response:
+        path, headers = request.scope["path"], dict(request.scope["headers"])
         try:
-            handler, access = self._handler(request.scope["path"], request.method)
-            if access != "open":
-                request.scope[_CALLER] = self._guard.check(request.headers.get("authorization"), access)
-            return await handler(request)
+            route = self._route(path, request.method)
+            caller = self._caller(route, headers)
+            body = await _body(request, self._settings.max_body_bytes) if request.method == "POST" else b""
         except RequestError as err:
-            return Response(err.body(), err.status, err.headers, media_type="application/json")
-        except RowError as err:
-            return Response(RequestError(422, str(err)).body(), 422, media_type="application/json")
+            reply = refusal(err)
         except ClientDisconnect:
-            return Response(status_code=400)
-        except OSError as err:
-            reason = f"the stores cannot be written, nothing was taken: {err}"
-            return Response(RequestError(503, reason).body(), 503, media_type="application/json")
+            reply = Reply(b"", 400)
+        else:
+            call = Call(headers, body, caller)
+            if route.is_slow or len(body) > INLINE_BYTES:
+                reply = await asyncio.to_thread(_carry_out, route.handler, call)
+            else:
+                reply = _carry_out(route.handler, call)
+        self._count(path, reply, start)
+        more = {name.decode(): value.decode() for name, value in reply.headers}
+        return Response(reply.body, reply.status, more, media_type=reply.kind)
+
+    def answer_now(self, path: str, headers: Mapping[bytes, bytes], body: bytes) -> Reply | None:
+        """Answer a POST whose small body is there; None if its answer may take long."""
+        start = time.perf_counter()
+        try:
+            route = self._route(path, "POST")
+            if route.is_slow:
+                return None
+            call = Call(headers, body, self._caller(route, headers))
+        except RequestError as err:
+            reply = refusal(err)
+        else:
+            reply = _carry_out(route.handler, call)
+        self._count(path, reply, start)
+        return reply
 
     async def prepare(self, version: ModelVersion) -> ReplicaStatus:
         """Load a version in a worker thread, beside the one that serves."""
@@ -174,6 +199,8 @@ class Endpoint:
     def __del__(self) -> None:
         """Stop the follower and sync the log when Ray Serve lets the replica go."""
         if hasattr(self, "_stop"):
+            if InlineAnswers.answer == self.answer_now:
+                InlineAnswers.answer = None
             self._stop.set()
             self._rollout.close()
             self._log.close()
@@ -191,73 +218,64 @@ class Endpoint:
             "shadow_dropped": float(counts[1]),
         }
 
-    def _handler(self, path: str, method: str) -> tuple[Handler, Access]:
+    def _route(self, path: str, method: str) -> Route:
         methods = self._routes.get(path)
         if methods is None:
             raise RequestError(404, f"no such path: {path[:100]!r}", {"paths": sorted(self._routes)})
         found = methods.get("GET" if method == "HEAD" else method)
         if found is None:
-            raise RequestError(405, f"{method[:20]} is not allowed on {path}", {"allowed": sorted(methods)})
+            allowed = sorted(methods)
+            reason = f"{method[:20]} is not allowed on {path}"
+            raise RequestError(405, reason, {"allowed": allowed}, {"allow": ", ".join(allowed)})
         return found
 
-    async def _predict(self, request: Request) -> Response:
-        headers = request.headers
-        body = await _body(request, self._settings.max_body_bytes)
-        asked = Asked(body, headers.get("content-type"), headers.get("accept"), headers.get(KEY_HEADER))
-        model = self._slots.active
-        if len(body) > INLINE_BYTES:
-            answer = await asyncio.to_thread(self._predictions.answer, model, asked)
-        else:
-            answer = self._predictions.answer(model, asked)
-        return Response(answer.body, headers=answer.model.headers, media_type=answer.kind)
+    def _caller(self, route: Route, headers: Mapping[bytes, bytes]) -> str | None:
+        if route.access == "open":
+            return None
+        return self._guard.check(headers.get(b"authorization", b"").decode("latin-1"), route.access)
 
-    async def _outcomes(self, request: Request) -> Response:
-        body = await _body(request, self._settings.max_body_bytes)
-        if len(body) > INLINE_BYTES:
-            count = await asyncio.to_thread(self._take, body)
-        else:
-            count = self._take(body)
-        return Response(orjson.dumps({"accepted": count}), 202, media_type="application/json")
+    def _count(self, path: str, reply: Reply, start: float) -> None:
+        route = path if path in self._routes else "other"
+        self._meter.request(route, reply.status, time.perf_counter() - start)
 
-    def _take(self, body: bytes) -> int:
+    def _predict(self, call: Call) -> Reply:
+        asked = Asked(
+            call.body, call.header(b"content-type"), call.header(b"accept"), call.header(KEY_HEADER)
+        )
+        answer = self._predictions.answer(self._slots.active, asked)
+        return Reply(answer.body, 200, answer.kind, answer.model.headers)
+
+    def _outcomes(self, call: Call) -> Reply:
         bundle = self._slots.active.predictor.bundle
-        outcomes = read_outcomes(body, bundle, max_rows=self._settings.max_rows, clock=self._clock)
+        outcomes = read_outcomes(call.body, bundle, max_rows=self._settings.max_rows, clock=self._clock)
         self._log.append(outcomes)
-        return len(outcomes)
+        return json_reply({"accepted": len(outcomes)}, 202)
 
-    async def _retrain(self, request: Request) -> Response:
-        data = await self._administer(request, self._admin.retrain)
-        return Response(data, 202, media_type="application/json")
+    def _retrain(self, call: Call) -> Reply:
+        return Reply(self._admin.retrain(_named(call), call.body), 202)
 
-    async def _act(self, request: Request) -> Response:
-        data = await self._administer(request, self._admin.act)
+    def _act(self, call: Call) -> Reply:
+        data = self._admin.act(_named(call), call.body)
         with suppress(RaywfError, OSError):  # what cannot be looked at now is looked at again
-            await asyncio.to_thread(self._rollout.converge)
-        return Response(data, media_type="application/json")
+            self._rollout.converge()
+        return Reply(data)
 
-    async def _administer(self, request: Request, act: Callable[[str, bytes], bytes]) -> bytes:
-        who = request.scope[_CALLER]
-        if who is None:
-            raise RequestError(403, "this needs a key: raywf keys add NAME --scope admin")
-        body = await _body(request, self._settings.max_body_bytes)
-        return await asyncio.to_thread(act, who, body)
+    def _rollouts(self, _: Call) -> Reply:
+        return Reply(self._admin.rollouts())
 
-    async def _rollouts(self, _: Request) -> Response:
-        return Response(await asyncio.to_thread(self._admin.rollouts), media_type="application/json")
-
-    async def _model(self, _: Request) -> Response:
+    def _model(self, _: Call) -> Reply:
         slots = self._slots
         facts = describe(slots.active)
         refused = None if slots.last_refused is None else encode(slots.last_refused)
         previous = None if slots.previous is None else slots.previous.version.version
         facts |= {"origin": slots.origin, "previous": previous, "last_refused": refused}
         facts |= {"workflow": self._workflow.name, "replica": slots.replica}
-        return _json(facts)
+        return json_reply(facts)
 
-    async def _healthz(self, _: Request) -> Response:
-        return _json({"status": "ok", "model_version": self._slots.active.version.version})
+    def _healthz(self, _: Call) -> Reply:
+        return json_reply({"status": "ok", "model_version": self._slots.active.version.version})
 
-    async def _openapi(self, _: Request) -> Response:
+    def _openapi(self, _: Call) -> Reply:
         model = self._slots.active
         document = openapi(
             self._workflow.name,
@@ -266,7 +284,27 @@ class Endpoint:
             max_rows=self._settings.max_rows,
             keys=not self._guard.is_open,
         )
-        return _json(document)
+        return json_reply(document)
+
+
+def _carry_out(handler: Callable[[Call], Reply], call: Call) -> Reply:
+    try:
+        return handler(call)
+    except RequestError as err:
+        return refusal(err)
+    except RowError as err:
+        return refusal(RequestError(422, str(err)))
+    except OSError as err:
+        return refusal(RequestError(503, f"the stores cannot be written, nothing was taken: {err}"))
+    except Exception:  # whatever went wrong, the caller gets an answer and the log the trace
+        _logger.exception("a request failed")
+        return refusal(RequestError(500, "the request failed; the replica's log has the reason"))
+
+
+def _named(call: Call) -> str:
+    if call.caller is None:
+        raise RequestError(403, "this needs a key: raywf keys add NAME --scope admin")
+    return call.caller
 
 
 def _daemon(name: str, work: Callable[[], None]) -> threading.Thread:
@@ -290,10 +328,6 @@ def describe(model: LoadedModel) -> dict[str, Any]:
         "metrics": {k: v for k, v in version.metrics.items() if v == v},
         "loaded": encode(loaded),
     }
-
-
-def _json(data: Any) -> Response:
-    return Response(orjson.dumps(data), media_type="application/json")
 
 
 async def _body(request: Request, limit: int) -> bytes:

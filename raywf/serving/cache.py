@@ -23,6 +23,7 @@ from raywf.core.records import ModelVersion
 from raywf.core.source import ModelSource
 from raywf.core.store import Store
 from raywf.models.bundle import Predictor, load_bundle
+from raywf.serving.exchange import RawHeaders
 from raywf.serving.schema import RowSchema
 
 KEPT_BUNDLES = 8
@@ -39,9 +40,9 @@ class LoadedModel:
     loaded: datetime
 
     @cached_property
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> RawHeaders:
         """The header of every answer."""
-        return {"x-raywf-model-version": self.version.version}
+        return ((b"x-raywf-model-version", self.version.version.encode()),)
 
 
 class BundleCache:

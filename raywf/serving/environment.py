@@ -51,6 +51,9 @@ def serve_env(settings: ServingSettings, *, avoid: AbstractSet[int] = frozenset(
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raywf.serving.inline.middlewares",
+        # A line of log a request, read by a process of Ray's, costs as much as half of a replica's work.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
@@ -60,6 +63,7 @@ def serve_env(settings: ServingSettings, *, avoid: AbstractSet[int] = frozenset(
         # HAProxy hears of a leaving replica within a second; Ray's 30 s are for balancers that poll.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",  # an hour for who stops in the middle of a body otherwise
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",

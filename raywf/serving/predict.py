@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,7 @@ class Predictions:
         return groups
 
 
+@lru_cache(maxsize=64)
 def _content_type(stated: str | None, *, default: str = JSON) -> str:
     """Return the first content type of a header that is known, else the default."""
     names = [part.partition(";")[0].strip().lower() for part in (stated or "").split(",")]
