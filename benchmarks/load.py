@@ -67,20 +67,9 @@ class Connection(asyncio.Protocol):
             return await self.answer
 
 
-@dataclass(frozen=True)
-class Template:
-    """What is asked again and again: a body, to which an id is added, a path and further headers."""
-
-    body: dict[str, object]
-    path: str = "/v1/predict"
-    headers: tuple[str, ...] = ()
-    with_id: bool = True
-
-
-def _request(host: str, template: Template, name: str) -> bytes:
-    body = json.dumps({**template.body, "id": name} if template.with_id else template.body).encode()
-    head = f"POST {template.path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-    head += "".join(f"{header}\r\n" for header in template.headers)
+def _request(host: str, path: str, template: dict[str, object], name: str) -> bytes:
+    body = json.dumps({**template, "id": name}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
@@ -89,7 +78,7 @@ def _header(head: bytes, name: bytes) -> str:
     return "" if at < 0 else head[at + len(name) + 1 :].split(b"\r\n", 1)[0].strip().decode()
 
 
-async def _work(number: int, url: str, template: Template, end: float, totals: Totals) -> None:
+async def _work(number: int, url: str, template: dict[str, object], end: float, totals: Totals) -> None:
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
     connection: Connection | None = None
@@ -97,7 +86,7 @@ async def _work(number: int, url: str, template: Template, end: float, totals: T
     while time.time() < end:
         count += 1
         name = f"{run}-{count}"
-        data = _request(parts.netloc, template, name)
+        data = _request(parts.netloc, "/v1/predict", template, name)
         started, clock = time.time(), time.perf_counter()
         try:
             if connection is None or connection.closed:
@@ -116,7 +105,7 @@ async def _work(number: int, url: str, template: Template, end: float, totals: T
         totals.samples.append((started, time.perf_counter() - clock, status, name, version))
 
 
-async def run(url: str, template: Template, *, connections: int, seconds: float) -> Totals:
+async def run(url: str, template: dict[str, object], *, connections: int, seconds: float) -> Totals:
     """Send requests over all connections for so many seconds."""
     totals, end = Totals(), time.time() + seconds
     await asyncio.gather(*(_work(i, url, template, end, totals) for i in range(connections)))
@@ -137,12 +126,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--body", required=True)
-    parser.add_argument("--path", default="/v1/predict")
-    parser.add_argument("--header", action="append", default=[], help="NAME: VALUE")
-    parser.add_argument("--no-id", action="store_true", help="send the body as it is")
     args = parser.parse_args()
-    template = Template(json.loads(args.body), args.path, tuple(args.header), not args.no_id)
-    totals = asyncio.run(run(args.url, template, connections=args.connections, seconds=args.seconds))
+    totals = asyncio.run(
+        run(args.url, json.loads(args.body), connections=args.connections, seconds=args.seconds)
+    )
     if args.out:
         args.out.write_text("".join(json.dumps(sample) + "\n" for sample in totals.samples))
     times = [sample[1] for sample in totals.samples if sample[2] == 200]

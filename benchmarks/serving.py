@@ -2,9 +2,9 @@
 
 ``python benchmarks/serving.py [--seconds 8] [--rounds 3] [--peers starlette,mlflow,bentoml]`` serves the same
 LightGBM model of 200 trees by each of them in turn on this machine, asked for one row by 1, 8 and 32
-connections of one client process. raywf has one replica behind HAProxy, with an API key checked, each row
-checked and each answer in the outcome log; Starlette (uvicorn with uvloop, one process) only parses JSON and
-predicts; ``mlflow models serve`` has two workers, BentoML its defaults in an environment of its own. At 32
+connections of wrk (``apt install wrk``). raywf has one replica behind HAProxy, with an API key checked,
+each row checked and each answer in the outcome log; Starlette (uvicorn with uvloop, one process) only parses
+JSON and predicts; ``mlflow models serve`` has two workers, BentoML its defaults in an environment of its own. At 32
 connections the contenders take turns `--rounds` times, and the ratios are of the medians. Arrow bodies of
 1,000 rows are compared with the same predictor in this process, on the same table.
 """
@@ -17,6 +17,7 @@ import http.client
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,22 +61,31 @@ class Contender:
     path: str
     body: dict[str, Any]
     headers: tuple[str, ...] = ()
-    with_id: bool = False
     rps: dict[int, list[float]] = field(default_factory=dict)
     times: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def measure(self, connections: int, seconds: float) -> None:
         """Ask for so long; a request that fails ends the benchmark."""
-        command = [sys.executable, str(HERE / "load.py"), self.url, "--path", self.path]
-        command += ["--connections", str(connections), "--seconds", str(seconds)]
-        command += ["--body", json.dumps(self.body)]
-        command += [] if self.with_id else ["--no-id"]
-        for header in self.headers:
-            command += ["--header", header]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 120)
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds:g}s",
+            "-s",
+            str(HERE / "serving_peers/ask.lua"),
+        ]
+        given = {"BODY": json.dumps(self.body), "HEADERS": "\n".join(self.headers)}
+        done = subprocess.run(
+            [*command, self.url + self.path],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=seconds + 60,
+            env={**os.environ, **given},
+        )
         found = json.loads(done.stdout.strip().splitlines()[-1])
         if found["failed"]:
-            raise RuntimeError(f"{self.name}: {found['failed']} requests failed: {found['first_failure']}")
+            raise RuntimeError(f"{self.name}: {found['failed']} of {found['requests']} requests failed")
         self.rps.setdefault(connections, []).append(found["rps"])
         self.times[connections] = found["p50_ms"], found["p99_ms"]
         print(f"{self.name:>10} {connections:>3} connections: {found}", file=sys.stderr, flush=True)
@@ -159,7 +169,7 @@ def _ready(made: Contender) -> Contender:
     body, headers = json.dumps(made.body).encode(), {"content-type": "application/json"}
     headers |= dict(header.split(": ", 1) for header in made.headers)
     until_up(lambda: post(made.url + made.path, body, headers))
-    made_warm = Contender(made.name, made.url, made.path, made.body, made.headers, made.with_id)
+    made_warm = Contender(made.name, made.url, made.path, made.body, made.headers)
     made_warm.measure(8, 3)
     return made
 
@@ -177,9 +187,7 @@ def raywf(bundle: Path, folder: Path) -> Iterator[Contender]:
             raise RuntimeError((folder / "raywf.err").read_text()[-3000:])
         up = json.loads(line[4:])
         key = f"authorization: Bearer {up['key']}"
-        yield _ready(
-            Contender("raywf", up["url"], "/v1/predict", {"features": dict(SMALL_ROW)}, (key,), True)
-        )
+        yield _ready(Contender("raywf", up["url"], "/v1/predict", {"features": dict(SMALL_ROW)}, (key,)))
     finally:
         assert made.stdin is not None
         made.stdin.close()
@@ -242,6 +250,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", default="starlette,mlflow,bentoml")
     options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not there: apt install wrk")
     starts: dict[str, Any] = {"raywf": raywf, "starlette": starlette, "mlflow": mlflow, "bentoml": bentoml}
     names = ["raywf", *options.peers.split(",")]
     shown: dict[str, Contender] = {}
