@@ -4,9 +4,9 @@
 LightGBM model of 200 trees by each of them in turn on this machine, asked for one row by 1, 8 and 32
 connections of wrk (``apt install wrk``). raywf has one replica behind HAProxy, with an API key checked,
 each row checked and each answer in the outcome log; Starlette (uvicorn with uvloop, one process) only parses
-JSON and predicts; ``mlflow models serve`` has two workers, BentoML its defaults in an environment of its own. At 32
-connections the contenders take turns `--rounds` times, and the ratios are of the medians. Arrow bodies of
-1,000 rows are compared with the same predictor in this process, on the same table.
+JSON and predicts; ``mlflow models serve`` has two workers, BentoML its defaults in an environment of its own.
+At 32 connections the contenders take turns `--rounds` times, and the ratios are of the medians. Arrow bodies
+of 1,000 rows are compared with the same predictor in this process, on the same table.
 """
 
 from __future__ import annotations
@@ -147,7 +147,8 @@ def mlflow(bundle: Path, folder: Path) -> Iterator[Contender]:
     command += ["--port", str(port), "--workers", "2"]
     split = {"columns": list(SMALL_ROW), "data": [list(SMALL_ROW.values())]}
     made = Contender("mlflow", f"http://127.0.0.1:{port}", "/invocations", {"dataframe_split": split})
-    with process(command, folder):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it runs uvicorn by name
+    with process(command, folder, PATH=path):
         yield _ready(made)
 
 

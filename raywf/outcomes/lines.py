@@ -27,6 +27,7 @@ from raywf.core.rollout import Part, ShadowAnswer
 from raywf.core.store import Store
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+_ARRAYS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC
 
 
 def log_folder(root: str, workflow: str) -> Path:
@@ -53,13 +54,14 @@ Entry = Prediction | Outcome | ShadowAnswer
 class PredictionBatch:
     """Rows that one request asked for and one version answered: features by column, scores ``(n_rows, k)``.
 
-    One line of the log, which is read as a `Prediction` a row.
+    One line of the log, which is read as a `Prediction` a row. A column is a list of JSON values or an array
+    of floats (NaN: missing) or datetime64 (UTC).
     """
 
     ids: Sequence[str]
     times: Sequence[datetime]
     version: str
-    features: Mapping[str, Sequence[Any]]
+    features: Mapping[str, Sequence[Any] | NDArray[Any]]
     scores: NDArray[np.float64]
 
 
@@ -88,11 +90,11 @@ def to_line(record: Entry | PredictionBatch) -> bytes:
 
 def _batch_line(batch: PredictionBatch) -> bytes:
     first = batch.times[0]
-    together = all(time is first for time in batch.times)
+    together = batch.times.count(first) == len(batch.times)
     times = first.astimezone(UTC) if together else [time.astimezone(UTC) for time in batch.times]
     scores = np.ascontiguousarray(batch.scores)
     data = {"ids": batch.ids, "t": times, "v": batch.version, "c": batch.features, "s": scores}
-    return orjson.dumps(data, option=_OPTIONS | orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(data, option=_OPTIONS | _ARRAYS)
 
 
 def line_digest(record: Entry) -> bytes:

@@ -110,7 +110,7 @@ class Predictions:
             )
             raise RequestError(422, reason)
         batch = PredictionBatch(
-            ids=request.ids, times=request.times, version=version, features=request.logged(), scores=scores
+            ids=request.ids, times=request.times, version=version, features=request.columns(), scores=scores
         )
         self._log.append([batch])
         self._meter.rows(version, len(request))
@@ -120,13 +120,8 @@ class Predictions:
         self, lanes: Lanes, model: LoadedModel, request: TableRequest, kind: str, sticky: str | None
     ) -> Answer:
         """Answer a table row by row: in a rollout each has its lane."""
-        features = request.logged()
-        rows = [
-            Row(one, when, {name: values[i] for name, values in features.items()})
-            for i, (one, when) in enumerate(zip(request.ids, request.times, strict=True))
-        ]
-        groups = self._by_lanes(lanes, model, rows, sticky)
-        scores = np.empty((len(rows), len(groups[0].scores[0])))
+        groups = self._by_lanes(lanes, model, request.rows(), sticky)
+        scores = np.empty((len(request), len(groups[0].scores[0])))
         for group in groups:
             scores[list(group.places)] = group.scores
         lead = groups[0].model if len(groups) == 1 else model

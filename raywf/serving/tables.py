@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from pyarrow import csv, ipc
 
 from raywf.core.category import category_text
-from raywf.core.clock import Clock, parse_time
+from raywf.core.clock import Clock, format_time, parse_time
 from raywf.core.columns import TIME as TIME_TYPE
 from raywf.core.errors import did_you_mean
 from raywf.core.records import Bundle, Column
 from raywf.models.encoding import Encoder
-from raywf.serving.requests import EARLIEST, LATEST, MAX_ID, RequestError
+from raywf.serving.requests import EARLIEST, LATEST, MAX_ID, RequestError, Row
 from raywf.serving.schema import MAX_NUMBER, brief
 
 ARROW, CSV, JSON = "application/vnd.apache.arrow.stream", "text/csv", "application/json"
@@ -42,14 +42,21 @@ class TableRequest:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def logged(self) -> dict[str, list[Any]]:
-        """Return the features by column as the log keeps them: numbers, texts, and instants as text."""
-        found: dict[str, list[Any]] = {}
+    def columns(self) -> dict[str, list[Any] | NDArray[Any]]:
+        """Return the features by column for the log: numbers, texts, and instants as text or datetime64."""
+        return {name: _logged(self.features.column(name)) for name in self.features.column_names}
+
+    def rows(self) -> list[Row]:
+        """Return the rows one by one, as a request of rows has them."""
+        found = []
         for name in self.features.column_names:
             values = self.features.column(name)
-            is_time = pa.types.is_timestamp(values.type)
-            found[name] = _texts(values) if is_time else values.to_pylist()
-        return found
+            found.append(_texts(values) if pa.types.is_timestamp(values.type) else values.to_pylist())
+        names = self.features.column_names
+        return [
+            Row(one, when, dict(zip(names, values, strict=True)))
+            for one, when, *values in zip(self.ids, self.times, *found, strict=True)
+        ]
 
 
 def read_arrow(body: bytes) -> pa.Table:
@@ -186,16 +193,20 @@ def write_answers(
     return sink.getvalue()
 
 
+def _logged(values: pa.ChunkedArray) -> list[Any] | NDArray[Any]:
+    if pa.types.is_floating(values.type):
+        return np.ascontiguousarray(values.to_numpy())  # what is missing is NaN, and null in JSON
+    if not pa.types.is_timestamp(values.type):
+        found: list[Any] = values.to_pylist()
+        return found
+    if values.null_count:
+        return _texts(values)
+    return np.ascontiguousarray(values.cast(pa.int64()).to_numpy()).view("datetime64[us]")
+
+
 def _texts(instants: pa.ChunkedArray) -> list[str | None]:
     """Return instants as `format_time` writes them."""
-    micros = np.asarray(pc.fill_null(instants.cast(pa.int64()), 0).to_numpy())
-    whole = not (micros % 1_000_000).any()
-    texts = np.datetime_as_string(micros.astype("datetime64[us]"), unit="s" if whole else "us")
-    missing = instants.is_null().to_pylist() if instants.null_count else [False] * len(micros)
-    return [
-        None if gone else f"{text.removesuffix('.000000')}Z"
-        for text, gone in zip(texts.tolist(), missing, strict=True)
-    ]
+    return [None if when is None else format_time(when) for when in instants.to_pylist()]
 
 
 def _decide(scores: NDArray[np.float64], bundle: Bundle) -> tuple[pa.Array, NDArray[np.float64] | None]:
@@ -232,6 +243,8 @@ def _numbers(values: pa.Array, name: str) -> pa.Array:
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
         raise _wrong(name, f"must be numbers, got {kind}")
     found = pc.cast(values, pa.float64(), safe=False)
+    if found.null_count == 0 and len(found) and np.abs(found.to_numpy()).max() <= MAX_NUMBER:
+        return found  # no NaN either, which compares with nothing
     found = pc.if_else(pc.is_nan(found), pa.scalar(None, pa.float64()), found)
     most = pc.max(pc.abs(found)).as_py()
     if most is not None and most > MAX_NUMBER:
