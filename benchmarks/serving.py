@@ -27,7 +27,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,14 +36,16 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 import pyarrow as pa  # noqa: E402
 from automl_runners.environments import peer_python  # noqa: E402 the folder is a set of scripts
 from pyarrow import ipc  # noqa: E402
 
+from raywf.core.clock import format_time  # noqa: E402
 from raywf.models.bundle import load_bundle  # noqa: E402
 from raywf.serving.environment import free_ports  # noqa: E402
-from raywf.testing import SMALL_ROW, small_bundle  # noqa: E402
+from raywf.testing import SMALL_ROW, small_bundle, small_table  # noqa: E402
 
 TREES, ROWS = 200, 1000
 CONNECTIONS = (1, 8, 32)
@@ -197,16 +198,16 @@ def raywf(bundle: Path, folder: Path) -> Iterator[Contender]:
 
 def arrow_rows(contender: Contender, bundle: Path, seconds: float) -> dict[str, float]:
     """Return the rows a second of Arrow bodies and of the predictor in this process, in turns."""
-    table = pa.table({name: [value] * ROWS for name, value in SMALL_ROW.items()})
+    snapshot = small_table(ROWS, np.random.default_rng(1))
+    at = snapshot.column_names.index("departure")
+    texts = [format_time(when) for when in snapshot.column(at).to_pylist()]
+    table = snapshot.set_column(at, "departure", pa.array(texts))
     sink = io.BytesIO()
     with ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     body = sink.getvalue()
     headers = {"content-type": ARROW} | dict(h.split(": ", 1) for h in contender.headers)
     predictor = load_bundle(bundle)
-    at = table.column_names.index("departure")
-    instants = pa.array([datetime(2013, 5, 1, 12, tzinfo=UTC)] * ROWS, pa.timestamp("us", "UTC"))
-    snapshot = table.set_column(at, "departure", instants)
     parts = urlsplit(contender.url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
 

@@ -128,20 +128,23 @@ SMALL_ROW: Mapping[str, Any] = {
 _CLASSES = {"binary": ("no", "late"), "multiclass": ("early", "late", "on time"), "regression": ()}
 
 
+def small_table(rows: int, rng: np.random.Generator) -> pa.Table:
+    """Return invented rows of `SMALL_COLUMNS`, as a snapshot has them."""
+    instants = [datetime(2013, 1, 1 + i % 28, i % 24, tzinfo=UTC) for i in range(rows)]
+    return pa.table(
+        {
+            "distance": rng.uniform(100, 3000, rows),
+            "carrier": pa.array(rng.choice(["UA", "AA", "B6", "DL"], rows).tolist()),
+            "departure": pa.array(instants, pa.timestamp("us", tz="UTC")),
+            "delay": pa.array([None if i % 7 == 0 else float(i % 50) for i in range(rows)]),
+        }
+    )
+
+
 def small_bundle(folder: Path, *, task: str = "binary", seed: int = 0, rounds: int = 100) -> Bundle:
     """Fit a LightGBM model on 500 invented rows of `SMALL_COLUMNS` and write its bundle into a new folder."""
     rng = np.random.default_rng(seed)
-    table = pa.table(
-        {
-            "distance": rng.uniform(100, 3000, 500),
-            "carrier": pa.array(rng.choice(["UA", "AA", "B6", "DL"], 500).tolist()),
-            "departure": pa.array(
-                [datetime(2013, 1, 1 + i % 28, i % 24, tzinfo=UTC) for i in range(500)],
-                pa.timestamp("us", tz="UTC"),
-            ),
-            "delay": pa.array([None if i % 7 == 0 else float(i % 50) for i in range(500)]),
-        }
-    )
+    table = small_table(500, rng)
     classes = _CLASSES[task]
     y = rng.normal(10, 3, 500) if task == "regression" else rng.integers(0, len(classes), 500).astype(float)
     encoder = fit_encoder(table, SMALL_COLUMNS)
