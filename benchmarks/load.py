@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import uvloop
 
 Sample = tuple[float, float, int, str, str]
 TIMEOUT_S = 30.0
@@ -78,7 +81,26 @@ def _header(head: bytes, name: bytes) -> str:
     return "" if at < 0 else head[at + len(name) + 1 :].split(b"\r\n", 1)[0].strip().decode()
 
 
-async def _work(number: int, url: str, template: dict[str, object], end: float, totals: Totals) -> None:
+class Schedule:
+    """When each request is due, for all connections together; without a rate as soon as one is free."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._start, self._gap, self._count = time.perf_counter(), 1 / rate if rate else 0.0, 0
+
+    async def next(self) -> float:
+        """Wait until a request is due, and return from when it counts: when it was due if that is past."""
+        due = self._start + self._count * self._gap
+        self._count += 1
+        now = time.perf_counter()
+        if not self._gap or due > now:
+            await asyncio.sleep(max(0.0, due - now))
+            return time.perf_counter()
+        return due
+
+
+async def _work(
+    number: int, url: str, template: dict[str, object], schedule: Schedule, end: float, totals: Totals
+) -> None:
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
     connection: Connection | None = None
@@ -87,7 +109,8 @@ async def _work(number: int, url: str, template: dict[str, object], end: float, 
         count += 1
         name = f"{run}-{count}"
         data = _request(parts.netloc, "/v1/predict", template, name)
-        started, clock = time.time(), time.perf_counter()
+        clock = await schedule.next()
+        started = time.time() - (time.perf_counter() - clock)
         try:
             if connection is None or connection.closed:
                 _, connection = await loop.create_connection(Connection, parts.hostname, parts.port)
@@ -105,10 +128,12 @@ async def _work(number: int, url: str, template: dict[str, object], end: float, 
         totals.samples.append((started, time.perf_counter() - clock, status, name, version))
 
 
-async def run(url: str, template: dict[str, object], *, connections: int, seconds: float) -> Totals:
-    """Send requests over all connections for so many seconds."""
-    totals, end = Totals(), time.time() + seconds
-    await asyncio.gather(*(_work(i, url, template, end, totals) for i in range(connections)))
+async def run(
+    url: str, template: dict[str, object], *, connections: int, seconds: float, rate: float | None = None
+) -> Totals:
+    """Send requests over all connections for so many seconds, at most `rate` a second."""
+    totals, end, schedule = Totals(), time.time() + seconds, Schedule(rate)
+    await asyncio.gather(*(_work(i, url, template, schedule, end, totals) for i in range(connections)))
     return totals
 
 
@@ -124,12 +149,15 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rate", type=float, help="requests a second, each at its own time")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--body", required=True)
     args = parser.parse_args()
-    totals = asyncio.run(
-        run(args.url, json.loads(args.body), connections=args.connections, seconds=args.seconds)
+    gc.disable()  # samples are many and hold no cycles; a collection would show as a slow answer
+    work = run(
+        args.url, json.loads(args.body), connections=args.connections, seconds=args.seconds, rate=args.rate
     )
+    totals = uvloop.run(work)
     if args.out:
         args.out.write_text("".join(json.dumps(sample) + "\n" for sample in totals.samples))
     times = [sample[1] for sample in totals.samples if sample[2] == 200]

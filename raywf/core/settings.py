@@ -305,7 +305,7 @@ class ServingSettings:
     replica_cpus: float = 0.0
     max_body_bytes: int = 4_000_000
     max_rows: int = 10_000
-    alias_poll_s: float = 10.0
+    alias_poll_s: float = 1.0
     request_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:

@@ -11,20 +11,21 @@ from typing import Any
 
 import pytest
 
-BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "swap_under_load.py"
+BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "swap.py"
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
 
 
 @pytest.mark.timeout(280)
 def test_swaps_under_load_lose_nothing() -> None:
-    """Three swaps beneath 32 connections: no request fails, and p99 in a swap's second stays within 1.5x."""
+    """Swaps at 70 % of what two replicas can do: no request fails, and p99 near a swap stays within 1.5x."""
     found: dict[str, Any] = {}
     for _ in range(3):  # the bound on p99 is about a quiet machine: other work may spoil one run
-        command = [sys.executable, str(BENCHMARK), "--plain-seconds", "0"]
+        command = [sys.executable, str(BENCHMARK), "--seconds", "22", "--every", "4", "--replicas", "2"]
         run = subprocess.run(command, capture_output=True, text=True, env=ENV, check=True, timeout=120)
         found = json.loads(run.stdout.strip().splitlines()[-1])
         assert (found["failed"], found["swaps"]) == (0, 3)
-        assert found["versions"] == ["1", "2", "3", "4"]
-        if found["swap_p99_ratio"] <= 1.5:
+        assert found["replicas_2"]["versions"] == ["1", "2", "3", "4"]
+        assert found["alias_to_live_s"] <= 3
+        if found["p99_ratio"] <= 1.5:
             break
-    assert found["swap_p99_ratio"] <= 1.5, found
+    assert found["p99_ratio"] <= 1.5, found
