@@ -4,9 +4,10 @@
 registry (MLflow on SQLite) on this machine. With two replicas and then with one it measures how many requests
 a second they answer at most, then sends 70 % of that, each request at its own time, and swaps as a retraining
 does: prepare on all replicas, move the alias, commit. ``p99_ratio`` is the worse of the two cases: the p99 of
-the requests that were due within a second of a swap's start over the p99 of those before the first one. A
-request that has to wait for a connection is counted from when it was due. ``alias_to_live_s`` is the longest
-time from moving the alias by another hand, with no swap, to every replica serving the version.
+the requests that began within a second of a swap's start over the p99 of those before the first one.
+``alias_to_live_s`` is the longest time from moving the alias by another hand, with no swap, to every replica
+serving the version. The requests come from h2load (``apt install nghttp2-client``), or else from `load.py`,
+which takes half a core away from the replicas.
 """
 
 from __future__ import annotations
@@ -48,17 +49,40 @@ VERDICT = Verdict(
 )
 
 
-def load(url: str, *more: str, connections: int, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, str(HERE / "load.py"), url, "--connections", str(connections)]
-    command += ["--seconds", str(seconds), "--body", json.dumps({"features": dict(SMALL_ROW)}), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+class Load:
+    """Requests of one row from another process: h2load's where it is there, since it takes little CPU."""
 
+    def __init__(self, url: str, folder: Path, *, connections: int, seconds: float, rate: float = 0) -> None:
+        body, self._log = folder / "body.json", folder / "samples.log"
+        body.write_text(json.dumps({"features": dict(SMALL_ROW)}))
+        self._log.unlink(missing_ok=True)
+        self._seconds, self._client = seconds, shutil.which("h2load") or "load.py"
+        if self._client == "load.py":
+            command = [sys.executable, str(HERE / "load.py"), url, "--seconds", str(seconds)]
+            command += [
+                "--connections",
+                str(connections),
+                "--body",
+                body.read_text(),
+                "--out",
+                str(self._log),
+            ]
+            command += ["--rate", str(rate)] if rate else []
+        else:
+            command = [self._client, "--h1", f"-c{connections}", f"-D{seconds:g}", f"--log-file={self._log}"]
+            command += ["-d", str(body), "-H", "content-type: application/json", f"{url}/v1/predict"]
+            command += [f"--rps={rate / connections}"] if rate else []
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
-def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    text, _ = process.communicate(timeout=300)
-    if process.returncode != 0:
-        raise RuntimeError(f"the load client ended with {process.returncode}")
-    return dict(json.loads(text.strip().splitlines()[-1]))
+    def samples(self) -> list[tuple[float, float, int]]:
+        """Wait for the end; return each request's start, seconds and status, in the order of their starts."""
+        if self._process.wait(timeout=self._seconds + 120) != 0:
+            raise RuntimeError(f"{self._client} ended with {self._process.returncode}")
+        lines = self._log.read_text().splitlines()
+        if self._client == "load.py":
+            return sorted((s[0], s[1], s[2]) for s in map(json.loads, lines))
+        rows = (line.split("\t") for line in lines)
+        return sorted((int(at) / 1e6, int(took) / 1e6, int(status)) for at, status, took in rows)
 
 
 def make_registry(workflow: Workflow, folder: Path, rounds: int) -> Registry:
@@ -89,11 +113,11 @@ def swaps_under_load(
     from raywf.serving.deploy import app_name
     from raywf.serving.swap import swap
 
-    finish(load(url, connections=args.connections, seconds=2))
-    most = finish(load(url, connections=args.connections, seconds=5))["rps"]
-    out = Path(workflow.stores.root) / "samples.jsonl"
-    more = ("--rate", str(SHARE * most), "--out", str(out))
-    process = load(url, *more, connections=args.connections, seconds=args.seconds)
+    root = Path(workflow.stores.root)
+    at_once = {"connections": args.connections}
+    Load(url, root, **at_once, seconds=2).samples()
+    most = len(Load(url, root, **at_once, seconds=5).samples()) / 5
+    load = Load(url, root, **at_once, seconds=args.seconds, rate=SHARE * most)
     start = time.time()
     instants, reports = [], []
     due = start + QUIET_S
@@ -105,24 +129,23 @@ def swaps_under_load(
         reports.append(
             swap(app_name(workflow), version, record=lambda v=version: registry.point(CHAMPION, v.version))  # type: ignore[misc]
         )
-    summary = finish(process)
-    samples = [json.loads(line) for line in out.read_text().splitlines()]
+    samples = load.samples()
     first = samples[0][0]
     before = [s[1] for s in samples if first + 2 <= s[0] < instants[0]]
     near = [s[1] for s in samples if any(t <= s[0] < t + NEAR_S for t in instants)]
     return {
-        "requests": summary["requests"],
-        "failed": summary["failed"],
-        "first_failure": summary["first_failure"],
+        "requests": len(samples),
+        "failed": sum(s[2] != 200 for s in samples),
         "swaps": len(reports),
-        "rps": summary["rps"],
-        "most_rps": most,
+        "rps": round(len(samples) / args.seconds, 1),
+        "most_rps": round(most, 1),
         "prepare_s": round(max(r.prepare_s for r in reports), 3),
         "commit_s": round(max(r.commit_s for r in reports), 3),
+        "p50_ms": round(quantile(before, 0.5) * 1e3, 2),
         "p99_before_ms": round(quantile(before, 0.99) * 1e3, 2),
         "p99_near_swaps_ms": round(quantile(near, 0.99) * 1e3, 2),
         "p99_ratio": round(quantile(near, 0.99) / quantile(before, 0.99), 3),
-        "versions": sorted({s[4] for s in samples if s[2] == 200}),
+        "versions": sorted({r.version for r in reports} | {reports[0].previous}),
     }
 
 

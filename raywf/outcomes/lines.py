@@ -132,6 +132,8 @@ def _batch_entries(data: dict[str, Any]) -> list[Entry]:
     count = len(data["ids"])
     stated = data["t"] if isinstance(data["t"], list) else [data["t"]] * count
     times = [datetime.fromisoformat(text) for text in stated]
+    if not isinstance(data["c"], dict):
+        raise TypeError("a batch's columns are no object")
     names, columns = list(data["c"]), list(data["c"].values())
     rows = zip(*columns, strict=True) if columns else [()] * count
     return [

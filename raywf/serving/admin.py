@@ -36,9 +36,8 @@ class AdminDesk:
             RequestError: 400 or 422 if the body is not right.
         """
         reason = _reason(body)
-        request = self._journal.request(reason)
-        self._audit.note(who, "retrain", {"request": request, "reason": reason})
-        return orjson.dumps({"request": request})
+        self._audit.note(who, "retrain", {"reason": reason})  # first: nothing is done that is not noted
+        return orjson.dumps({"request": self._journal.request(reason)})
 
     def rollouts(self) -> bytes:
         """Return the newest rollout's steps as JSON."""
@@ -59,6 +58,7 @@ class AdminDesk:
         step = self._rollouts.latest()
         if step is None or step.is_over:
             raise RequestError(409, "no rollout is under way")
+        self._audit.note(who, f"rollout {act}", {"rollout": step.rollout, "step": step.number})
         reason = f"{act} by {who}"
         if act == "abort":
             new = self._rollouts.follow(
@@ -72,7 +72,6 @@ class AdminDesk:
                 raise RequestError(409, str(err)) from None
         if new is None:
             raise RequestError(409, "the rollout has moved on meanwhile; look again")
-        self._audit.note(who, f"rollout {act}", {"rollout": step.rollout, "step": new.number})
         return orjson.dumps(encode(new))
 
 

@@ -89,9 +89,7 @@ class Endpoint:
         )
         self._log = LogWriter(workflow.stores.root, workflow.name)
         self._meter = Meter()
-        self._predictions = Predictions(
-            self._log, self._rollout, self._clock, self._meter, max_rows=self._settings.max_rows
-        )
+        self._predictions = Predictions(self._log, self._rollout, self._clock, self._meter, self._settings)
         self._guard = Guard(
             KeyBook(workflow.stores.root, workflow.name),
             self._clock,

@@ -6,6 +6,7 @@ about as much as a prediction. On each node Ray serves them as ``ray_raywf_...``
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ import numpy as np
 from ray.util import metrics
 
 EVERY_S = 2.0
+_logger = logging.getLogger(__name__)
 _MOST_TIMES = 20_000
 
 Facts = Mapping[str, float]
@@ -42,6 +44,7 @@ class Meter:
         self._counts: Counter[tuple[str, str, str]] = Counter()
         self._told: Counter[tuple[str, str, str]] = Counter()
         self._times: list[float] = []
+        self._lock = threading.Lock()  # rows are counted by worker threads too
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request to a route, with how long its answer took."""
@@ -51,17 +54,19 @@ class Meter:
 
     def rows(self, version: str, count: int) -> None:
         """Count rows that a version answered."""
-        self._counts["rows", version, ""] += count
+        with self._lock:
+            self._counts["rows", version, ""] += count
 
     def tell(self, sink: Sink, facts: Facts) -> None:
         """Tell what was added since the last time, the times' quantiles, and further facts as gauges."""
-        counts = Counter(self._counts)
+        with self._lock:
+            counts = Counter(self._counts)
         times, self._times = self._times, []
         for key, more in (counts - self._told).items():
             name, first, second = key
             tags = {"route": first, "status": second} if name == "requests" else {"version": first}
             sink.count(f"raywf_{name}", more, tags)
-        self._told = counts
+            self._told[key] = counts[key]
         for share in (0.5, 0.99):
             taken = float(np.quantile(times, share)) if times else 0.0
             sink.gauge("raywf_predict_seconds", taken, {"quantile": f"{share:g}"})
@@ -94,4 +99,7 @@ class RaySink:
 def keep_telling(meter: Meter, sink: Sink, facts: Callable[[], Facts], stop: threading.Event) -> None:
     """Tell again and again until `stop` is set; meant for a daemon thread."""
     while not stop.wait(EVERY_S):
-        meter.tell(sink, facts())
+        try:
+            meter.tell(sink, facts())
+        except Exception:  # figures that cannot be told must not end the replica
+            _logger.exception("the metrics could not be told")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from raywf.core.records import Bundle, Column
-from raywf.serving.requests import MAX_ID, MAX_REASON
+from raywf.serving.requests import MAX_ID, MAX_LABEL, MAX_REASON
+from raywf.serving.schema import MAX_NUMBER
 
 Schema = dict[str, Any]
 
 _COLUMN: dict[str, Schema] = {
-    "number": {"type": ["number", "null"]},
+    "number": {"type": ["number", "null"], "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER},
     "category": {"type": ["string", "boolean", "integer", "null"]},
     "time": {"type": ["string", "null"], "format": "date-time"},
 }
@@ -24,7 +25,8 @@ _TABLES = {
     "application/vnd.apache.arrow.stream": "An Arrow IPC stream of the same columns",
 }
 _REFUSALS = {
-    "400": "The body is not JSON",
+    "400": "The body is not what its content type says",
+    "408": "The body did not come in time",
     "413": "The body or the number of rows is over the limit",
     "422": "A row does not fit the schema; nothing was taken",
     "503": "The log cannot be written, or too many requests wait",
@@ -168,8 +170,8 @@ def _with_columns(many: Schema, columns: tuple[Column, ...], max_rows: int) -> S
     }
     given = {
         "columns": _object(lists, *lists, closed=True),
-        "ids": {"type": "array", "items": _ID},
-        "times": {"type": "array", "items": _TIME},
+        "ids": {"type": ["array", "null"], "items": _or_null(_ID)},
+        "times": {"type": ["array", "null"], "items": _or_null(_TIME)},
     }
     return {"oneOf": [*many["oneOf"], _object(given, "columns", closed=True)]}
 
@@ -181,7 +183,7 @@ def _features(columns: tuple[Column, ...]) -> Schema:
 def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
     number: Schema = {"type": "number"}
     text: Schema = {"type": "string"}
-    label = number if bundle.task == "regression" else {"enum": _label_values(bundle.classes)}
+    label = _label(bundle)
     row = {"features": _ref("Features"), "id": _ID, "time": _TIME}
     outcome = {"id": _ID, "label": label, "time": _TIME, "value": {"type": ["number", "null"]}}
     return {
@@ -218,9 +220,7 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
         "Health": _object({"status": {"const": "ok"}, "model_version": text}, "status", "model_version"),
         "Document": {"type": "object"},
         "Error": _object({"error": text, "problems": {"type": "array", "items": _ref("Problem")}}, "error"),
-        "Problem": _object(
-            {"row": {"type": "integer"}, "field": text, "reason": text}, "row", "field", "reason"
-        ),
+        "Problem": _object({"row": {"type": "integer"}, "field": text, "reason": text}, "field", "reason"),
     }
 
 
@@ -240,6 +240,22 @@ def _prediction(bundle: Bundle) -> Schema:
         "prediction",
         "probabilities",
     )
+
+
+def _label(bundle: Bundle) -> Schema:
+    if bundle.task == "regression":
+        return {"type": "number"}
+    if bundle.task == "binary":
+        return {"enum": _label_values(bundle.classes)}
+    return {
+        "type": ["string", "boolean", "integer"],
+        "minLength": 1,
+        "maxLength": MAX_LABEL,
+    }  # one may be new
+
+
+def _or_null(schema: Schema) -> Schema:
+    return schema | {"type": [schema["type"], "null"]}
 
 
 def _label_values(classes: tuple[str, ...]) -> list[Any]:

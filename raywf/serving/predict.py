@@ -11,15 +11,16 @@ import numpy as np
 import orjson
 
 from raywf.core.clock import Clock
+from raywf.core.settings import ServingSettings
 from raywf.outcomes.lines import PredictionBatch
 from raywf.outcomes.writer import LogWriter
-from raywf.serving import tables
+from raywf.serving.bodies import from_json, is_columns, read_arrow, read_csv
 from raywf.serving.cache import LoadedModel
 from raywf.serving.lanes import Answered, Lanes, answer_alone
 from raywf.serving.meter import Meter
 from raywf.serving.requests import RequestError, Row, answers, read_json, read_rows
 from raywf.serving.rollouts import RolloutFollower
-from raywf.serving.tables import ARROW, CSV, JSON, TableRequest
+from raywf.serving.tables import ARROW, CSV, JSON, Scored, TableRequest, to_request, write_answers
 
 _KINDS = (JSON, CSV, ARROW)
 
@@ -47,10 +48,10 @@ class Predictions:
     """Answers predict requests and logs each row before its answer is out."""
 
     def __init__(
-        self, log: LogWriter, rollout: RolloutFollower, clock: Clock, meter: Meter, *, max_rows: int
+        self, log: LogWriter, rollout: RolloutFollower, clock: Clock, meter: Meter, limits: ServingSettings
     ) -> None:
         self._log, self._rollout, self._clock, self._meter = log, rollout, clock, meter
-        self._max_rows = max_rows
+        self._max_rows, self._max_bytes = limits.max_rows, limits.max_body_bytes
 
     def answer(self, model: LoadedModel, asked: Asked) -> Answer:
         """Answer with the champion `model`, or by the lanes of a rollout.
@@ -61,17 +62,19 @@ class Predictions:
             OSError: if the log cannot be written.
         """
         kind = _content_type(asked.kind)
+        encoder = model.predictor.encoder
+        names = [column.name for column in encoder.columns]
         if kind == JSON:
             data = read_json(asked.body)
-            if not tables.is_columns(data):
+            if not is_columns(data):
                 return self._answer_rows(model, data, asked.sticky)
-            given: Any = tables.from_columns(data)
+            given = from_json(data, names)
         elif kind == CSV:
-            given = tables.read_csv(asked.body, model.predictor.bundle.columns)
+            given = read_csv(asked.body, encoder.columns)
         else:
-            given = tables.read_arrow(asked.body)
-        request = tables.to_request(
-            given, model.predictor.encoder, max_rows=self._max_rows, clock=self._clock
+            given = read_arrow(asked.body, names, max_rows=self._max_rows)
+        request = to_request(
+            given, encoder, max_rows=self._max_rows, max_bytes=self._max_bytes, clock=self._clock
         )
         wanted = _content_type(asked.accept, default=kind)
         return self._answer_table(model, request, wanted, asked.sticky)
@@ -114,19 +117,25 @@ class Predictions:
         )
         self._log.append([batch])
         self._meter.rows(version, len(request))
-        return Answer(tables.write_answers(kind, request, scores, predictor.bundle, version), kind, model)
+        parts = [Scored(predictor.bundle, version, scores)]
+        return Answer(write_answers(kind, request.ids, parts, version), kind, model)
 
     def _answer_table_by_lanes(
         self, lanes: Lanes, model: LoadedModel, request: TableRequest, kind: str, sticky: str | None
     ) -> Answer:
-        """Answer a table row by row: in a rollout each has its lane."""
+        """Answer a table row by row: in a rollout each has its lane, and its own model's classes."""
         groups = self._by_lanes(lanes, model, request.rows(), sticky)
-        scores = np.empty((len(request), len(groups[0].scores[0])))
-        for group in groups:
-            scores[list(group.places)] = group.scores
+        parts = [
+            Scored(
+                group.model.predictor.bundle,
+                group.model.version.version,
+                np.asarray(group.scores),
+                list(group.places),
+            )
+            for group in groups
+        ]
         lead = groups[0].model if len(groups) == 1 else model
-        body = tables.write_answers(kind, request, scores, model.predictor.bundle, lead.version.version)
-        return Answer(body, kind, lead)
+        return Answer(write_answers(kind, request.ids, parts, lead.version.version), kind, lead)
 
     def _by_lanes(
         self, lanes: Lanes, model: LoadedModel, rows: Sequence[Row], sticky: str | None

@@ -127,9 +127,9 @@ def _number(value: Any) -> float:
     raise ValueError(f"must be a number, got {brief(value)}")
 
 
-def _category(value: Any) -> str:
+def _category(value: Any) -> str | None:
     if type(value) in (str, bool, int) or (type(value) is float and value.is_integer()):
-        return category_text(value)
+        return category_text(value).strip() or None  # as a snapshot has it
     raise ValueError(f"must be text, true, false or a whole number, got {brief(value)}")
 
 

@@ -25,6 +25,7 @@ from raywf.testing import SMALL_ROW, FolderSource
 ROW = dict(SMALL_ROW)
 ARROW, CSV = "application/vnd.apache.arrow.stream", "text/csv"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+HEADER = b"distance,carrier,departure,delay\n"
 ODD = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -133,7 +134,11 @@ def test_all_tasks(clients: dict[str, Any]) -> None:
         ({"distance": 3}, 422, "must be a list"),
         ({"distance": [{}, {}]}, 422, "must be numbers"),
         ({"carrier": [1.5, 2.5]}, 422, "field 'carrier': must be text"),
-        ({"carrier": [["a"], "b"]}, 422, "must be numbers, texts or flags"),
+        ({"carrier": [["a"], "b"]}, 422, "must be text, flags or whole numbers, got a list of 1"),
+        ({"carrier": ["a", 1.5]}, 422, "got 1.5"),
+        ({"departure": ["2013-01-01T05:00:00Z", 20130101]}, 422, "must be ISO 8601 text, got 20130101"),
+        ({"departure": ["2013-01-01T05:00:00Z", "0000-01-01T00:00:00Z"]}, 422, "field 'departure'"),
+        ({"departure": ["9999-12-31T23:59:59-10:00", None]}, 422, "field 'departure'"),
         ({"carier": ["a", "b"]}, 422, "did you mean 'carrier'?"),
         ({"distance": None}, 422, "must be a list"),
     ],
@@ -151,9 +156,15 @@ def test_wrong_columns(client: Any, tmp_path: Path, change: dict[str, Any], stat
         (ARROW, b"", 400, "not an Arrow IPC stream"),
         (ARROW, b"\xff\xff\xff\xff\x10\x00\x00\x00" + b"x" * 40, 400, "not an Arrow IPC stream"),
         (CSV, b"", 400, "not CSV"),
+        (CSV, b"\n\n", 400, "not CSV"),
         (CSV, b"\xff\xfe\x00", 400, "not CSV"),
-        (CSV, b"distance,carrier\n1,2,3\n", 400, "not CSV"),
-        (CSV, b"distance\nfar\n", 422, "conversion error"),
+        (CSV, b"\n\xff\xfe,a\n1,2\n", 400, "not CSV"),
+        (CSV, HEADER + b"1,2,3\n", 400, "not CSV"),
+        (CSV, HEADER + b"far,UA,,\n", 422, "conversion error"),
+        (CSV, b'"distance\n",carrier,departure,delay\n1,UA,,\n', 422, "unknown field"),
+        (CSV, b"distance,carrier\n1,2\n", 422, "missing"),
+        (CSV, b"a" + b"," * 100_000, 413, "longer than"),
+        (CSV, b"a" + b"," * 40_000, 422, "there twice"),
         (CSV, b"distance,distance\n1,2\n", 422, "there twice"),
         (CSV, b"nothing\n1\n", 422, "unknown field"),
     ],
@@ -224,6 +235,107 @@ def test_categories_in_a_dictionary(client: Any) -> None:
     assert found == pytest.approx(one_by_one(client, given), abs=1e-12)
 
 
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_a_compressed_stream_is_refused_before_it_grows(client: Any, compression: str) -> None:
+    """A small body may hold gigabytes."""
+    sink = io.BytesIO()
+    table = pa.table({"x": pa.array(np.zeros(1_000_000, dtype=np.int8))})
+    options = ipc.IpcWriteOptions(compression=compression)
+    with ipc.new_stream(sink, table.schema, options=options) as stream:
+        stream.write_table(table)
+    answer = client.post("/v1/predict", content=sink.getvalue(), headers={"content-type": ARROW})
+    assert (answer.status_code, "write it without compression" in answer.text) == (400, True)
+
+
+def dictionary(value: Any, count: int, index: pa.DataType) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, index), pa.array([value]))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "status"),
+    [("carrier", "x" * 15_000, 413), ("carrier", "x" * 100, 200), ("distance", [1, 2], 422)],
+)
+def test_a_dictionary_is_not_written_out_before_its_size_is_known(
+    client: Any, column: str, value: Any, status: int
+) -> None:
+    """Many rows may name one long text."""
+    table = table_of(rows(90))
+    at = table.column_names.index(column)
+    large = table.set_column(at, column, dictionary(value, 90, pa.int8()))
+    answer = client.post("/v1/predict", content=arrow_body(large), headers={"content-type": ARROW})
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("carrier", pa.array(["UA"], pa.string_view())),
+        ("carrier", pa.DictionaryArray.from_arrays(pa.array([0]), pa.array(["UA"], pa.string_view()))),
+        ("carrier", pa.array([float("nan")])),
+        ("carrier", pa.array([7.0], pa.float16())),
+        ("distance", pa.array([7.0], pa.float16())),
+        ("__id", pa.array(["r0"], pa.string_view())),
+    ],
+)
+def test_rarer_types_of_arrow_are_taken(client: Any, column: str, values: pa.Array) -> None:
+    """Views, half floats, and whole numbers with gaps as pandas has them."""
+    table = table_of(rows(1))
+    changed = table.set_column(table.column_names.index(column), column, values)
+    answer = client.post("/v1/predict", content=arrow_body(changed), headers={"content-type": ARROW})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("departure", pa.array([2**62], pa.timestamp("s", "UTC"))),
+        ("departure", pa.array([-(2**60)], pa.timestamp("us", "UTC"))),
+        ("departure", pa.array([2**31 - 1], pa.date32())),
+        ("__time", pa.array([2**60], pa.timestamp("us", "UTC"))),
+        ("__time", pa.array([2**31 - 1], pa.date32())),
+        ("carrier", pa.array([1.5], pa.float16())),
+        ("carrier", pa.array([float("inf")])),
+        ("__id", pa.array([1.5])),
+    ],
+)
+def test_values_out_of_range_are_refused(client: Any, column: str, values: pa.Array) -> None:
+    """Never wrapped round, never a server's error."""
+    table = table_of(rows(1))
+    changed = table.set_column(table.column_names.index(column), column, values)
+    answer = client.post("/v1/predict", content=arrow_body(changed), headers={"content-type": ARROW})
+    assert (answer.status_code, column in answer.text) == (422, True), answer.text
+
+
+SPELT = ("UA", " UA ", "\u00a0UA", "\u2003UA\u3000", "", " ", "\x1cUA", 7, 7.0, 10**18, 1e19, 1e300, True)
+ROW_VALUES: list[tuple[str, Any]] = [("carrier", value) for value in SPELT]
+ROW_VALUES += [("distance", value) for value in (2**63, 2**64 - 1, 2**53 + 1, -0.0, 5e-324, 1.5)]
+ROW_VALUES += [("departure", v) for v in ("2013-01-01", "2013-W01-2T03:00", "0001-01-01T00:00:00Z")]
+
+
+@pytest.mark.parametrize(("field", "value"), ROW_VALUES)
+def test_columns_and_rows_agree(client: Any, tmp_path: Path, field: str, value: Any) -> None:
+    """The same value gives the same answer and the same entry in the log, alone or beside others."""
+    row = ROW | {field: value}
+    other = ROW | {field: None}
+    single = client.post("/v1/predict", json={"features": row, "id": " a "})
+    many = client.post("/v1/predict", json={"columns": columns([row, other]), "ids": [" b ", None]})
+    assert (single.status_code, many.status_code) == (200, 200), single.text + many.text
+    logged = log(tmp_path / "root")
+    assert logged[" a "].features == logged[" b "].features
+    assert logged[" a "].scores == pytest.approx(logged[" b "].scores, abs=1e-12)
+
+
+def test_a_csv_s_gaps_are_not_ids(client: Any, tmp_path: Path) -> None:
+    """An id may be spelt None; blank lines before the header and line breaks in quotes change nothing."""
+    lines = b"\n\n__id," + HEADER + b'None,NA,007,,\n,1.5,"a\nb",,NA\n'
+    answer = client.post("/v1/predict", content=lines, headers={"content-type": CSV})
+    assert answer.status_code == 200, answer.text
+    logged = log(tmp_path / "root")
+    assert logged["None"].features == {"distance": None, "carrier": "007", "departure": None, "delay": None}
+    (other,) = set(logged) - {"None"}
+    assert (len(other), logged[other].features["carrier"]) == (32, "a\nb")
+
+
 @ODD
 @given(content=st.binary(max_size=300), kind=st.sampled_from([ARROW, CSV, "application/json"]))
 def test_no_body_is_a_server_error(client: Any, content: bytes, kind: str) -> None:
@@ -277,5 +389,7 @@ def test_a_table_during_a_rollout(client: Any, tmp_path: Path, source: FolderSou
     found = ipc.open_stream(answer.content).read_all()
     logged = log(tmp_path / "root")
     assert {e.version for e in logged.values()} == {"1", "2"}
-    assert [logged[i].scores[0] for i in found["id"].to_pylist()] == found["probability_late"].to_pylist()
+    ids = found["id"].to_pylist()
+    assert [logged[i].scores[0] for i in ids] == found["probability_late"].to_pylist()
+    assert [logged[i].version for i in ids] == found["model_version"].to_pylist()
     endpoint._rollout.close()
