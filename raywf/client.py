@@ -11,9 +11,9 @@ import io
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,11 +23,12 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from raywf.core.clock import format_time
-from raywf.core.errors import RaywfError
+from raywf.core.errors import RaywfError, SettingsError
 
 Features = Mapping[str, Any]
 _ARROW = "application/vnd.apache.arrow.stream"
 _AGAIN = frozenset({429, 502, 503, 504})  # nothing was taken, or it may be taken again under its id
+_NEVER_SENT = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)  # their texts may hold a header's value
 _FIRST_S, _LONGEST_S = 0.1, 10.0
 
 
@@ -53,6 +54,9 @@ class Answer:
     value: float | None = None
 
 
+_FIELDS = tuple(one.name for one in fields(Answer))
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     """One HTTP request, complete."""
@@ -61,7 +65,7 @@ class _Call:
     path: str
     body: bytes = b""
     kind: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Client:
@@ -69,9 +73,10 @@ class Client:
 
     A call without a connection, one that is answered 429, 502, 503 or 504, and one that was cut off is made
     again, at most `retries` times, after as long as the endpoint says or a growing random pause. A prediction
-    has its id from the first call on, so that one made twice counts once.
+    has its id from the first call on, so that one made twice counts once. Times without a zone are UTC.
 
     Raises:
+        SettingsError: if the key cannot be one.
         CallError: by every method, if the endpoint refuses a call or does not answer in time.
     """
 
@@ -108,7 +113,7 @@ class Client:
     def predict_table(self, table: pa.Table, *, key: str | None = None) -> pa.Table:
         """Return the answers to a table of features; ``__id`` and ``__time`` may be columns of it."""
         parts = [_read_table(self._ask(call)) for call in _table_calls(table, batch=self._batch, key=key)]
-        return pa.concat_tables(parts)
+        return _in_one(parts)
 
     def report(
         self,
@@ -123,7 +128,7 @@ class Client:
 
     def model(self) -> dict[str, Any]:
         """Return what the endpoint says of the model that serves."""
-        found: dict[str, Any] = orjson.loads(self._ask(_Call("GET", "/v1/model")).content)
+        found: dict[str, Any] = _read_json(self._ask(_Call("GET", "/v1/model")))
         return found
 
     def close(self) -> None:
@@ -142,7 +147,7 @@ class Client:
         for attempt in range(self._retries + 1):
             try:
                 answer = self._http.request(**_arguments(call))
-            except httpx.TransportError as err:
+            except httpx.RequestError as err:
                 pause = _pause_after(None, attempt, self._retries, err)
             else:
                 if answer.is_success:
@@ -185,14 +190,14 @@ class AsyncClient:
     ) -> list[Answer]:
         """As `Client.predict_many`."""
         calls = _predict_calls(rows, ids, batch=self._batch, key=key)
-        found = await asyncio.gather(*(self._ask_in_turn(call) for call in calls))
+        found = await self._ask_all(calls)
         return [answer for response in found for answer in _answers(response)]
 
     async def predict_table(self, table: pa.Table, *, key: str | None = None) -> pa.Table:
         """As `Client.predict_table`."""
         calls = _table_calls(table, batch=self._batch, key=key)
-        found = await asyncio.gather(*(self._ask_in_turn(call) for call in calls))
-        return pa.concat_tables([_read_table(response) for response in found])
+        found = await self._ask_all(calls)
+        return _in_one([_read_table(response) for response in found])
 
     async def report(
         self,
@@ -207,7 +212,7 @@ class AsyncClient:
 
     async def model(self) -> dict[str, Any]:
         """As `Client.model`."""
-        found: dict[str, Any] = orjson.loads((await self._ask(_Call("GET", "/v1/model"))).content)
+        found: dict[str, Any] = _read_json(await self._ask(_Call("GET", "/v1/model")))
         return found
 
     async def close(self) -> None:
@@ -222,6 +227,17 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
+    async def _ask_all(self, calls: Iterable[_Call]) -> list[httpx.Response]:
+        """Return all answers in order; the first refusal ends the other calls."""
+        tasks = [asyncio.create_task(self._ask_in_turn(call)) for call in calls]
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:  # a cancelled call too
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+
     async def _ask_in_turn(self, call: _Call) -> httpx.Response:
         async with self._slots:
             return await self._ask(call)
@@ -230,7 +246,7 @@ class AsyncClient:
         for attempt in range(self._retries + 1):
             try:
                 answer = await self._http.request(**_arguments(call))
-            except httpx.TransportError as err:
+            except httpx.RequestError as err:
                 pause = _pause_after(None, attempt, self._retries, err)
             else:
                 if answer.is_success:
@@ -241,11 +257,16 @@ class AsyncClient:
 
 
 def _headers(key: str | None) -> dict[str, str]:
-    return {} if key is None else {"authorization": f"Bearer {key}"}
+    if key is None:
+        return {}
+    key = key.strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise SettingsError("the API key holds characters that no key has; the value is not shown")
+    return {"authorization": f"Bearer {key}"}
 
 
 def _arguments(call: _Call) -> dict[str, Any]:
-    headers = {**call.headers, "content-type": call.kind}
+    headers = {**call.headers, "content-type": call.kind.encode()}
     return {"method": call.method, "url": call.path, "content": call.body, "headers": headers}
 
 
@@ -258,6 +279,8 @@ def _pause_after(
         CallError: if there is to be none.
     """
     if answer is None:
+        if isinstance(error, _NEVER_SENT):
+            raise CallError(0, f"the request cannot be sent: {type(error).__name__}")
         if attempt >= retries:
             raise CallError(0, f"no answer: {type(error).__name__}: {error}") from error
     elif answer.status_code not in _AGAIN or attempt >= retries:
@@ -279,6 +302,8 @@ def _refusal(answer: httpx.Response) -> CallError:
 def _predict_calls(
     rows: Sequence[Features], ids: Sequence[str] | None, *, batch: int, key: str | None
 ) -> Iterator[_Call]:
+    if ids is not None and len(ids) != len(rows):
+        raise ValueError(f"there are {len(rows)} rows and {len(ids)} ids")
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         given = [None] * len(part) if ids is None else list(ids[start : start + batch])
@@ -290,16 +315,20 @@ def _predict_call(
 ) -> _Call:
     items = []
     for features, one, when in zip(rows, ids, times, strict=True):
-        item: dict[str, Any] = {"features": dict(features), "id": one or uuid.uuid4().hex}
+        item: dict[str, Any] = {"features": dict(features), "id": uuid.uuid4().hex if one is None else one}
         if when is not None:
-            item["time"] = format_time(when)
+            item["time"] = _utc(when)
         items.append(item)
-    return _Call("POST", "/v1/predict", orjson.dumps({"rows": items}), headers=_sticky(key))
+    body = orjson.dumps({"rows": items}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return _Call("POST", "/v1/predict", body, headers=_sticky(key))
 
 
 def _table_calls(table: pa.Table, *, batch: int, key: str | None) -> Iterator[_Call]:
     if "__id" not in table.column_names:
-        table = table.append_column("__id", pa.array([uuid.uuid4().hex for _ in range(table.num_rows)]))
+        table = table.append_column("__id", pa.nulls(table.num_rows, pa.string()))
+    at = table.column_names.index("__id")
+    ids = [uuid.uuid4().hex if one is None else one for one in table.column(at).to_pylist()]
+    table = table.set_column(at, "__id", pa.array(ids))
     for start in range(0, table.num_rows, batch):
         sink = io.BytesIO()
         with ipc.new_stream(sink, table.schema) as stream:
@@ -307,12 +336,18 @@ def _table_calls(table: pa.Table, *, batch: int, key: str | None) -> Iterator[_C
         yield _Call("POST", "/v1/predict", sink.getvalue(), _ARROW, _sticky(key))
 
 
-def _sticky(key: str | None) -> dict[str, str]:
-    return {} if key is None else {"x-raywf-key": key}
+def _sticky(key: str | None) -> dict[str, bytes]:
+    return {} if key is None else {"x-raywf-key": key.encode()}
+
+
+def _utc(when: datetime) -> str:
+    """Write an instant; one without a zone is UTC, as for the endpoint."""
+    return format_time(when.replace(tzinfo=UTC) if when.tzinfo is None else when)
 
 
 def _outcome(one: str, label: str | float, when: datetime | None, value: float | None) -> dict[str, Any]:
-    given = {"id": one, "label": label, "time": None if when is None else format_time(when), "value": value}
+    stamp = datetime.now(UTC) if when is None else when  # the same each time it is sent
+    given = {"id": one, "label": label, "time": _utc(stamp), "value": value}
     return {name: one for name, one in given.items() if one is not None}
 
 
@@ -321,9 +356,36 @@ def _outcomes_call(outcomes: Sequence[Mapping[str, Any]]) -> _Call:
 
 
 def _answers(response: httpx.Response) -> list[Answer]:
-    told = orjson.loads(response.content)
-    return [Answer(**({"model_version": told["model_version"]} | one)) for one in told["predictions"]]
+    told = _read_json(response)
+    try:
+        version = told["model_version"]
+        return [
+            Answer(**{"model_version": version} | {name: one[name] for name in _FIELDS if name in one})
+            for one in told["predictions"]
+        ]
+    except (KeyError, TypeError) as err:
+        raise _unreadable(response) from err
+
+
+def _read_json(response: httpx.Response) -> Any:
+    try:
+        return orjson.loads(response.content)
+    except ValueError as err:
+        raise _unreadable(response) from err
 
 
 def _read_table(response: httpx.Response) -> pa.Table:
-    return ipc.open_stream(response.content).read_all().replace_schema_metadata(None)
+    try:
+        return ipc.open_stream(response.content).read_all().replace_schema_metadata(None)
+    except pa.ArrowException as err:
+        raise _unreadable(response) from err
+
+
+def _in_one(parts: Sequence[pa.Table]) -> pa.Table:
+    """Return the parts of an answer as one; of no rows a table without any."""
+    return pa.concat_tables(parts) if parts else pa.table({"id": pa.array([], pa.string())})
+
+
+def _unreadable(response: httpx.Response) -> CallError:
+    kind = response.headers.get("content-type", "nothing")
+    return CallError(response.status_code, f"the answer is not the endpoint's, but {kind}; is the URL right?")

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from raywf.client import AsyncClient, CallError, Client
+from raywf.core.errors import SettingsError
 from raywf.core.records import Outcome, Prediction
 from raywf.outcomes import LogReader
 from raywf.serving.app import Endpoint
@@ -157,3 +158,83 @@ def test_nobody_there() -> None:
     """After the last attempt one error says so."""
     with Client("http://127.0.0.1:9", retries=1) as client, pytest.raises(CallError, match="no answer"):
         client.predict(ROW)
+
+
+@pytest.mark.parametrize("key", ["rwf_SECRET x", "rwf_SECRET\x00", "rwf_SECR\u00c9T", " "])
+def test_a_key_that_is_none_is_not_shown(key: str) -> None:
+    """A key read from a file may have anything around it or in it."""
+    with pytest.raises(SettingsError, match="holds characters that no key has") as caught:
+        Client("http://127.0.0.1:1", key=key)
+    assert "SECR" not in repr(caught.value)
+
+
+def test_space_around_a_key_is_none_of_it(site: Site) -> None:
+    """As a file with one line has it."""
+    with Client(site.url, key=f"{site.key}\n") as client:
+        assert client.predict(ROW).model_version == "1"
+
+
+def test_an_answer_of_something_else(site: Site, client: Client) -> None:
+    """A page of a proxy in between is no answer, and no crash."""
+    site.before = lambda: Response("<html>", media_type="text/html")
+    table = pa.table({name: [value] for name, value in ROW.items()})
+    calls: tuple[Callable[[], Any], ...] = (
+        lambda: client.predict(ROW),
+        client.model,
+        lambda: client.predict_table(table),
+    )
+    for call in calls:
+        with pytest.raises(CallError, match="is the URL right"):
+            call()
+
+
+def test_a_later_endpoint_may_say_more(site: Site, client: Client) -> None:
+    """Fields that this client does not know are no error."""
+    told = b'{"model_version": "1", "new": 1, "predictions": [{"id": "a", "value": 1.5, "newer": 2}]}'
+    site.before = lambda: Response(told, media_type="application/json")
+    assert client.predict(ROW).value == 1.5
+
+
+def test_times_without_a_zone_are_utc(site: Site, client: Client) -> None:
+    """Wherever the caller is."""
+    client.predict(ROW, prediction_id="a", time=datetime(2026, 1, 1, 12))
+    (entry,) = site.log()
+    assert entry.time == datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def test_ids_that_do_not_fit_are_refused_before_anything_is_sent(site: Site, client: Client) -> None:
+    """As many as there are rows, and none of them empty."""
+    before = site.log()
+    with pytest.raises(ValueError, match="2 rows and 3 ids"):
+        client.predict_many([ROW, ROW], ids=["a", "b", "c"])
+    with pytest.raises(CallError, match="of 1 to 200 characters"):
+        client.predict(ROW, prediction_id="")
+    assert site.log() == before
+
+
+def test_no_rows(client: Client) -> None:
+    """Give no answers."""
+    table = pa.table({name: pa.array([value]) for name, value in ROW.items()})
+    assert client.predict_table(table.slice(0, 0)).num_rows == 0
+    assert client.predict_many([]) == []
+
+
+def test_the_first_refusal_ends_the_other_batches(site: Site) -> None:
+    """Nothing is asked for that nobody waits for."""
+    calls = 0
+
+    def refuse() -> Response:
+        nonlocal calls
+        calls += 1
+        return Response(b'{"error": "no"}', 422, media_type="application/json")
+
+    site.before = refuse
+
+    async def ask() -> None:
+        async with AsyncClient(site.url, key=site.key, batch=1, side_by_side=1) as client:
+            with pytest.raises(CallError, match="no"):
+                await client.predict_many([ROW] * 10)
+            await asyncio.sleep(0.2)
+
+    asyncio.run(ask())
+    assert calls == 1

@@ -11,7 +11,7 @@ import schemathesis
 from conftest import Client, make_workflow
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from starlette.requests import Request
 
 from raywf.serving.app import Endpoint
@@ -86,7 +86,9 @@ def test_no_answer_is_undocumented(api: Any, method: str, path: str, kind: Gener
         response = case.call()
         reason = response.text if response.status_code == 422 else ""
         unsaid = case.media_type in TABLES or any(rule in reason for rule in RULES)
-        case.validate_response(response, excluded_checks=[positive_data_acceptance] * unsaid)
+        excluded = [positive_data_acceptance] * unsaid
+        excluded += [negative_data_rejection] * (response.status_code == 413)  # which it does not expect
+        case.validate_response(response, excluded_checks=excluded)
 
     ask()
 
