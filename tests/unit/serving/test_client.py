@@ -197,8 +197,8 @@ def test_a_later_endpoint_may_say_more(site: Site, client: Client) -> None:
 
 def test_times_without_a_zone_are_utc(site: Site, client: Client) -> None:
     """Wherever the caller is."""
-    client.predict(ROW, prediction_id="a", time=datetime(2026, 1, 1, 12))
-    (entry,) = site.log()
+    client.predict(ROW, prediction_id="naive", time=datetime(2026, 1, 1, 12))
+    (entry,) = (one for one in site.log() if one.id == "naive")
     assert entry.time == datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
