@@ -16,7 +16,7 @@ from raywf.core.rollout import Rollouts, RolloutStep
 from raywf.core.source import ModelSource
 from raywf.serving.cache import BundleCache, LoadedModel
 from raywf.serving.lanes import Answered, Lanes
-from raywf.serving.shadow import Copy, ShadowQueue, Worker
+from raywf.serving.shadow import Copies, ShadowQueue, Worker
 from raywf.serving.slots import ModelSlots
 
 _MB = 1e6
@@ -102,8 +102,7 @@ class RolloutFollower:
             versions = (lanes.step.champion, *lanes.step.challengers)
             others = tuple(version for version in versions if version not in took_part)
             if others:
-                copies = [Copy(row.id, row.time, row.features, others) for row in group.rows]
-                shadows.offer(lanes.step.tag, copies)
+                shadows.offer(lanes.step.tag, Copies(group.rows, others))
 
     def counts(self) -> tuple[int, int]:
         """Return the rows that shadows answered since the rollout began, and those dropped."""

@@ -22,7 +22,8 @@ from raywf.core.settings import RolloutSettings
 from raywf.outcomes import LogReader
 from raywf.serving.app import Endpoint
 from raywf.serving.lanes import lane_of
-from raywf.serving.shadow import Copy, ShadowQueue, ShadowWorker
+from raywf.serving.requests import Row
+from raywf.serving.shadow import Copies, ShadowQueue, ShadowWorker
 from raywf.testing import SMALL_ROW, FolderSource
 
 ROW = dict(SMALL_ROW)
@@ -250,9 +251,9 @@ class Slow:
     def __init__(self) -> None:
         self.may, self.seen = threading.Event(), 0
 
-    def answer(self, step: str, copies: Sequence[Copy]) -> None:
+    def answer(self, step: str, copies: Sequence[Copies]) -> None:
         self.may.wait(20)
-        self.seen += len(copies)
+        self.seen += sum(len(one.rows) for one in copies)
 
     def close(self) -> None:
         self.may.set()
@@ -262,7 +263,7 @@ def test_a_slow_shadow_is_not_felt() -> None:
     """What does not fit into the queue is dropped and counted, at once; the rest is answered."""
     worker = Slow()
     shadows = ShadowQueue(lambda: worker, most_waiting=100)
-    copies = [Copy(f"c{i}", NOW, {}, ("2",)) for i in range(10)]
+    copies = Copies([Row(f"c{i}", NOW, {}) for i in range(10)], ("2",))
     start = time.monotonic()
     for _ in range(200):
         shadows.offer("s", copies)
@@ -279,7 +280,7 @@ def test_a_worker_that_is_gone() -> None:
     started: list[Slow] = []
 
     class Gone(Slow):
-        def answer(self, step: str, copies: Sequence[Copy]) -> None:
+        def answer(self, step: str, copies: Sequence[Copies]) -> None:
             raise OSError("out of memory")
 
     def start() -> Slow:
@@ -288,7 +289,7 @@ def test_a_worker_that_is_gone() -> None:
 
     shadows = ShadowQueue(start)
     for i in range(20):
-        shadows.offer("s", [Copy(f"c{i}", NOW, {}, ("2",))])
+        shadows.offer("s", Copies([Row(f"c{i}", NOW, {})], ("2",)))
         time.sleep(0.01)
     shadows.close(timeout_s=20)
     assert (shadows.dropped, shadows.copied, len(started)) == (20, 0, 1)
@@ -320,9 +321,8 @@ def test_a_row_that_a_shadow_cannot_take(tmp_path: Path, source: FolderSource) -
     versions: list[ModelVersion] = [source.version("2")]
     worker = ShadowWorker(workflow, source, versions)
     good, bad = dict(ROW), dict(ROW) | {"distance": "far"}
-    worker.answer(
-        "r:1", [Copy("a", NOW, good, ("2",)), Copy("b", NOW, bad, ("2",)), Copy("c", NOW, good, ("2",))]
-    )
+    rows = [Row(name, NOW, features) for name, features in (("a", good), ("b", bad), ("c", good))]
+    worker.answer("r:1", [Copies(rows, ("2",))])
     found = {e.id: e.scores for e in LogReader(str(tmp_path / "root"), "w").read()[0]}
     assert found["b"] == ()
     assert found["a"] == found["c"] != ()
