@@ -76,7 +76,7 @@ class AdminDesk:
 
 
 def _reason(body: bytes) -> str:
-    if not body.strip():
+    if not body:
         return _DEFAULT
     given = read_json(body)
     if not isinstance(given, dict) or set(given) - {"reason"}:
