@@ -39,7 +39,8 @@ from swap import make_registry  # noqa: E402 the folder is a set of scripts
 from raywf.client import CallError, Client  # noqa: E402
 from raywf.core.errors import ServingError  # noqa: E402
 from raywf.core.records import Prediction  # noqa: E402
-from raywf.core.settings import ServingSettings, SpineSettings, StoreSettings, Workflow  # noqa: E402
+from raywf.core.serving_settings import ServingSettings  # noqa: E402
+from raywf.core.settings import SpineSettings, StoreSettings, Workflow  # noqa: E402
 from raywf.loop.references import RegistryReferences  # noqa: E402
 from raywf.monitor.actor import MonitorActor  # noqa: E402
 from raywf.outcomes import LogReader  # noqa: E402

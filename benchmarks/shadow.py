@@ -29,7 +29,8 @@ from load import quantile  # noqa: E402 the folder is a set of scripts
 from swap import Load  # noqa: E402
 
 from raywf.core.rollout import Rollouts, RolloutStep  # noqa: E402
-from raywf.core.settings import ServingSettings, SpineSettings, StoreSettings, Workflow  # noqa: E402
+from raywf.core.serving_settings import ServingSettings  # noqa: E402
+from raywf.core.settings import SpineSettings, StoreSettings, Workflow  # noqa: E402
 from raywf.models.bundle import load_bundle  # noqa: E402
 from raywf.serving.environment import free_ports, serve_env  # noqa: E402
 from raywf.testing import SMALL_ROW, FolderSource, small_bundle  # noqa: E402

@@ -30,7 +30,8 @@ sys.path.insert(0, str(HERE))
 from load import quantile  # noqa: E402 the folder is a set of scripts
 
 from raywf.core.records import Verdict  # noqa: E402
-from raywf.core.settings import ServingSettings, SpineSettings, StoreSettings, Workflow  # noqa: E402
+from raywf.core.serving_settings import ServingSettings  # noqa: E402
+from raywf.core.settings import SpineSettings, StoreSettings, Workflow  # noqa: E402
 from raywf.registry.registry import CHAMPION, Lineage, Registry, open_registry  # noqa: E402
 from raywf.serving.environment import free_ports, serve_env  # noqa: E402
 from raywf.testing import SMALL_ROW, small_bundle  # noqa: E402

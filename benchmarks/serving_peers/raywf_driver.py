@@ -7,7 +7,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from raywf.core.settings import ServingSettings, SpineSettings, StoreSettings, Workflow
+from raywf.core.serving_settings import ServingSettings
+from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.models.bundle import load_bundle
 from raywf.serving.environment import free_ports, serve_env
 from raywf.serving.keys import Caller, KeyBook

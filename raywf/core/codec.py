@@ -148,3 +148,13 @@ def _decode_scalar(kind: Any, data: Any, path: tuple[str, ...]) -> Any:
     if kind is type(None) or wrong_bool or not isinstance(data, kind):
         raise DecodeError(f"expected {kind.__name__}, got {data!r}", path)
     return data
+
+
+def require(ok: bool, key: str, rule: str, got: object) -> None:
+    """Refuse a setting that breaks its rule.
+
+    Raises:
+        DecodeError: with the key, unless `ok`.
+    """
+    if not ok:
+        raise DecodeError(f"{key} must be {rule}, got {got!r}", (key,))

@@ -10,19 +10,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
-from raywf.core.addresses import LOOPBACK, is_safe_address
-from raywf.core.codec import DecodeError
+from raywf.core.codec import DecodeError, require
 from raywf.core.metrics import METRICS, find_metric
+from raywf.core.serving_settings import RolloutSettings, ServingSettings
 from raywf.core.space import parse_space
 
 Task = Literal["binary", "multiclass", "regression"]
 Family = Literal["lightgbm", "catboost", "xgboost", "linear", "extratrees", "torch"]
 FAMILIES: tuple[Family, ...] = ("lightgbm", "catboost", "xgboost", "linear", "extratrees", "torch")
-
-
-def _require(ok: bool, key: str, rule: str, got: object) -> None:
-    if not ok:
-        raise DecodeError(f"{key} must be {rule}, got {got!r}", (key,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +41,13 @@ class SpineSettings:
     group: str | None = None
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.label_time is None or self.event_time is not None,
             "label_time",
             "given together with event_time",
             self.label_time,
         )
-        _require(
+        require(
             self.maturity is None or (self.label_time is not None and self.maturity >= timedelta(0)),
             "maturity",
             "at least 0s, given together with label_time",
@@ -72,14 +67,14 @@ class ViewSettings:
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(len(self.keys) > 0, "keys", "at least one column", self.keys)
-        _require(
+        require(len(self.keys) > 0, "keys", "at least one column", self.keys)
+        require(
             self.max_age is None or self.event_time is not None,
             "max_age",
             "given together with event_time",
             self.max_age,
         )
-        _require(
+        require(
             self.known_time is None or self.event_time is not None,
             "known_time",
             "given together with event_time",
@@ -109,10 +104,10 @@ class ValidateSettings:
     window: timedelta | None = None
 
     def __post_init__(self) -> None:
-        _require(self.min_rows >= 10, "min_rows", "at least 10", self.min_rows)
-        _require(0.5 < self.leak_auc <= 1, "leak_auc", "in (0.5, 1]", self.leak_auc)
-        _require(0 < self.max_missing <= 1, "max_missing", "in (0, 1]", self.max_missing)
-        _require(0 <= self.min_label_share < 0.5, "min_label_share", "in [0, 0.5)", self.min_label_share)
+        require(self.min_rows >= 10, "min_rows", "at least 10", self.min_rows)
+        require(0.5 < self.leak_auc <= 1, "leak_auc", "in (0.5, 1]", self.leak_auc)
+        require(0 < self.max_missing <= 1, "max_missing", "in (0, 1]", self.max_missing)
+        require(0 <= self.min_label_share < 0.5, "min_label_share", "in [0, 0.5)", self.min_label_share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +133,13 @@ class OwnModelSettings:
     rungs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(self.trust, "trust", "true: the file's Python is run as it is", self.trust)
-        _require(self.trials >= 1, "trials", "at least 1", self.trials)
-        _require(self.cpus >= 1, "cpus", "at least 1", self.cpus)
-        _require(self.gpus >= 0, "gpus", "at least 0", self.gpus)
-        _require(self.workers >= 1, "workers", "at least 1", self.workers)
+        require(self.trust, "trust", "true: the file's Python is run as it is", self.trust)
+        require(self.trials >= 1, "trials", "at least 1", self.trials)
+        require(self.cpus >= 1, "cpus", "at least 1", self.cpus)
+        require(self.gpus >= 0, "gpus", "at least 0", self.gpus)
+        require(self.workers >= 1, "workers", "at least 1", self.workers)
         rising = all(a < b for a, b in itertools.pairwise((0, *self.rungs)))
-        _require(rising, "rungs", "whole numbers that rise, from 1 on", self.rungs)
+        require(rising, "rungs", "whole numbers that rise, from 1 on", self.rungs)
         _require_space(self.space, "space")
 
     @property
@@ -162,7 +157,7 @@ class OwnMetricSettings:
     trust: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.trust, "trust", "true: the file's Python is run as it is", self.trust)
+        require(self.trust, "trust", "true: the file's Python is run as it is", self.trust)
 
 
 def _require_space(space: dict[str, Any], key: str) -> None:
@@ -201,27 +196,27 @@ class SearchSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(self.budget_s >= 1, "budget_s", "at least 1 second", self.budget_s)
+        require(self.budget_s >= 1, "budget_s", "at least 1 second", self.budget_s)
         for name in ("max_cpu_s", "max_usd"):
             value = getattr(self, name)
-            _require(value is None or value > 0, name, "above 0", value)
-        _require(self.trials >= 1, "trials", "at least 1", self.trials)
-        _require(self.folds is None or 2 <= self.folds <= 20, "folds", "in [2, 20]", self.folds)
-        _require(0 < self.warm_share <= 1, "warm_share", "a share of the budgets in (0, 1]", self.warm_share)
-        _require(self.row_ms > 0, "row_ms", "above 0 milliseconds", self.row_ms)
+            require(value is None or value > 0, name, "above 0", value)
+        require(self.trials >= 1, "trials", "at least 1", self.trials)
+        require(self.folds is None or 2 <= self.folds <= 20, "folds", "in [2, 20]", self.folds)
+        require(0 < self.warm_share <= 1, "warm_share", "a share of the budgets in (0, 1]", self.warm_share)
+        require(self.row_ms > 0, "row_ms", "above 0 milliseconds", self.row_ms)
         some = len(self.families) + len(self.models) > 0
-        _require(some, "families", "at least one family, or models given", self.families)
+        require(some, "families", "at least one family, or models given", self.families)
         for name in self.models:
             good = name.isidentifier() and name not in (*FAMILIES, "prior")
-            _require(good, "models", "named otherwise than raywf's families, as a word", name)
+            require(good, "models", "named otherwise than raywf's families, as a word", name)
         for name, space in self.spaces.items():
-            _require(name in self.families, "spaces", "of families that are searched", name)
+            require(name in self.families, "spaces", "of families that are searched", name)
             _require_space(space, "spaces")
-        _require(self.trial_cpus >= 1, "trial_cpus", "at least 1", self.trial_cpus)
+        require(self.trial_cpus >= 1, "trial_cpus", "at least 1", self.trial_cpus)
         teams = [model.workers > 1 for model in self.models.values()]
         alone = all(teams) and not self.families
         # beside others a team would wait for CPUs that their workers keep
-        _require(alone or not any(teams), "families", "[] beside models that all have workers", self.families)
+        require(alone or not any(teams), "families", "[] beside models that all have workers", self.families)
 
     @property
     def slot_cpus(self) -> int:
@@ -249,8 +244,8 @@ class CostSettings:
     def __post_init__(self) -> None:
         for name in ("usd_per_cpu_hour", "usd_per_gpu_hour"):
             value = getattr(self, name)
-            _require(value is None or value > 0, name, "above 0", value)
-        _require(0 <= self.discount < 1, "discount", "a share in [0, 1)", self.discount)
+            require(value is None or value > 0, name, "above 0", value)
+        require(0 <= self.discount < 1, "discount", "a share in [0, 1)", self.discount)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -264,105 +259,9 @@ class GateSettings:
     margin: float = 0.01
 
     def __post_init__(self) -> None:
-        _require(0 < self.newest <= 0.5, "newest", "a share of the rows in (0, 0.5]", self.newest)
-        _require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
-        _require(self.margin >= 0, "margin", "at least 0", self.margin)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OidcSettings:
-    """The OpenID provider whose JSON web tokens are taken besides API keys.
-
-    Its public keys are at `keys_url` (None: where its discovery document says); `scope_claim` lists what a
-    token is for, as `scope_prefix` and ``predict``, ``outcomes`` or ``admin``.
-    """
-
-    issuer: str
-    audience: str
-    keys_url: str | None = None
-    scope_claim: str = "scope"
-    scope_prefix: str = ""
-
-    def __post_init__(self) -> None:
-        rule = "an https address"
-        _require(is_safe_address(self.issuer), "issuer", rule, self.issuer)
-        _require(self.keys_url is None or is_safe_address(self.keys_url), "keys_url", rule, self.keys_url)
-        _require(self.audience != "", "audience", "who the tokens are for", self.audience)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServingSettings:
-    """The HTTP endpoint.
-
-    On another `host` than loopback it needs API keys or `oidc`, unless it is `open_to_all`.
-    """
-
-    host: str = "127.0.0.1"
-    open_to_all: bool = False
-    oidc: OidcSettings | None = None
-    port: int = 8000
-    replicas: int = 2
-    replica_cpus: float = 0.0
-    max_body_bytes: int = 4_000_000
-    max_rows: int = 10_000
-    alias_poll_s: float = 1.0
-    request_timeout_s: float = 30.0
-
-    def __post_init__(self) -> None:
-        _require(1 <= self.port <= 65535, "port", "in [1, 65535]", self.port)
-        _require(self.replicas >= 1, "replicas", "at least 1", self.replicas)
-
-    @property
-    def may_be_open(self) -> bool:
-        """Whether calls need no key while there is none."""
-        return self.open_to_all or (self.host in LOOPBACK and self.oidc is None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RolloutSettings:
-    """How a challenger that passed the gate comes to serve.
-
-    At once (`direct`); after it answered a copy of the traffic (`shadow`); by growing shares of it (`canary`,
-    the `steps`); or it has half of it and stays there until somebody decides (`ab`). A step lasts at least
-    `bake` and until the challenger answered `min_rows` rows, `min_labelled` of them with a label; one that
-    comes to nothing within `patience` ends the rollout. Rows of the same value of the feature `key` are
-    answered by the same version. Back it goes when it is worse beyond doubt, overall or, by more than
-    `slice_margin`, on a slice; when more than `max_failed` of its answers fail; when it is `max_slower`
-    times slower; or when a replica takes `max_growth_mb` more memory than before. It becomes champion once
-    it is "better", or "not_worse" by more than `margin`, at `alpha`.
-    """
-
-    mode: Literal["direct", "shadow", "canary", "ab"] = "direct"
-    steps: tuple[float, ...] = (0.01, 0.05, 0.25, 0.5)
-    bake: timedelta = timedelta(minutes=10)
-    patience: timedelta = timedelta(days=14)
-    min_rows: int = 500
-    min_labelled: int = 200
-    key: str | None = None
-    require: Literal["not_worse", "better"] = "not_worse"
-    alpha: float = 0.05
-    margin: float = 0.01
-    slice_margin: float = 0.02
-    max_failed: float = 0.001
-    max_slower: float = 3.0
-    max_growth_mb: float = 500.0
-
-    def __post_init__(self) -> None:
-        rising = list(self.steps) == sorted(set(self.steps)) and len(self.steps) > 0
-        within = all(0 < share <= 1 for share in self.steps)
-        _require(rising and within, "steps", "rising shares in (0, 1]", self.steps)
-        _require(self.bake > timedelta(0), "bake", "longer than nothing", self.bake)
-        _require(self.patience >= self.bake, "patience", "at least as long as bake", self.patience)
-        _require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
-        _require(0 < self.max_failed < 1, "max_failed", "a share in (0, 1)", self.max_failed)
-        _require(self.max_slower > 1, "max_slower", "above 1", self.max_slower)
-        for name in ("margin", "slice_margin"):
-            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-
-    @property
-    def first_share(self) -> float:
-        """The share of the live traffic that the challenger begins with."""
-        return {"canary": self.steps[0], "ab": 0.5}.get(self.mode, 0.0)
+        require(0 < self.newest <= 0.5, "newest", "a share of the rows in (0, 0.5]", self.newest)
+        require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
+        require(self.margin >= 0, "margin", "at least 0", self.margin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,8 +275,8 @@ class MonitorSettings:
     clock: Literal["wall", "log"] = "wall"
 
     def __post_init__(self) -> None:
-        _require(self.window > timedelta(0), "window", "longer than nothing", self.window)
-        _require(self.poll_s > 0, "poll_s", "above 0", self.poll_s)
+        require(self.window > timedelta(0), "window", "longer than nothing", self.window)
+        require(self.poll_s > 0, "poll_s", "above 0", self.poll_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,10 +296,10 @@ class RetrainSettings:
     effort: Literal["auto", "refit", "reweight", "warm", "full"] = "auto"
 
     def __post_init__(self) -> None:
-        _require(self.tolerance >= 0, "tolerance", "at least 0 (a rise of the bounded loss)", self.tolerance)
-        _require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
-        _require(self.max_attempts >= 1, "max_attempts", "at least 1", self.max_attempts)
-        _require(
+        require(self.tolerance >= 0, "tolerance", "at least 0 (a rise of the bounded loss)", self.tolerance)
+        require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
+        require(self.max_attempts >= 1, "max_attempts", "at least 1", self.max_attempts)
+        require(
             self.cron is None or len(self.cron.split()) == 5,
             "cron",
             "five fields such as '0 3 * * 1'",
@@ -438,8 +337,8 @@ class Workflow:
     search: SearchSettings = SearchSettings()
     cost: CostSettings = CostSettings()
     gate: GateSettings = GateSettings()
-    serving: ServingSettings = ServingSettings()
-    rollout: RolloutSettings = RolloutSettings()
+    serving: ServingSettings = field(default_factory=ServingSettings)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
     monitor: MonitorSettings = MonitorSettings()
     retrain: RetrainSettings = RetrainSettings()
     stores: StoreSettings = StoreSettings()
@@ -447,18 +346,18 @@ class Workflow:
 
     def __post_init__(self) -> None:
         good = self.name.replace("-", "").replace("_", "").isalnum() and self.name.isascii()
-        _require(good, "name", "letters, digits, '-' and '_'", self.name)
+        require(good, "name", "letters, digits, '-' and '_'", self.name)
         if not self.metric:
             default = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}[self.task]
             object.__setattr__(self, "metric", default)
         self._require_metric()
-        _require(
+        require(
             self.spine.positive is None or self.task == "binary",
             "spine",
             "without 'positive' unless the task is binary",
             self.spine.positive,
         )
-        _require(
+        require(
             self.search.class_weight == "none" or self.task != "regression",
             "search",
             "without 'class_weight' for a regression",
@@ -466,7 +365,7 @@ class Workflow:
         )
         window, maturity = self.validate.window, self.spine.maturity
         some = window is None or maturity is None or maturity < window
-        _require(some, "spine", "of a maturity below validate.window, lest no row be left", maturity)
+        require(some, "spine", "of a maturity below validate.window, lest no row be left", maturity)
 
     @property
     def trusts_own_code(self) -> bool:
@@ -475,19 +374,19 @@ class Workflow:
 
     def _require_metric(self) -> None:
         for name in self.metrics:
-            _require(find_metric(name) is None, "metrics", "named otherwise than raywf's metrics", name)
+            require(find_metric(name) is None, "metrics", "named otherwise than raywf's metrics", name)
         if self.metric in self.metrics:
             return
         metric = find_metric(self.metric)
         fitting = sorted(m.name for m in METRICS.values() if self.task in m.tasks)
         fitting += ["quantile_0.9"] if self.task == "regression" else []
-        _require(
+        require(
             metric is not None and self.task in metric.tasks,
             "metric",
             f"one of {', '.join(fitting)} for a {self.task} task",
             self.metric,
         )
-        _require(
+        require(
             metric is None or not metric.grouped or self.spine.group is not None,
             "metric",
             "used with 'spine.group', the column that says which rows belong together",

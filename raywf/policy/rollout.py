@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from raywf.core.rollout import Duel, RolloutStep, SlicePairs, Stage, Tally
-from raywf.core.settings import RolloutSettings
+from raywf.core.serving_settings import RolloutSettings
 from raywf.policy.sequence import confidence_sequence
 
 _TIMES = (2.0, 5.0, 10.0, 50.0)  # the rates of failure that the limit is set against, as its multiples

@@ -21,7 +21,8 @@ from ray.serve.schema import LoggingConfig
 
 from raywf.core.addresses import LOOPBACK
 from raywf.core.errors import ServingError
-from raywf.core.settings import ServingSettings, Workflow
+from raywf.core.serving_settings import ServingSettings
+from raywf.core.settings import Workflow
 from raywf.core.source import ModelSource
 from raywf.serving.app import Endpoint
 from raywf.serving.keys import KeyBook

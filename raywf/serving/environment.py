@@ -30,7 +30,7 @@ from pathlib import Path
 from raywf.core.addresses import LOOPBACK
 from raywf.core.errors import ServingError
 from raywf.core.niceness import SERVING
-from raywf.core.settings import ServingSettings
+from raywf.core.serving_settings import ServingSettings
 
 _PORTS = range(20_000, 24_000)  # above Ray's workers, below the replicas' and the system's own choices
 

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from raywf.core.clock import Clock
-from raywf.core.settings import ServingSettings
+from raywf.core.serving_settings import ServingSettings
 from raywf.outcomes.lines import PredictionBatch
 from raywf.outcomes.writer import LogWriter
 from raywf.serving.bodies import from_json, is_columns, read_arrow, read_csv

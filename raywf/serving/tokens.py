@@ -13,7 +13,7 @@ from typing import Any, cast
 import jwt
 
 from raywf.core.addresses import is_safe_address
-from raywf.core.settings import OidcSettings
+from raywf.core.serving_settings import OidcSettings
 from raywf.serving.keys import SCOPES, Caller
 
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from ray.autoscaler._private.util import validate_config
 from ray.serve.schema import ServeDeploySchema
 
-from raywf.core.settings import ServingSettings
+from raywf.core.serving_settings import ServingSettings
 from raywf.serving.environment import serve_env
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from raywf.core.settings import ServingSettings, SpineSettings, StoreSettings, Workflow
+from raywf.core.serving_settings import ServingSettings
+from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.serving.environment import free_ports, serve_env
 from raywf.testing import FolderSource, small_bundle
 

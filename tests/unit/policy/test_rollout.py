@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raywf.core.rollout import Duel, RolloutStep, Side, SlicePairs, Tally
-from raywf.core.settings import RolloutSettings
+from raywf.core.serving_settings import RolloutSettings
 from raywf.policy.rollout import fails_too_often, judge_rollout, measure_harm
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

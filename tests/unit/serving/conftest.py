@@ -11,7 +11,8 @@ import pytest
 from starlette.requests import Request
 
 from raywf.core.records import Bundle
-from raywf.core.settings import ServingSettings, SpineSettings, StoreSettings, Workflow
+from raywf.core.serving_settings import ServingSettings
+from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.serving.app import Endpoint
 from raywf.testing import FolderSource, small_bundle
 

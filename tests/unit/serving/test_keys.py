@@ -22,7 +22,7 @@ from raywf.core.clock import FixedClock
 from raywf.core.errors import SettingsError
 from raywf.core.journal import Journal
 from raywf.core.rollout import Rollouts
-from raywf.core.settings import OidcSettings, ServingSettings
+from raywf.core.serving_settings import OidcSettings, ServingSettings
 from raywf.serving.app import Endpoint
 from raywf.serving.guard import Guard
 from raywf.serving.keys import Caller, KeyBook, Scope

@@ -18,7 +18,7 @@ from conftest import Client, make_workflow
 from raywf.core.errors import ServingError
 from raywf.core.records import ModelVersion, Prediction
 from raywf.core.rollout import Mode, Rollouts, RolloutStep, ShadowAnswer
-from raywf.core.settings import RolloutSettings
+from raywf.core.serving_settings import RolloutSettings
 from raywf.outcomes import LogReader
 from raywf.serving.app import Endpoint
 from raywf.serving.lanes import lane_of

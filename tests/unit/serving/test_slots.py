@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from raywf.core.errors import RegistryError, ServingError, SettingsError
-from raywf.core.settings import ServingSettings
+from raywf.core.serving_settings import ServingSettings
 from raywf.outcomes import LogWriter
 from raywf.serving.cache import KEPT_BUNDLES, BundleCache
 from raywf.serving.environment import free_ports, serve_env
