@@ -13,9 +13,9 @@ from raywf.core.codec import decode, encode
 from raywf.core.errors import ServingError
 from raywf.core.store import Store
 
-Mode = Literal["shadow", "canary", "ab"]
-Stage = Literal["shadow", "canary", "ab", "promoted", "rolled_back", "aborted"]
-OVER = frozenset({"promoted", "rolled_back", "aborted"})
+Mode = Literal["shadow", "canary", "ab", "watch"]
+Stage = Literal["shadow", "canary", "ab", "watch", "promoted", "rolled_back", "aborted", "kept"]
+OVER = frozenset({"promoted", "rolled_back", "aborted", "kept"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class RolloutStep:
     """How a rollout stands from `time` on (event time; `wall_time` is the wall's).
 
     `share` of the traffic is the challenger's; of several challengers (a shadow's) each sees all.
+    In a watch the challenger is champion already and has all of it; the former one, `champion`, sees it too.
     A step that is `paused` holds as it is until somebody goes on or aborts. Rows that were answered since the
     step `since` tell: a pause does not end what is being looked at.
     """
@@ -72,6 +73,11 @@ class RolloutStep:
         return f"{self.rollout}:{self.since:06d}"
 
     @property
+    def serves(self) -> str:
+        """The version that the registry's alias names while the step is under way."""
+        return self.challengers[0] if self.mode == "watch" else self.champion
+
+    @property
     def is_over(self) -> bool:
         """Whether this was the last step."""
         return self.stage in OVER
@@ -91,8 +97,9 @@ class Side:
     """How one version did in a rollout's step.
 
     `rows` are those it answered, live or as a shadow, and `failed` those it should have answered and could
-    not; `took_us` are the median and the 95th percentile of a row's time where it answered live, in
-    microseconds, and `value_mean` what its live rows earned. Of many rows one in `one_in` is looked at.
+    not; `took_us` are the median and the 95th percentile of a row's time in microseconds where it answered
+    live, or as a shadow where it never did, and `value_mean` what its live rows earned. Of many rows one in
+    `one_in` is looked at.
     """
 
     version: str

@@ -71,12 +71,16 @@ class RolloutSettings:
     `slice_margin`, on a slice; when more than `max_failed` of its answers fail; when it is `max_slower`
     times slower; or when a replica takes `max_growth_mb` more memory than before. It becomes champion once
     it is "better", or "not_worse" by more than `margin`, at `alpha`.
+
+    However a version came to be champion, for as long as `watch` the former one stays in memory, answers a
+    copy of the traffic and each row that the new one cannot, and is champion again by the same rules.
     """
 
     mode: Literal["direct", "shadow", "canary", "ab"] = "direct"
     steps: tuple[float, ...] = (0.01, 0.05, 0.25, 0.5)
     bake: timedelta = timedelta(minutes=10)
     patience: timedelta = timedelta(days=14)
+    watch: timedelta = timedelta(hours=1)
     min_rows: int = 500
     min_labelled: int = 200
     key: str | None = None
@@ -93,6 +97,7 @@ class RolloutSettings:
         within = all(0 < share <= 1 for share in self.steps)
         require(rising and within, "steps", "rising shares in (0, 1]", self.steps)
         require(self.bake > timedelta(0), "bake", "longer than nothing", self.bake)
+        require(self.watch >= timedelta(0), "watch", "at least 0s, which is none", self.watch)
         require(self.patience >= self.bake, "patience", "at least as long as bake", self.patience)
         require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
         require(0 < self.max_failed < 1, "max_failed", "a share in (0, 1)", self.max_failed)

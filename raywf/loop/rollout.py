@@ -19,6 +19,7 @@ from raywf.core.records import Decision, ModelVersion
 from raywf.core.rollout import Duel, Rollouts, RolloutStep
 from raywf.core.settings import Workflow
 from raywf.loop.promote import promote
+from raywf.loop.watch import begin_watch, end_watch, settle_watch, take_back
 from raywf.policy.rollout import Move, judge_rollout
 from raywf.registry.registry import CHAMPION, Registry
 from raywf.serving.deploy import app_name
@@ -44,14 +45,14 @@ class RolloutKeeper:
         self.last: Move | None = None
 
     def tick(self, now: datetime | None) -> bool:
-        """Look once at `now` (event time); return whether a rollout is under way."""
+        """Look once at `now` (event time); return whether a rollout is under way that nothing may disturb."""
         step = self._rollouts.latest()
         if step is not None and step.is_over:
             settle_rollout(self._workflow, self._registry, step)
         if step is None or step.is_over:
-            return now is not None and self._begin(now)
+            return now is not None and (self._begin(now) or self._begin_watch(now))
         champion = self._registry.find(CHAMPION)
-        if champion is None or champion.version != step.champion:
+        if champion is None or champion.version != step.serves:
             self._overtaken(step, champion)
             return True
         lanes = tell_replicas(self._workflow)
@@ -59,12 +60,10 @@ class RolloutKeeper:
         if step.paused:
             self.last = judge_rollout(step, (), self._workflow.rollout, now=step.time)
         elif refused:
-            end_rollout(
-                self._workflow, self._registry, step, stage="rolled_back", reasons=(refused[0].reason,)
-            )
+            self._go_back(step, (refused[0].reason,), {})
         elif now is not None:
             self._judge(step, now, lanes)
-        return True
+        return step.mode != "watch"
 
     def _begin(self, now: datetime) -> bool:
         """Begin the rollout that a retraining asked for the longest ago, if one waits; return whether."""
@@ -86,11 +85,24 @@ class RolloutKeeper:
         )
         return True
 
+    def _begin_watch(self, now: datetime) -> bool:
+        """Begin to watch a champion that has just become one; it holds nothing else up, so return False."""
+        if begin_watch(self._workflow, self._registry, now=now) is not None:
+            tell_replicas(self._workflow)
+        return False
+
+    def _go_back(self, step: RolloutStep, reasons: Sequence[str], figures: dict[str, Any]) -> None:
+        if step.mode == "watch":
+            take_back(self._workflow, self._registry, step, reasons=reasons, figures=figures)
+            return
+        end_rollout(
+            self._workflow, self._registry, step, stage="rolled_back", reasons=reasons, figures=figures
+        )
+
     def _judge(self, step: RolloutStep, now: datetime, lanes: Sequence[LaneStatus]) -> None:
         settings = self._workflow.rollout
-        duels: tuple[Duel, ...] = ray.get(
-            self._monitor.duels.remote(step, settings.bake, now), timeout=_ANSWER_S
-        )
+        length = settings.watch if step.mode == "watch" else settings.bake
+        duels: tuple[Duel, ...] = ray.get(self._monitor.duels.remote(step, length, now), timeout=_ANSWER_S)
         move = judge_rollout(step, duels, settings, now=now, growth_mb=self._growth(step, lanes))
         troubles = sorted({lane.reason for lane in lanes if lane.reason})
         dropped = sum(lane.dropped for lane in lanes)
@@ -99,7 +111,9 @@ class RolloutKeeper:
         )
         if move.stage == "promoted":
             finish_rollout(self._workflow, self._registry, step, move, now=now)
-        elif move.stage in {"rolled_back", "aborted"}:
+        elif move.stage == "rolled_back":
+            self._go_back(step, move.reasons, move.figures)
+        elif move.stage == "aborted":
             end_rollout(
                 self._workflow,
                 self._registry,
@@ -108,6 +122,8 @@ class RolloutKeeper:
                 reasons=move.reasons,
                 figures=move.figures,
             )
+        elif move.stage == "kept":
+            end_watch(self._workflow, step, reasons=move.reasons, figures=move.figures)
         elif move.share != step.share:
             self._rollouts.follow(
                 step, share=move.share, time=now, reasons=move.reasons, figures=move.figures
@@ -123,7 +139,7 @@ class RolloutKeeper:
 
     def _overtaken(self, step: RolloutStep, champion: ModelVersion | None) -> None:
         """End a rollout whose champion serves no more, by another hand."""
-        if champion is not None and champion.version in step.challengers:
+        if step.mode != "watch" and champion is not None and champion.version in step.challengers:
             reasons = (f"version {champion.version} became champion by hand",)
             figures = {"version": champion.version}
             self._rollouts.follow(
@@ -145,12 +161,17 @@ def start_rollout(
 ) -> RolloutStep:
     """Begin a rollout at `now` by the workflow's settings; replicas take it up within seconds.
 
+    A watch that is under way ends with it.
+
     Raises:
         ServingError: if another one is under way.
         RegistryError: if there is no champion.
     """
     settings = workflow.rollout
     champion = registry.resolve(CHAMPION)
+    latest = Rollouts(workflow.stores.root, workflow.name).latest()
+    if latest is not None and latest.mode == "watch" and not latest.is_over:
+        end_watch(workflow, latest, reasons=("another rollout begins",))
     step = Rollouts(workflow.stores.root, workflow.name).start(
         "shadow" if settings.mode == "direct" else settings.mode,
         champion=champion.version,
@@ -256,6 +277,9 @@ def tell_replicas(workflow: Workflow) -> list[LaneStatus]:
 
 def settle_rollout(workflow: Workflow, registry: Registry, step: RolloutStep) -> None:
     """Let replicas, registry and journal know a rollout's end, once; whoever wrote its last step."""
+    if step.mode == "watch":
+        settle_watch(workflow, registry, step)
+        return
     journal = Journal(workflow.stores.root, workflow.name)
     decision = journal.decision(step.decision_id)
     if decision is None or FINAL & journal.stages(decision.id).keys():
@@ -289,6 +313,8 @@ def advance_rollout(
     """
     if step.is_over:
         raise ServingError(f"the rollout is over: {step.stage}")
+    if step.mode == "watch":
+        return end_watch(workflow, step, reasons=("kept by hand",))
     name = version or step.challengers[0]
     if name not in step.challengers or (version is None and len(step.challengers) > 1):
         raise ServingError(f"say which becomes champion: {', '.join(step.challengers)}")

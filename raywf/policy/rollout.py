@@ -113,6 +113,8 @@ def _judge(
         return Move(stage=stage, share=0.0, version=version, reasons=wrong, figures=figures)
     side, labelled = duel.challenger, duel.labelled
     seen = side.one_in * (side.rows if step.mode == "shadow" else side.live)
+    if step.mode == "watch":
+        return _watched(step, version, settings, figures, now=now)
     waits = []
     if now < step.time + settings.bake:
         waits.append(f"baking for {settings.bake} since {step.time:%Y-%m-%d %H:%M:%S}")
@@ -129,6 +131,17 @@ def _judge(
         reasons = (f"nothing was decided within {settings.patience}", *waits)
         return Move(stage="aborted", share=0.0, version=version, reasons=reasons, figures=figures)
     return _hold(step, version, *waits, figures=figures)
+
+
+def _watched(
+    step: RolloutStep, version: str, settings: RolloutSettings, figures: dict[str, Any], *, now: datetime
+) -> Move:
+    """Return what follows for a new champion that did no harm so far."""
+    since = f"since {step.time:%Y-%m-%d %H:%M:%S}"
+    if now < step.time + settings.watch:
+        return _hold(step, version, f"watched for {settings.watch} {since}", figures=figures)
+    reason = f"no harm within {settings.watch} {since}"
+    return Move(stage="kept", share=0.0, version=version, reasons=(reason,), figures=figures)
 
 
 def _onward(
@@ -161,7 +174,7 @@ def _wrong(
         found.append(
             f"{theirs.failed} of {asked} answers failed, above {settings.max_failed:.2%} beyond doubt"
         )
-    if ours.took_us and theirs.took_us and min(ours.live, theirs.live) >= _FEWEST_TIMES:
+    if ours.took_us and theirs.took_us and min(ours.live or ours.rows, theirs.live) >= _FEWEST_TIMES:
         limit = settings.max_slower * max(ours.took_us[1], _FLOOR_US)
         if theirs.took_us[1] > limit:
             found.append(

@@ -58,15 +58,17 @@ def answer_alone(model: LoadedModel, rows: Sequence[Row]) -> tuple[Answered, ...
 class Lanes:
     """A rollout as a replica carries it out.
 
-    `challenger` answers the step's share of the live rows; a shadow answers none. A row's lane follows from a
-    hash of its key, and what was the challenger's stays the challenger's as the share grows.
+    `challenger` answers the step's share of the live rows and `champion` the others; a shadow answers none.
+    A row's lane follows from a hash of its key, and what was the challenger's stays the challenger's as the
+    share grows.
     """
 
     step: RolloutStep
+    champion: LoadedModel
     challenger: LoadedModel | None
     key: str | None
 
-    def answer(self, champion: LoadedModel, rows: Sequence[Row], sticky: str | None) -> tuple[Answered, ...]:
+    def answer(self, rows: Sequence[Row], sticky: str | None) -> tuple[Answered, ...]:
         """Let each row be answered by its lane's model; `sticky` is the key of the whole request, if any.
 
         Where the challenger has no finite answer, for whatever reason, the champion answers.
@@ -78,12 +80,12 @@ class Lanes:
         ours = [i for i, theirs in enumerate(lanes) if not theirs]
         theirs = [i for i, theirs in enumerate(lanes) if theirs]
         if self.challenger is None or not theirs:
-            return (self._timed(champion, ours, rows, of=len(rows)),)
-        found = [self._timed(champion, ours, [rows[i] for i in ours], of=len(rows))] if ours else []
-        return (*found, *self._challenged(self.challenger, champion, rows, theirs))
+            return (self._timed(self.champion, ours, rows, of=len(rows)),)
+        found = [self._timed(self.champion, ours, [rows[i] for i in ours], of=len(rows))] if ours else []
+        return (*found, *self._challenged(self.challenger, rows, theirs))
 
     def _challenged(
-        self, challenger: LoadedModel, champion: LoadedModel, rows: Sequence[Row], places: Sequence[int]
+        self, challenger: LoadedModel, rows: Sequence[Row], places: Sequence[int]
     ) -> list[Answered]:
         """Let the challenger answer its rows, and the champion those alone that it cannot."""
         chosen = [rows[i] for i in places]
@@ -92,12 +94,12 @@ class Lanes:
         except Exception as err:  # noqa: BLE001 whatever a challenger raises, its rows are answered
             _logger.info("version %s failed: %s", challenger.version.version, err)
         if len(places) == 1:
-            return [self._timed(champion, places, chosen, of=len(rows), failed=True)]
-        return [one for at in places for one in self._challenged(challenger, champion, rows, [at])]
+            return [self._timed(self.champion, places, chosen, of=len(rows), failed=True)]
+        return [one for at in places for one in self._challenged(challenger, rows, [at])]
 
     def _is_challengers(self, row: Row, sticky: str | None) -> bool:
-        if self.challenger is None:
-            return False
+        if self.challenger is None or self.step.share >= 1:
+            return self.challenger is not None
         key = sticky
         if key is None and self.key is not None:
             value = row.features.get(self.key)

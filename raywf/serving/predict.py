@@ -81,7 +81,7 @@ class Predictions:
 
     def _lanes(self, model: LoadedModel) -> Lanes | None:
         lanes = self._rollout.lanes
-        return lanes if lanes is not None and lanes.step.champion == model.version.version else None
+        return lanes if lanes is not None and lanes.step.serves == model.version.version else None
 
     def _answer_rows(self, model: LoadedModel, data: Any, sticky: str | None) -> Answer:
         rows = read_rows(data, model.schema, max_rows=self._max_rows, clock=self._clock)
@@ -93,7 +93,7 @@ class Predictions:
             found = answers(rows, alone.scores, model.predictor.bundle)
             body = orjson.dumps({"model_version": model.version.version, "predictions": found})
             return Answer(body, JSON, model)
-        groups = self._by_lanes(lanes, model, rows, sticky)
+        groups = self._by_lanes(lanes, rows, sticky)
         lead = groups[0].model if len(groups) == 1 else model
         answer = {"model_version": lead.version.version, "predictions": _in_order(groups)}
         return Answer(orjson.dumps(answer), JSON, lead)
@@ -124,7 +124,7 @@ class Predictions:
         self, lanes: Lanes, model: LoadedModel, request: TableRequest, kind: str, sticky: str | None
     ) -> Answer:
         """Answer a table row by row: in a rollout each has its lane, and its own model's classes."""
-        groups = self._by_lanes(lanes, model, request.rows(), sticky)
+        groups = self._by_lanes(lanes, request.rows(), sticky)
         parts = [
             Scored(
                 group.model.predictor.bundle,
@@ -137,10 +137,8 @@ class Predictions:
         lead = groups[0].model if len(groups) == 1 else model
         return Answer(write_answers(kind, request.ids, parts, lead.version.version), kind, lead)
 
-    def _by_lanes(
-        self, lanes: Lanes, model: LoadedModel, rows: Sequence[Row], sticky: str | None
-    ) -> tuple[Answered, ...]:
-        groups = lanes.answer(model, rows, sticky)
+    def _by_lanes(self, lanes: Lanes, rows: Sequence[Row], sticky: str | None) -> tuple[Answered, ...]:
+        groups = lanes.answer(rows, sticky)
         self._log.append([prediction for group in groups for prediction in group.predictions()])
         self._rollout.copy(groups)
         for group in groups:

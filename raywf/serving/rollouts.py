@@ -76,7 +76,7 @@ class RolloutFollower:
             return self._status()
         try:
             step = self._rollouts.latest()
-            if step is None or step.is_over or step.champion != self._slots.active.version.version:
+            if step is None or step.is_over or step.serves != self._slots.active.version.version:
                 self._end()
                 return self._status()
             reason = self._refused.get(step.rollout)
@@ -117,17 +117,42 @@ class RolloutFollower:
     def _take(self, step: RolloutStep) -> None:
         lanes = self.lanes
         if lanes is not None and lanes.step.rollout == step.rollout:
-            self.lanes = Lanes(step, lanes.challenger, self._key)
+            if step.mode == "watch":
+                self._slots.active.predictor.check_reference()
+            self.lanes = Lanes(step, lanes.champion, lanes.challenger, self._key)
             return
         self._end()
+        if step.mode == "watch":
+            self._take_watch(step)
+            return
         champion = self._slots.active
         if self._key is not None and all(c.name != self._key for c in champion.predictor.bundle.columns):
             raise BundleError(f"rollout.key {self._key!r} is not a feature of version {step.champion}")
         models = [self._load(name, champion) for name in step.challengers]
+        self._open(step, champion, models, live=models[0] if step.mode != "shadow" else None)
+
+    def _take_watch(self, step: RolloutStep) -> None:
+        """Let the former champion see what the new one answers; where it cannot be had, go without."""
+        former, champion = self._slots.previous, self._slots.active
+        try:
+            if former is None or former.version.version != step.champion:
+                former = self._cache.load(self._source.version(step.champion))
+        except BundleError as err:
+            _logger.warning("version %s cannot be watched: %s", champion.version.version, err)
+            return
+        self._open(step, former, [champion], live=champion)
+
+    def _open(
+        self,
+        step: RolloutStep,
+        champion: LoadedModel,
+        others: Sequence[LoadedModel],
+        *,
+        live: LoadedModel | None,
+    ) -> None:
         self._began_bytes = _rss_bytes()
-        self._shadows = ShadowQueue(partial(self._start_worker, [m.version for m in (champion, *models)]))
-        live = models[0] if step.mode != "shadow" else None
-        self.lanes = Lanes(step, live, self._key)
+        self._shadows = ShadowQueue(partial(self._start_worker, [m.version for m in (champion, *others)]))
+        self.lanes = Lanes(step, champion, live, self._key)
 
     def _load(self, name: str, champion: LoadedModel) -> LoadedModel:
         model = self._cache.load(self._source.version(name))

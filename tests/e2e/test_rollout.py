@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from raywf.core.codec import encode
 from raywf.core.rollout import Rollouts
 from raywf.serving.environment import free_ports
 
@@ -32,7 +33,8 @@ spine:
 validate: {{window: 8d}}
 search: {{budget_s: 20, trials: 1, folds: 2, families: [lightgbm]}}
 serving: {{port: {port}, alias_poll_s: 1}}
-rollout: {{mode: canary, steps: [0.2, 0.5], bake: 12h, min_rows: 40, min_labelled: 40, patience: 90d}}
+rollout:
+  {{mode: canary, steps: [0.2, 0.5], bake: 12h, min_rows: 40, min_labelled: 40, patience: 90d, watch: 60d}}
 monitor: {{clock: log, window: 1d, min_labelled: 50, poll_s: 0.25}}
 retrain: {{cooldown: 365d}}
 """
@@ -43,6 +45,7 @@ class Rolling:
 
     def __init__(self, folder: Path) -> None:
         self.project = Project(folder)
+        self.rollouts = Rollouts(str(folder / ".raywf"), "orders")
         write_orders(folder / "orders.csv", days=90)
         (folder / "workflow.yaml").write_text(SETTINGS.format(port=free_ports(1)[0]))
         first = self.project.raywf("run", "--as-of", "2024-01-31T00:00:00Z")
@@ -55,6 +58,10 @@ class Rolling:
         found = self.project.raywf("rollout", "status")
         return list(found["steps"]) if found else []
 
+    def canary(self) -> list[dict[str, Any]]:
+        """Return the steps of the newest rollout if it is a canary."""
+        return [step for step in self.steps() if step["mode"] == "canary"]
+
     def stage(self) -> str:
         """Return how the newest rollout stands."""
         return str(self.steps()[-1]["stage"])
@@ -65,7 +72,11 @@ class Rolling:
 
     def end_of_request(self) -> dict[str, Any] | None:
         """Return the last stage of the retraining that was asked for, once there is one."""
-        asked = [d for d in self.project.raywf("decisions") if d["decision"]["cause"] == "request"]
+        return self.decision("request")
+
+    def decision(self, cause: str) -> dict[str, Any] | None:
+        """Return the last stage of the first decision of a cause, once there is one."""
+        asked = [d for d in self.project.raywf("decisions") if d["decision"]["cause"] == cause]
         stages: list[dict[str, Any]] = asked[0]["stages"] if asked else []
         return stages[-1] if stages and stages[-1]["stage"] in {"promoted", "rejected", "failed"} else None
 
@@ -89,7 +100,7 @@ def test_a_better_version_by_a_canary(rolling: Rolling) -> None:
     """
     until(lambda: len(rolling.traffic.predicted) > 600, "six days of traffic")
     rolling.project.raywf("retrain", "--reason", "the rule has turned over")
-    until(lambda: rolling.steps() != [], "a rollout", seconds=120)
+    until(lambda: rolling.canary() != [], "a rollout", seconds=120)
     for process in cluster_processes(rolling.project.folder):
         if "ray::Controller" in command_of(process):
             process.kill()
@@ -97,7 +108,7 @@ def test_a_better_version_by_a_canary(rolling: Rolling) -> None:
     end = rolling.end_of_request()
     assert end is not None
     assert (end["stage"], end["figures"]["version"]) == ("promoted", "2"), end
-    steps = rolling.steps()
+    steps = [encode(step) for step in rolling.rollouts.steps("000001")]
     assert [(s["stage"], s["share"]) for s in steps] == [("canary", 0.2), ("canary", 0.5), ("promoted", 1.0)]
     assert "shown to be better" in steps[-1]["reasons"][0]
     assert steps[-1]["figures"]["upper"] < 0 < steps[-1]["figures"]["labelled"]
@@ -117,7 +128,7 @@ def test_a_worse_version_goes_back(rolling: Rolling) -> None:
 
 def test_by_hand(rolling: Rolling) -> None:
     """Paused it stays, whatever the log shows; aborted it is over; each act is kept."""
-    rollouts = Rollouts(str(rolling.project.folder / ".raywf"), "orders")
+    rollouts = rolling.rollouts
     now = datetime(2024, 6, 1, tzinfo=UTC)
     step = rollouts.start("canary", champion="2", challengers=("1",), share=0.2, time=now)
     rollouts.pause(step, paused=True, now=now, reason="paused before it is found out")
@@ -129,4 +140,19 @@ def test_by_hand(rolling: Rolling) -> None:
     assert rolling.project.raywf("rollout", "abort", "--reason", "a test")["stage"] == "aborted"
     acts = [act["what"] for act in rolling.project.raywf("audit")]
     assert acts[-2:] == ["rollout start 1", "rollout abort"]
+    assert rolling.traffic.refused == []
+
+
+def test_a_champion_that_harms_is_taken_back(rolling: Rolling) -> None:
+    """The worse version promoted by hand: the former champion serves again, without a request lost."""
+    rolling.project.raywf("models", "promote", "1")
+    until(lambda: rolling.steps()[-1]["mode"] == "watch", "a watch", seconds=60)
+    until(lambda: rolling.stage() == "rolled_back", "its end", seconds=90)
+    last = rolling.steps()[-1]
+    assert (last["mode"], last["challengers"], "worse" in last["reasons"][0]) == ("watch", ["1"], True), last
+    until(lambda: "champion" in rolling.version("2")["aliases"], "the former champion")
+    until(lambda: rolling.decision("watch") is not None, "its decision")
+    assert rolling.version("1")["status"] == "rolled_back"
+    refused = rolling.project.try_raywf("models", "rollback")
+    assert (refused.returncode, "no previous champion" in refused.stderr) == (1, True), refused.stderr
     assert rolling.traffic.refused == []

@@ -82,6 +82,25 @@ def test_moves(share: float, shown: Duel, now: datetime, stage: str, next_share:
     assert reason in "; ".join(move.reasons)
 
 
+@pytest.mark.parametrize(
+    ("shown", "now", "stage", "reason"),
+    [
+        (duel(), LATER - timedelta(minutes=1), "watch", "watched for 1:00:00"),
+        (duel(), LATER, "kept", "no harm within 1:00:00"),
+        (duel(rows=0), LATER, "kept", "no harm within"),
+        (duel(0.02), START, "rolled_back", "the loss is higher by at least"),
+        (duel(challenger={"failed": 200}), START, "rolled_back", "answers failed"),
+        (duel(challenger={"took_us": (900.0, 9e3)}), START, "rolled_back", "9.0 ms at the 95th"),
+    ],
+)
+def test_a_watch(shown: Duel, now: datetime, stage: str, reason: str) -> None:
+    """A new champion is kept unless it does harm; the former one need not have answered live."""
+    former = dataclasses.replace(shown, champion=dataclasses.replace(shown.champion, live=0))
+    move = judge_rollout(step(1.0, mode="watch", stage="watch"), [former], CANARY, now=now)
+    assert move.stage == stage, move
+    assert reason in "; ".join(move.reasons)
+
+
 def test_memory() -> None:
     """Growth beyond the limit ends it, at any step."""
     assert judge_rollout(step(0.1), [duel()], CANARY, now=START, growth_mb=501).stage == "rolled_back"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import Client, make_workflow
 
-from raywf.core.errors import ServingError
+from raywf.core.errors import BundleError, ServingError
 from raywf.core.records import ModelVersion, Prediction
 from raywf.core.rollout import Mode, Rollouts, RolloutStep, ShadowAnswer
 from raywf.core.serving_settings import RolloutSettings
@@ -110,6 +110,41 @@ def test_many_rows_in_order(replica: Replica) -> None:
     live = {e.id: e for e in replica.log(200) if isinstance(e, Prediction)}
     assert [p["model_version"] for p in found] == [live[f"r{i}"].version for i in range(100)]
     assert all(p["probabilities"]["late"] == live[p["id"]].scores[0] for p in found)
+
+
+def test_a_watched_champion(replica: Replica, source: FolderSource) -> None:
+    """The new champion answers all, the former one sees all, and answers what the new one cannot."""
+    slots = replica.follower._slots
+    slots.prepare(source.version("2"))
+    slots.commit("2")
+    step = replica.rollouts.start("watch", champion="1", challengers=("2",), share=1.0, time=NOW)
+    assert replica.follower.converge().step == step.tag
+    assert Counter(replica.ask(20)) == {"2": 20}
+    shadows = [e for e in replica.log(40) if isinstance(e, ShadowAnswer)]
+    assert [e.version for e in shadows] == ["1"] * 20
+    assert replica.follower.lanes is not None
+    assert replica.follower.lanes.champion is slots.previous
+    object.__setattr__(slots.active, "predictor", Breaking(slots.active.predictor))
+    assert replica.ask(1) == ["1"]
+    failed = [
+        e for e in replica.log(41) if isinstance(e, Prediction) and e.part is not None and e.part.failed
+    ]
+    assert [e.version for e in failed] == ["1"]
+    status = replica.follower.converge()
+    assert (status.ok, status.reason) == (False, "the reference rows are answered otherwise")
+
+
+class Breaking:
+    """A predictor that has come to answer nothing."""
+
+    def __init__(self, former: Any) -> None:
+        self.bundle, self.encoder = former.bundle, former.encoder
+
+    def predict_row(self, features: Any) -> Any:
+        raise ValueError("broken")
+
+    def check_reference(self) -> None:
+        raise BundleError("the reference rows are answered otherwise")
 
 
 def test_a_caller_keeps_its_version(replica: Replica) -> None:
