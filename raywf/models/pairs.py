@@ -104,7 +104,8 @@ def unwrap(model: Any) -> tuple[Any, Pairs]:
 def widest(models: Sequence[Any]) -> tuple[list[Any], Pairs, int] | None:
     """Return models that all read the pairs of all, these pairs, and the columns; None where none has any.
 
-    Models must have ``placed(places, width)``: themselves, reading column ``places[i]`` of `width` for `i`.
+    Models must have ``placed(places, width, like=number)``: themselves, reading column ``places[i]`` of
+    `width` for `i`; the columns that they do not read are numbers, as column `number` is.
     """
     columns = next((m.columns for m in models if isinstance(m, WideModel)), None)
     if columns is None:
@@ -113,7 +114,9 @@ def widest(models: Sequence[Any]) -> tuple[list[Any], Pairs, int] | None:
     union = make_pairs(pair for _, pairs in parts for pair in pairs.made)
     at = {pair: columns + i for i, pair in enumerate(union.made)}
     width = columns + len(union)
+    _, number, _ = union.made[0]
     found = [
-        inner.placed([*range(columns), *(at[pair] for pair in pairs.made)], width) for inner, pairs in parts
+        inner.placed([*range(columns), *(at[pair] for pair in pairs.made)], width, like=number)
+        for inner, pairs in parts
     ]
     return found, union, columns

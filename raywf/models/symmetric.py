@@ -64,10 +64,10 @@ class SymmetricModel:
             raw = self._batch(np.ascontiguousarray(filled.T))
         return activate(raw + self.forest.base, self.task)
 
-    def placed(self, places: Sequence[int], width: int) -> SymmetricModel:
+    def placed(self, places: Sequence[int], width: int, *, like: int) -> SymmetricModel:
         """Return the same trees reading column ``places[i]`` of `width` where they read column `i`."""
         forest, at = self.forest, np.asarray(places, dtype=np.int64)
-        fill = np.full(width, forest.fill[-1], dtype=np.float32)
+        fill = np.full(width, forest.fill[like], dtype=np.float32)
         fill[at] = forest.fill
         moved = replace(forest, column=at[forest.column].astype(np.int32), asked=at[forest.asked], fill=fill)
         return SymmetricModel(moved, self.task, self.rounds)

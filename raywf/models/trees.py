@@ -82,12 +82,15 @@ class TreeModel:
         raw = output.base[0] + output.share * float(sums[0])
         return np.array(((raw if output.task == "regression" else 0.5 * (1 + math.tanh(0.5 * raw)),),))
 
-    def placed(self, places: Sequence[int], width: int) -> TreeModel:
-        """Return the same trees reading column ``places[i]`` of `width` where they read column `i`."""
+    def placed(self, places: Sequence[int], width: int, *, like: int) -> TreeModel:
+        """Return the same trees reading column ``places[i]`` of `width` where they read column `i`.
+
+        What they do not read is filled as column `like` is, so that models which do read it merge with them.
+        """
         header, blocks = self.text.partition("\nTree=0\n")[0], _blocks(self.text)
         fill = self.output.fill
         if fill:
-            moved = np.full(width, fill[-1])
+            moved = np.full(width, fill[like])
             moved[list(places)] = fill
             fill = tuple(moved.tolist())
         text = _text(_header(header, width), [_renumbered(block, places) for block in blocks])

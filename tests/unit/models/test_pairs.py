@@ -76,3 +76,15 @@ def test_one_row_is_widened_as_many() -> None:
     wanted = [[3, 9, 18, 2], [1, 1, 0, nan], [0, 0, 0, nan], [nan] * 4, [0, nan, nan, 1], [nan] * 4]
     np.testing.assert_array_equal(found, np.hstack([X, np.asarray(wanted, dtype=np.float32)]))
     np.testing.assert_array_equal(np.vstack([pairs.widen(row[None]) for row in X]), found)
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost", "extratrees"])
+def test_models_with_and_without_pairs_merge(name: str) -> None:
+    """Where one fold's rows show no pair that helps, and the last column is a category."""
+    rows, places = quotients(400), [0, 1, 2, 3]
+    few = Rows(rows.X[:, places], rows.y)
+    problem = Problem(task="regression", n_classes=0, sizes=(0, 0, 0, 3))
+    models = [family(name).fit(problem, few, {"pairs": n}, valid=None, rounds=5) for n in (0, 2)]
+    merged = family(name).merge(models)
+    wanted = np.mean([model.predict(few.X) for model in models], axis=0)
+    np.testing.assert_allclose(merged.predict(few.X), wanted, rtol=1e-5, atol=1e-5)
