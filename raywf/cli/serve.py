@@ -57,10 +57,11 @@ def status(workflow: Workflow, *, as_json: bool) -> None:
 @serve.command()
 @workflow_options
 def down(workflow: Workflow, *, as_json: bool) -> None:
-    """Stop the endpoint, the monitor and, if raywf started it, the cluster."""
-    from raywf.loop.local import cluster_address, stop_local
+    """Stop the endpoint, the monitor and, if raywf started it and nothing else is up there, the cluster."""
+    from raywf.loop.local import cluster_address, find_local, shares_local, stop_local
 
-    if cluster_address(workflow) is None:
+    alone = find_local(workflow) is None or not shares_local(workflow)
+    if cluster_address(workflow) is None and alone:
         was_up = stop_local(workflow)
     else:
         from raywf.loop.system import down as take_down

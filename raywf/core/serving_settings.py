@@ -35,23 +35,44 @@ class OidcSettings:
 class ServingSettings:
     """The HTTP endpoint.
 
-    On another `host` than loopback it needs API keys or `oidc`, unless it is `open_to_all`.
+    On another `host` than loopback it needs API keys or `oidc`, unless it is `open_to_all`. Several workflows
+    of one cluster share its host and port, and each answers below a `route` of its own. With `max_replicas`
+    there are so many at most and `replicas` at least, as their load is.
+
+    A replica whose requests wait for longer than `max_wait_s` refuses further ones until they do not. What
+    the log has taken outlives the process; `sync` "each" lets it outlive a power loss too, before the answer,
+    "interval" within `sync_ms`.
     """
 
     host: str = "127.0.0.1"
     open_to_all: bool = False
     oidc: OidcSettings | None = None
     port: int = 8000
+    route: str = "/"
     replicas: int = 2
+    max_replicas: int | None = None
+    scale_up_after: timedelta = timedelta(seconds=10)
+    scale_down_after: timedelta = timedelta(minutes=10)
     replica_cpus: float = 0.0
     max_body_bytes: int = 4_000_000
     max_rows: int = 10_000
     alias_poll_s: float = 1.0
     request_timeout_s: float = 30.0
+    max_wait_s: float = 1.0
+    sync: Literal["interval", "each"] = "interval"
+    sync_ms: float = 100.0
 
     def __post_init__(self) -> None:
         require(1 <= self.port <= 65535, "port", "in [1, 65535]", self.port)
         require(self.replicas >= 1, "replicas", "at least 1", self.replicas)
+        most = self.max_replicas
+        require(most is None or most >= self.replicas, "max_replicas", "at least `replicas`", most)
+        words = self.route.strip("/").split("/")
+        good = self.route == "/" or all(w.replace("-", "").replace("_", "").isalnum() for w in words)
+        rule = "'/' or a path such as '/churn'"
+        require(good and self.route == "/" + "/".join(words), "route", rule, self.route)
+        require(self.max_wait_s > 0, "max_wait_s", "above 0", self.max_wait_s)
+        require(self.sync_ms > 0, "sync_ms", "above 0", self.sync_ms)
 
     @property
     def may_be_open(self) -> bool:

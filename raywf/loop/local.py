@@ -25,6 +25,7 @@ from raywf.core.settings import Workflow
 from raywf.serving.environment import free_ports, serve_env
 
 _STATE = "cluster.json"
+_ENDPOINTS = "endpoints"
 _START_S = 90.0
 _STOP_S = 5.0
 _DRAIN_S = 2.0  # for requests under way; an idle client holds its connection longer
@@ -63,6 +64,17 @@ def find_local(workflow: Workflow) -> LocalCluster | None:
     except (OSError, ValueError, TypeError):
         return None
     return found if found.is_alive else None
+
+
+def endpoint_file(workflow: Workflow) -> str:
+    """Return the path below the store of what is known of the workflow's endpoint while it is up."""
+    return f"{_ENDPOINTS}/{workflow.name}.json"
+
+
+def shares_local(workflow: Workflow) -> bool:
+    """Return whether others than this workflow are up on the cluster that raywf started."""
+    found = (Path(workflow.stores.root) / _ENDPOINTS).glob("*.json")
+    return any(path.stem != workflow.name for path in found)
 
 
 def cluster_address(workflow: Workflow) -> str | None:
@@ -123,6 +135,7 @@ def _restore(environ: dict[str, str | None]) -> None:
 def _launch(workflow: Workflow) -> tuple[LocalCluster, subprocess.Popen[bytes]]:
     root = Path(workflow.stores.root)
     root.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(root / _ENDPOINTS, ignore_errors=True)  # those of a cluster that is gone
     temp_dir = tempfile.mkdtemp(prefix="rwf-", dir="/tmp")
     gcs, dashboard, *agents = free_ports(6, avoid={workflow.serving.port})
     environ = {
@@ -195,6 +208,7 @@ def stop_local(workflow: Workflow) -> bool:
     started_here = set(psutil.Process().children())
     psutil.wait_procs([p for p in family if p in started_here], timeout=_STOP_S)  # takes their exit status
     shutil.rmtree(found.temp_dir, ignore_errors=True)
+    shutil.rmtree(Path(workflow.stores.root) / _ENDPOINTS, ignore_errors=True)
     _state_file(workflow).unlink(missing_ok=True)
     return bool(family)
 

@@ -15,7 +15,7 @@ from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.cluster import connect
 from raywf.loop.controller import Controller
-from raywf.loop.local import cluster_address, find_local, start_local
+from raywf.loop.local import cluster_address, endpoint_file, find_local, start_local
 from raywf.loop.references import RegistryReferences
 from raywf.monitor.actor import MonitorActor
 from raywf.policy.rollout import Move
@@ -25,7 +25,6 @@ from raywf.serving.deploy import deploy, status, undeploy
 from raywf.serving.deploy import url as endpoint_url
 
 NAMESPACE = "raywf"
-_ENDPOINT = "endpoint.json"
 
 
 def up(workflow: Workflow) -> str:
@@ -60,9 +59,9 @@ def up(workflow: Workflow) -> str:
 def _served(workflow: Workflow) -> str | None:
     """Return the URL of an endpoint that runs with these settings, or None."""
     store = Store(workflow.stores.root)
-    if not store.exists(_ENDPOINT):
+    if not store.exists(endpoint_file(workflow)):
         return None
-    known = json.loads(store.read(_ENDPOINT))
+    known = json.loads(store.read(endpoint_file(workflow)))
     if known.get("settings") != _settings_id(workflow):
         return None
     try:
@@ -74,7 +73,7 @@ def _served(workflow: Workflow) -> str | None:
 
 
 def _remember(workflow: Workflow, endpoint: dict[str, str]) -> None:
-    Store(workflow.stores.root).write(_ENDPOINT, json.dumps(endpoint).encode())
+    Store(workflow.stores.root).write(endpoint_file(workflow), json.dumps(endpoint).encode())
 
 
 def _settings_id(workflow: Workflow) -> str:
@@ -88,6 +87,9 @@ def down(workflow: Workflow) -> bool:
     for actor in found:
         ray.kill(actor)
     undeploy(workflow)
+    store = Store(workflow.stores.root)
+    if store.exists(endpoint_file(workflow)):
+        store.remove(endpoint_file(workflow))
     return bool(found)
 
 
@@ -98,10 +100,9 @@ def state(workflow: Workflow) -> dict[str, Any]:
     connect(workflow)
     found = status(workflow)
     store = Store(workflow.stores.root)
-    if found["url"] is not None and store.exists(_ENDPOINT):
-        found["url"] = json.loads(store.read(_ENDPOINT))[
-            "url"
-        ]  # the port may have been given on a command line
+    if found["url"] is not None and store.exists(endpoint_file(workflow)):
+        known = json.loads(store.read(endpoint_file(workflow)))
+        found["url"] = known["url"]  # the port may have been given on a command line
     watching = monitor(workflow)
     if watching is not None:
         found["monitor"] = ray.get(watching.counts.remote(), timeout=20)

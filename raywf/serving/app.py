@@ -36,11 +36,13 @@ from raywf.serving.exchange import Call, Reply, json_reply, refusal
 from raywf.serving.guard import Guard, keep_fresh
 from raywf.serving.inline import INLINE_BYTES, InlineAnswers
 from raywf.serving.keys import KeyBook, Scope
+from raywf.serving.load import LoadGauge
 from raywf.serving.meter import Meter, RaySink, keep_telling
 from raywf.serving.openapi import openapi
 from raywf.serving.predict import Asked, Predictions
 from raywf.serving.requests import RequestError, read_outcomes
 from raywf.serving.rollouts import LaneStatus, RolloutFollower, follow_rollouts
+from raywf.serving.scaling import BUSY, WAIT_S
 from raywf.serving.shadow import RayWorker
 from raywf.serving.slots import ModelSlots, ReplicaStatus, follow
 from raywf.serving.tokens import TokenReader
@@ -63,6 +65,11 @@ class Route(NamedTuple):
     handler: Callable[[Call], Reply]
     access: Access
     is_slow: bool = False
+
+    @property
+    def is_traffic(self) -> bool:
+        """Whether it is refused while others wait for too long."""
+        return self.access in {"predict", "outcomes"}
 
 
 class Endpoint:
@@ -87,7 +94,11 @@ class Endpoint:
             start_worker=partial(RayWorker, workflow, source),
             key=workflow.rollout.key,
         )
-        self._log = LogWriter(workflow.stores.root, workflow.name)
+        self._log = LogWriter(
+            workflow.stores.root, workflow.name, sync=self._settings.sync, sync_ms=self._settings.sync_ms
+        )
+        self._load = LoadGauge()
+        self._prefix = self._settings.route.rstrip("/")
         self._meter = Meter()
         self._predictions = Predictions(self._log, self._rollout, self._clock, self._meter, self._settings)
         self._guard = Guard(
@@ -127,7 +138,7 @@ class Endpoint:
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request; every refusal is JSON with an ``error``."""
         start = time.perf_counter()
-        path, headers = request.scope["path"], dict(request.scope["headers"])
+        path, headers = self._below(request.scope["path"]), dict(request.scope["headers"])
         try:
             route = self._route(path, request.method)
             caller = self._caller(route, headers)
@@ -149,6 +160,7 @@ class Endpoint:
     def answer_now(self, path: str, headers: Mapping[bytes, bytes], body: bytes) -> Reply | None:
         """Answer a POST whose small body is there; None if its answer may take long."""
         start = time.perf_counter()
+        path = self._below(path)
         try:
             route = self._route(path, "POST")
             if route.is_slow:
@@ -183,6 +195,10 @@ class Endpoint:
         """Say which version serves."""
         return self._slots.served()
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Ray Serve how much the replica has to do."""
+        return {BUSY: self._load.busy, WAIT_S: self._load.wait_s}
+
     async def check_health(self) -> None:
         """Tell Ray Serve that the replica is well.
 
@@ -212,11 +228,17 @@ class Endpoint:
             "from_cache": float(self._slots.origin == "cache"),
             "rollout_share": 0.0 if lanes is None else lanes.step.share,
             "rollout_under_way": float(lanes is not None),
+            "wait_seconds": self._load.wait_s,
             "shadow_rows": float(counts[0]),
             "shadow_dropped": float(counts[1]),
         }
 
+    def _below(self, path: str) -> str:
+        """Return a path without the workflow's route; empty if it is not below it."""
+        return path[len(self._prefix) :] if path.startswith(self._prefix) else ""
+
     def _route(self, path: str, method: str) -> Route:
+        self._load.start()
         methods = self._routes.get(path)
         if methods is None:
             raise RequestError(404, f"no such path: {path[:100]!r}", {"paths": sorted(self._routes)})
@@ -225,6 +247,9 @@ class Endpoint:
             allowed = sorted(methods)
             reason = f"{method[:20]} is not allowed on {path}"
             raise RequestError(405, reason, {"allowed": allowed}, {"allow": ", ".join(allowed)})
+        if found.is_traffic and self._load.wait_s > self._settings.max_wait_s:
+            reason = f"too busy: requests wait for longer than {self._settings.max_wait_s:g} s; try again"
+            raise RequestError(503, reason, headers={"retry-after": "1"})
         return found
 
     def _caller(self, route: Route, headers: Mapping[bytes, bytes]) -> str | None:
@@ -282,7 +307,7 @@ class Endpoint:
             max_rows=self._settings.max_rows,
             keys=not self._guard.is_open,
         )
-        return json_reply(document)
+        return json_reply(document | {"servers": [{"url": self._settings.route}]})
 
 
 def _carry_out(handler: Callable[[Call], Reply], call: Call) -> Reply:

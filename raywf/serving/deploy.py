@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayError
-from ray.serve.config import HTTPOptions
+from ray.serve.config import BackpressureConfig, HTTPOptions
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
@@ -26,6 +26,7 @@ from raywf.core.settings import Workflow
 from raywf.core.source import ModelSource
 from raywf.serving.app import Endpoint
 from raywf.serving.keys import KeyBook
+from raywf.serving.scaling import autoscaling
 from raywf.serving.swap import broadcast
 
 MAX_ONGOING = 100
@@ -42,7 +43,7 @@ def app_name(workflow: Workflow) -> str:
 def url(settings: ServingSettings) -> str:
     """Return the address that a client on this machine uses."""
     host = "127.0.0.1" if settings.host in {"0.0.0.0", "::"} else settings.host  # noqa: S104 compared, not bound
-    return f"http://{host}:{settings.port}"
+    return f"http://{host}:{settings.port}{settings.route.rstrip('/')}"
 
 
 def deploy(workflow: Workflow, source: ModelSource) -> str:
@@ -68,7 +69,7 @@ def deploy(workflow: Workflow, source: ModelSource) -> str:
         serve.run(
             application(workflow, source),
             name=app_name(workflow),
-            route_prefix="/",
+            route_prefix=settings.route,
             logging_config=logging_config,
         )
     except (RuntimeError, ValueError, RayError, RayServeException) as err:
@@ -81,13 +82,16 @@ def deploy(workflow: Workflow, source: ModelSource) -> str:
 
 def application(workflow: Workflow, source: ModelSource) -> Any:
     """Return the endpoint as a Serve application, not yet run."""
+    scaled = autoscaling(workflow.serving)
     deployment = serve.deployment(
         Endpoint,
         name="endpoint",
-        num_replicas=workflow.serving.replicas,
+        num_replicas=workflow.serving.replicas if scaled is None else None,
+        autoscaling_config=scaled,
         ray_actor_options={"num_cpus": workflow.serving.replica_cpus},
         max_ongoing_requests=MAX_ONGOING,
         max_queued_requests=MAX_QUEUED,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         max_surge_percent=100,
         health_check_period_s=2.0,
         health_check_timeout_s=30.0,
@@ -167,4 +171,7 @@ def _wait_until_healthy(base: str, deadline: float) -> None:
         except (urllib.error.URLError, OSError) as err:
             reason = str(err)
         time.sleep(0.1)
-    raise ServingError(f"{base}/healthz is not healthy after {HEALTHY_S:.0f} s: {reason}")
+    raise ServingError(
+        f"{base}/healthz is not healthy after {HEALTHY_S:.0f} s: {reason}; workflows of one cluster answer at the "
+        "host and port of the one that was up first"
+    )

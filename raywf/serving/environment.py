@@ -60,6 +60,7 @@ def serve_env(settings: ServingSettings, *, avoid: AbstractSet[int] = frozenset(
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(low),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(low + 400),
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
         # HAProxy hears of a leaving replica within a second; Ray's 30 s are for balancers that poll.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import traceback
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,15 @@ def main() -> None:
         actor = ray.remote(num_cpus=0, max_concurrency=2)(Caller).remote()
         return ray.get(actor.call.remote(version))
 
+    tight = {"replicas": 1, "max_replicas": 2, "scale_up_after": timedelta(seconds=1), "max_wait_s": 0.02}
+    beside = dataclasses.replace(flow.serving, route="/other", **tight)
+    other = dataclasses.replace(flow, name="other", serving=beside)
+    clash = dataclasses.replace(other, name="third")
     commands = {
+        "deploy_other": lambda: deploy(other, source),
+        "deploy_clash": lambda: deploy(clash, source),
+        "undeploy_other": lambda: undeploy(other),
+        "other_status": lambda: status(other),
         "swap": do_swap,
         "actor_swap": from_actor,
         "status": lambda: status(flow),

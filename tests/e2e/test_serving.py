@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -225,6 +226,57 @@ def test_new_replica_starts_from_the_cache(served: Served) -> None:
 def _fresh(served: Served, before: dict[str, str]) -> bool:
     now = served.replicas()
     return len(now) == len(before) and not set(now) & set(before)
+
+
+def test_a_second_workflow(served: Served) -> None:
+    """It answers below its own route, with a document of its own; a third one at its route is refused."""
+    assert served.do("deploy_other")["ok"] == f"{served.url}/other"
+    body = json.dumps({"features": dict(SMALL_ROW)}).encode()
+    assert served.send("POST", "/other/v1/predict", body)[0] == 200
+    assert served.send("POST", "/v1/predict", body)[0] == 200
+    assert served.send("GET", "/other/openapi.json")[1]["servers"] == [{"url": "/other"}]
+    assert served.send("GET", "/other/v1/model")[1]["workflow"] == "other"
+    assert served.send("GET", "/v1/model")[1]["workflow"] == "served"
+    assert "/other" in served.do("deploy_clash")["error"]
+
+
+def test_overload_is_refused_and_passes(served: Served) -> None:
+    """Requests that would wait for too long get 503 and are told when to come again; a replica is added."""
+    rows = {"rows": [{"features": dict(SMALL_ROW)}] * 60}
+    end = threading.Event()
+    with ThreadPoolExecutor(24) as pool:
+        calls = [pool.submit(_until_refused, served.url + "/other", rows, end) for _ in range(24)]
+        served.until(lambda: len(served.do("other_status")["ok"]["replicas"]) == 2)
+        end.set()
+        found = [one for call in calls for one in call.result()]
+    assert {status for status, _ in found} == {200, 503}
+    assert {after for status, after in found if status == 503} == {"1"}
+    served.until(lambda: served.send("POST", "/other/v1/predict", json.dumps(rows).encode())[0] == 200)
+
+
+def _until_refused(url: str, body: dict[str, Any], end: threading.Event) -> set[tuple[int, str | None]]:
+    """Call until the end; return the statuses and what they said of when to come again."""
+    parts, found = urlsplit(url), set()
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+    while not end.is_set():
+        connection.request("POST", f"{parts.path}/v1/predict", body=json.dumps(body))
+        answer = connection.getresponse()
+        answer.read()
+        found.add((answer.status, answer.getheader("retry-after")))
+    return found
+
+
+def test_a_workflow_is_removed_beneath_the_traffic_of_another(served: Served, tmp_path: Path) -> None:
+    """No request of the other fails."""
+    process = served.load(tmp_path / "samples.jsonl", seconds=8, connections=4)
+    time.sleep(1)
+    assert "error" not in served.do("undeploy_other")
+    process.communicate(timeout=60)
+    samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) > 100
+    assert {s[2] for s in samples} == {200}
+    assert served.send("GET", "/other/healthz")[0] == 404
+    assert served.send("GET", "/v1/model")[0] == 200
 
 
 def test_ten_thousand_calls_without_a_good_key(served: Served) -> None:
