@@ -171,7 +171,5 @@ def _wait_until_healthy(base: str, deadline: float) -> None:
         except (urllib.error.URLError, OSError) as err:
             reason = str(err)
         time.sleep(0.1)
-    raise ServingError(
-        f"{base}/healthz is not healthy after {HEALTHY_S:.0f} s: {reason}; workflows of one cluster answer at "
-        "the host and port of the one that was up first"
-    )
+    shared = "workflows of one cluster answer at the host and port of the one that was up first"
+    raise ServingError(f"{base}/healthz is not healthy after {HEALTHY_S:.0f} s: {reason}; {shared}")
