@@ -53,7 +53,7 @@ class Found:
 
 @dataclass(slots=True)
 class _Segment:
-    """One segment's entries: those of its index, which covers `covered` bytes, and of the bytes until `read`."""
+    """One segment's entries: those of its index for `covered` bytes, and `recent` ones until `read`."""
 
     path: Path
     indexed: Table
@@ -68,8 +68,8 @@ class _Segment:
 class LogLookup:
     """Looks ids of a workflow's log up; thread-safe, many of them may be at work on one log.
 
-    `budget_s` bounds how long one call reads what is new. In memory are at most the entries of `KEPT_BYTES` of
-    each segment that is being written; indexes are mapped.
+    `budget_s` bounds how long one call reads what is new. In memory are at most the entries of `KEPT_BYTES`
+    of each segment that is being written; indexes are mapped.
 
     Raises:
         SettingsError: if the root is an object store.
@@ -132,10 +132,8 @@ def _open(path: Path) -> _Segment:
     """Return a segment with its index, which is empty where there is none that can be read."""
     try:
         stored: Table = np.load(_index_path(path), mmap_mode="r", allow_pickle=False)
-        right = (
-            stored.dtype == np.uint64 and stored.ndim == 2 and stored.shape[0] == 2 and stored.shape[1] > 0
-        )
-        if right and int(stored[0, 0]) == _MAGIC:
+        is_table = stored.dtype == np.uint64 and stored.ndim == 2 and len(stored) == 2 and stored.size > 0
+        if is_table and int(stored[0, 0]) == _MAGIC:
             covered = int(stored[1, 0])
             return _Segment(path, stored[:, 1:], covered, covered)
     except (OSError, ValueError, EOFError):

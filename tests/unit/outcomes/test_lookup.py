@@ -165,8 +165,7 @@ def test_a_call_reads_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytest.
         try:
             found = finder.find("2999")
             break
-        except IndexBehindError as err:
-            assert "ask again" in str(err)
+        except IndexBehindError:
             behind += 1
     assert behind > 0
     assert found.prediction.id == "2999"
