@@ -76,14 +76,15 @@ class Explainer:
         self, members: Sequence[tuple[Contributions, float]], part: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the answers where each column has come in by this part, and how they move by columns."""
-        scores, moves = np.float64(0), np.float64(0)
+        scores, moves = np.zeros(()), np.zeros(())
         for member, weight in members:
             raw = member.base + part * member.added.sum(axis=1)
             found, moved = through_link(raw, member.added, member.link)
             scores, moves = scores + weight * found, moves + weight * moved
-        at, by = np.asarray(scores), np.asarray(moves)
         calibration = self._predictor.calibration
-        return (at, by) if calibration is None else (calibration.apply(at), calibration.moved(at, by))
+        if calibration is None:
+            return scores, moves
+        return calibration.apply(scores), calibration.moved(scores, moves)
 
     def _member(self, model: Model, pairs: Pairs, given: Rows) -> Contributions:
         """Return a member's raw answers as sums over the bundle's columns."""
@@ -115,9 +116,7 @@ def owners_of(encoder: Encoder) -> NDArray[np.int64]:
 
 
 def _by_column(added: NDArray[np.float64], owners: NDArray[np.int64]) -> NDArray[np.float64]:
-    found = np.zeros((len(added), int(owners.max(initial=-1)) + 1, added.shape[2]))
-    np.add.at(found, (slice(None), owners), added)
-    return found
+    return np.asarray(np.add.reduceat(added, np.unique(owners, return_index=True)[1], axis=1))
 
 
 def _summing_to(wanted: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:

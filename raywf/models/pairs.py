@@ -68,8 +68,9 @@ class Pairs:
         [[[3.0], [4.0]]]
         """
         found = added[:, :columns].copy()
-        halves = np.concatenate([added[:, columns:], added[:, columns:]], axis=1) / 2
-        np.add.at(found, (slice(None), self._both), halves)
+        for at, (_, left, right) in enumerate(self.made, start=columns):
+            found[:, left] += added[:, at] / 2
+            found[:, right] += added[:, at] / 2
         return found
 
 

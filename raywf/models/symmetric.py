@@ -129,6 +129,7 @@ def merge_symmetric(models: Sequence[SymmetricModel]) -> SymmetricModel:
     forests = [m.forest for m in models]
     if any(not np.array_equal(f.fill, forests[0].fill) for f in forests):
         raise ValueError("models of different kinds do not merge")
+    are_covered = all(len(f.cover) for f in forests)
     trees = np.cumsum([0, *(len(f.column) for f in forests)])
     bytes_before = np.cumsum([0, *(len(f.yes) for f in forests)])
     joined = {name: np.concatenate([getattr(f, name) for f in forests]) for name in _JOINED}
@@ -139,7 +140,7 @@ def merge_symmetric(models: Sequence[SymmetricModel]) -> SymmetricModel:
         start=np.concatenate([f.start + at for f, at in zip(forests, bytes_before[:-1], strict=True)]),
         leaves=np.concatenate([f.leaves for f in forests]) / len(forests),
         base=np.mean([f.base for f in forests], axis=0),
-        cover=np.concatenate([f.cover for f in forests if all(len(each.cover) for each in forests)] or [[]]),
+        cover=np.concatenate([f.cover for f in forests]) if are_covered else np.zeros(0),
     )
     return SymmetricModel(forest, models[0].task, round(float(np.mean([m.rounds for m in models]))))
 
@@ -173,7 +174,8 @@ def _trees(forest: Forest) -> Iterator[Tree]:
         inner, count = 2**depth - 1, 2 ** (depth + 1) - 1
         level = np.floor(np.log2(np.arange(1, inner + 1))).astype(np.int64)
         feature, threshold = np.full(count, -1, np.int64), np.zeros(count)
-        numbers, categories = np.zeros(2**depth, np.int64), {}
+        numbers = np.zeros(2**depth, np.int64)
+        categories: dict[int, NDArray[np.int64]] = {}
         for place, at in enumerate(reversed(asked)):
             nodes = np.flatnonzero(level == place)
             bit = (np.arange(2**depth) >> (depth - 1 - place)) & 1
