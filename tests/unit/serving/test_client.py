@@ -262,17 +262,17 @@ def test_an_explained_prediction(site: Site) -> None:
 def test_a_past_prediction(site: Site, client: Client) -> None:
     """By its id, whatever that is; with its outcome once it is known."""
     name = "past/../1.5 %é"
-    answer = client.predict(ROW, prediction_id=name, time=NOON)
+    answer = client.predict(ROW, prediction_id=name, time=NOW)
     found = client.prediction(name)
-    assert (found.answer, found.time, found.features) == (answer, NOON, ROW)
+    assert (found.answer, found.time, found.features) == (answer, NOW, ROW)
     assert (found.scores, found.outcome, found.shadows) == ((answer.probabilities["late"],), None, ())
-    client.report(name, "no", time=NOON, value=1.5)
+    client.report(name, "no", time=NOW, value=1.5)
 
     async def again() -> Any:
         async with AsyncClient(site.url, key=site.key) as client:
             return await client.prediction(name)
 
-    assert asyncio.run(again()).outcome == KnownOutcome(label="no", time=NOON, value=1.5)
+    assert asyncio.run(again()).outcome == KnownOutcome(label="no", time=NOW, value=1.5)
     with pytest.raises(CallError, match="holds no prediction with the id 'none'") as caught:
         client.prediction("none")
     assert caught.value.status == 404
