@@ -13,6 +13,7 @@ import math
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ _FLOAT32 = 0  # C_API_DTYPE_FLOAT32
 _FEW = 16  # rows up to which one call a row is quicker than a batch
 _NAN_MISSING, _DEFAULT_LEFT, _CATEGORICAL = 8, 2, 1  # bits of LightGBM's decision_type
 _THREAD_ROWS = 256
+_MOST_EXPLAINED = 250_000  # leaves: TreeSHAP visits each, which takes up to a microsecond
 _MOST_COUNTED = 1_000_000  # rows that a tree's root counts, where covers are no counts
 
 
@@ -86,11 +88,11 @@ class TreeModel:
     def contributions(self, X: Matrix) -> Contributions | None:
         """Return TreeSHAP's sums (Lundberg et al., Nature Machine Intelligence 2020), exact for the trees.
 
-        The base is the mean raw answer to the rows of the fit, by the trees' own counts of them; None of
-        trees that were written without these.
+        The base is the mean raw answer to the rows of the fit, by the trees' own counts of them. None of
+        trees that were written without these, or have so many leaves that a row would take long.
         """
         if self._explaining is None:
-            if not _has_counts(self.text):
+            if not self._is_explainable:
                 return None
             self._explaining = lgb.Booster(model_str=self.text)  # its own: nothing that predicts waits for it
         found = self._explaining.predict(self._filled(X), pred_contrib=True, num_threads=1)
@@ -98,6 +100,10 @@ class TreeModel:
         sums = share * np.asarray(found).reshape(len(X), width, -1).transpose(0, 2, 1)
         base = self._base + (sums[0, -1] if len(X) else 0.0)
         return Contributions(method="trees", link=self.output.task, base=base, added=sums[:, :-1])
+
+    @cached_property
+    def _is_explainable(self) -> bool:
+        return _has_counts(self.text) and _leaves(self.text) <= _MOST_EXPLAINED
 
     def _filled(self, X: Matrix) -> Matrix:
         filled = X if self._fill is None else np.where(np.isnan(X), self._fill, X)
@@ -262,6 +268,10 @@ def _counts(cover: NDArray[np.float64]) -> NDArray[np.int64]:
 def _has_counts(text: str) -> bool:
     """Return whether each tree with a split says how many rows came by."""
     return all("\nleaf_count=" in block or block.startswith("num_leaves=1\n") for block in _blocks(text))
+
+
+def _leaves(text: str) -> int:
+    return sum(int(line[11:]) for line in text.split("\n") if line.startswith("num_leaves="))
 
 
 def _bitset(codes: NDArray[np.int64]) -> list[int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raywf.core.records import Bundle
+from raywf.serving.cache import LoadedModel
 from raywf.serving.lanes import Answered
 from raywf.serving.requests import RequestError
 from raywf.serving.schema import brief
 
 MAX_EXPLAINED = 100  # rows of a request
+LONGEST_S = 20.0  # of a request's explanations
+_STEP = 5  # rows between two looks at the clock
 _AT_ONCE = 2  # requests: others wait with their callers, not in the threads that long bodies need
 _KEY = "explain"
 _SPELLINGS = (b"explain", b"\\u006", b"\\u007")  # JSON may escape each letter of the key
@@ -43,8 +47,9 @@ def take_explain(data: Any) -> tuple[Any, bool]:
 class Explanations:
     """Explains what models answered, a few requests at a time; meant for threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._turns = threading.BoundedSemaphore(_AT_ONCE)
+        self._monotonic = monotonic
 
     @contextmanager
     def turn(self, rows: int) -> Iterator[None]:
@@ -66,21 +71,33 @@ class Explanations:
             self._turns.release()
 
     def explain(self, groups: Sequence[Answered]) -> list[dict[str, Any]]:
-        """Return why each row of all groups was answered so, in the request's order."""
+        """Return why each row of all groups was answered so, in the request's order.
+
+        Raises:
+            RequestError: 413, if that takes too long; the rows' answers are in the log all the same.
+        """
+        deadline = self._monotonic() + LONGEST_S
         found: dict[int, dict[str, Any]] = {}
         for group in groups:
-            bundle = group.model.predictor.bundle
-            told = group.model.explainer.explain([row.features for row in group.rows])
-            base = _by_class(told.base, bundle, whole=1.0)
-            names = [column.name for column in bundle.columns]
-            for place, parts in zip(group.places, told.contributions, strict=True):
-                shares = [_by_class(part, bundle, whole=0.0) for part in parts]
-                found[place] = {
-                    "methods": told.methods,
-                    "base": base,
-                    "contributions": dict(zip(names, shares, strict=True)),
-                }
+            for start in range(0, len(group.rows), _STEP):
+                if self._monotonic() > deadline:
+                    reason = f"explaining took longer than {LONGEST_S:g} s; ask for fewer rows at once"
+                    raise RequestError(413, reason)
+                places = group.places[start : start + _STEP]
+                rows = [row.features for row in group.rows[start : start + _STEP]]
+                found |= dict(zip(places, _explained(group.model, rows), strict=True))
         return [found[place] for place in sorted(found)]
+
+
+def _explained(model: LoadedModel, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    bundle, told = model.predictor.bundle, model.explainer.explain(rows)
+    base = _by_class(told.base, bundle, whole=1.0)
+    names = [column.name for column in bundle.columns]
+    shares = [[_by_class(part, bundle, whole=0.0) for part in parts] for parts in told.contributions]
+    return [
+        {"methods": told.methods, "base": base, "contributions": dict(zip(names, each, strict=True))}
+        for each in shares
+    ]
 
 
 def _by_class(values: NDArray[np.float64], bundle: Bundle, *, whole: float) -> float | dict[str, float]:

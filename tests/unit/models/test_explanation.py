@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from parity import Plan, fit_plan, plans
 
 from raywf.core.own import OwnCode
+from raywf.models import trees
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.models.calibration import Calibration
 from raywf.models.design import activate, through_link
@@ -107,8 +108,8 @@ def test_symmetric_trees_as_nodes_answer_alike(task: str) -> None:
     """Categories and missing numbers included."""
     fitted = fit("catboost", task, params={"depth": 5})
     model = unwrap(fitted.model)[0]
-    trees = _as_trees(model.forest, model.task, model.rounds)
-    np.testing.assert_allclose(trees.predict(fitted.rows.X), model.predict(fitted.rows.X), atol=1e-9)
+    nodes = _as_trees(model.forest, model.task, model.rounds)
+    np.testing.assert_allclose(nodes.predict(fitted.rows.X), model.predict(fitted.rows.X), atol=1e-9)
 
 
 def test_trees_without_covers_are_sampled(tmp_path: Path) -> None:
@@ -123,6 +124,13 @@ def test_trees_without_covers_are_sampled(tmp_path: Path) -> None:
     text = fit("xgboost", "binary").model
     bare = "\n".join(line for line in unwrap(text)[0].text.split("\n") if not line.startswith("leaf_count"))
     assert TreeModel(bare, unwrap(text)[0].output, 1).contributions(fitted.rows.X) is None
+
+
+def test_trees_with_too_many_leaves_are_sampled(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row must not take minutes."""
+    fitted, bundle = written("extratrees", "binary")
+    monkeypatch.setattr(trees, "_MOST_EXPLAINED", 3)
+    assert check_sums(load_bundle(bundle.uri), fitted.table.to_pylist()[:3]).methods == ("sampled",)
 
 
 def test_trees_shares_are_shapley_values() -> None:

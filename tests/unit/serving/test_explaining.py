@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raywf.outcomes import LogReader
-from raywf.serving.explaining import MAX_EXPLAINED, may_explain, take_explain
+from raywf.serving.explaining import MAX_EXPLAINED, Explanations, may_explain, take_explain
 from raywf.testing import SMALL_ROW
 
 ROW = dict(SMALL_ROW)
@@ -108,6 +108,15 @@ def test_enough_at_once_are_refused(client: Client, tmp_path: Path) -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert LogReader(str(tmp_path / "root"), "w").read()[0] == ()
     assert client.post("/v1/predict", json={"features": ROW, "explain": True}).status_code == 200
+
+
+def test_explanations_that_take_too_long_end(client: Client) -> None:
+    """Between two rows; the caller is told what to do."""
+    seconds = iter(range(0, 1000, 15))
+    client.endpoint._predictions._explanations = Explanations(lambda: float(next(seconds)))
+    rows = {"rows": [{"features": ROW}] * 30, "explain": True}
+    answer = client.post("/v1/predict", json=rows)
+    assert (answer.status_code, "ask for fewer rows" in answer.json()["error"]) == (413, True)
 
 
 def test_explanations_do_not_hold_the_event_loop_up(client: Client) -> None:
