@@ -1,8 +1,9 @@
 """The HTTP endpoint: one replica of the Ray Serve deployment.
 
 The hot path (one row) is: parse, check, predict, append to the log, answer, all in the event loop. An
-append costs some microseconds, since only the operating system has to take it. Bodies over 16 KB go to a
-worker thread; smaller ones mostly do not even reach Ray Serve, see `raywf.serving.inline`.
+append costs some microseconds, since only the operating system has to take it. Bodies over 16 KB, and those
+with rows to explain, go to a worker thread; the others mostly do not even reach Ray Serve, see
+`raywf.serving.inline`.
 """
 
 from __future__ import annotations

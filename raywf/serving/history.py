@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -18,6 +20,9 @@ from raywf.serving.requests import RequestError, Row, answers
 from raywf.serving.slots import ModelSlots
 
 _MOST_KNOWN = 64  # versions whose classes are remembered
+_AGAIN_S = 60.0  # until a version that could not be had is looked for again
+
+_logger = logging.getLogger(__name__)
 
 
 class Versions:
@@ -25,22 +30,22 @@ class Versions:
 
     def __init__(self, slots: ModelSlots, source: ModelSource, cache: BundleCache) -> None:
         self._slots, self._source, self._cache = slots, source, cache
-        self._known: dict[str, Bundle] = {}
+        self._known: dict[str, tuple[Bundle | None, float]] = {}  # with when it was looked for
 
     def bundle(self, version: str) -> Bundle | None:
         """Return a version's record, or None while it cannot be had."""
         for model in (self._slots.active, self._slots.previous):
             if model is not None and model.version.version == version:
                 return model.predictor.bundle
-        found = self._known.get(version)
-        if found is None:
+        found, since = self._known.get(version, (None, -_AGAIN_S))
+        if found is None and time.monotonic() - since >= _AGAIN_S:
             try:
                 found = self._cache.load(self._source.version(version)).predictor.bundle
-            except (RaywfError, OSError):  # of a version that is gone the scores are left
-                return None
+            except (RaywfError, OSError) as err:  # of a version that is gone the scores are left
+                _logger.info("version %s cannot be looked at: %s", version, err)
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            self._known[version] = found
+            self._known[version] = found, time.monotonic()
         return found
 
 

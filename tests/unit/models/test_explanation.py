@@ -195,6 +195,18 @@ def test_a_linear_regression_is_its_coefficients(written: Any) -> None:
     np.testing.assert_allclose((other - one)[:, 0], [0, 0, change, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("calibration", [None, Calibration(slope=1.4, shift=-0.3)])
+def test_a_single_boosted_member_keeps_its_proportions(calibration: Any, tmp_path: Path) -> None:
+    """Probabilities are laid to columns as log-odds are, calibrated or not; next to nothing is left over."""
+    fitted = fit("lightgbm", "binary")
+    bundle = write(fitted, "lightgbm", tmp_path / "b", calibration=calibration)
+    found = Explainer(load_bundle(bundle.uri)).explain(fitted.table.to_pylist()[:30]).contributions[..., 0]
+    raw = unwrap(fitted.model)[0].contributions(fitted.rows.X[:30]).added[..., 0]
+    by_column = np.column_stack([raw[:, :3], raw[:, 3:].sum(axis=1)])
+    share = by_column / np.abs(by_column).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found / np.abs(found).sum(axis=1, keepdims=True), share, atol=1e-7)
+
+
 def test_a_model_of_the_users_own_is_sampled(tmp_path: Path) -> None:
     """An additive one exactly, by table, with texts that no row of the fit had."""
     prior = fit("prior", "binary")

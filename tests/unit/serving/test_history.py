@@ -90,6 +90,19 @@ def test_predictions_of_other_replicas_and_versions(
     assert ask(client, "of-2").json()["prediction"] == "late"
 
 
+def test_a_version_that_cannot_be_had_is_not_looked_for_each_time(
+    client: Client, source: FolderSource
+) -> None:
+    """A registry that is away does not hold every lookup up."""
+    versions = client.endpoint._history._bundle_of
+    source.set_down(True)
+    assert versions("2") is None
+    source.set_down(False)
+    assert versions("2") is None
+    versions.__self__._known.clear()  # as after a while
+    assert versions("2").classes == ("no", "late")
+
+
 def test_rows_of_a_table_are_found_one_by_one(client: Client) -> None:
     """Each with its own values."""
     columns = {name: [value, value] for name, value in ROW.items()} | {"distance": [1.0, 2.0]}
