@@ -70,9 +70,7 @@ class Predictor:
         Raises:
             RowError: if a value is of the wrong type, naming the field.
         """
-        X = np.empty((len(rows), self._width), dtype=np.float32)
-        for i, row in enumerate(rows):
-            self._encode(row, X[i])
+        X = self._matrix(rows)
         return Rows(X, _NO_LABELS, table=self.encoder.arrow(rows) if self.reads_table else None)
 
     def reference_rows(self) -> list[dict[str, Any]]:
@@ -94,8 +92,10 @@ class Predictor:
         Raises:
             RowError: if a value is of the wrong type, naming the field.
         """
-        found = self.encode(rows)
-        return self._answer(found.X, found.table)
+        X = self._matrix(rows)
+        if self.reads_table:
+            return self._answer(X, self.encoder.arrow(rows))
+        return self._answer(X)
 
     def predict_row(self, features: Mapping[str, Any]) -> tuple[float, ...]:
         """Return the k scores of one row, without pandas."""
@@ -104,6 +104,12 @@ class Predictor:
     def predict_table(self, table: pa.Table) -> NDArray[np.float64]:
         """Return scores ``(n_rows, k)`` of an Arrow table that holds the schema's columns."""
         return self._answer(self.encoder.table(table), table.select([c.name for c in self.bundle.columns]))
+
+    def _matrix(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
+        X = np.empty((len(rows), self._width), dtype=np.float32)
+        for i, row in enumerate(rows):
+            self._encode(row, X[i])
+        return X
 
     def _answer(self, X: NDArray[np.float32], table: pa.Table | None = None) -> NDArray[np.float64]:
         read = [Rows(pairs.widen(X), _NO_LABELS, table=table) for pairs in self._pairs]
