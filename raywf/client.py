@@ -15,14 +15,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import orjson
 import pyarrow as pa
 from pyarrow import ipc
 
-from raywf.core.clock import format_time
+from raywf.core.clock import format_time, parse_time
 from raywf.core.errors import RaywfError, SettingsError
 
 Features = Mapping[str, Any]
@@ -30,6 +31,9 @@ _ARROW = "application/vnd.apache.arrow.stream"
 _AGAIN = frozenset({429, 502, 503, 504})  # nothing was taken, or it may be taken again under its id
 _NEVER_SENT = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)  # their texts may hold a header's value
 _FIRST_S, _LONGEST_S = 0.1, 10.0
+_MOST_EXPLAINED = 100  # rows of a call, as the endpoint has it
+
+T = TypeVar("T")
 
 
 class CallError(RaywfError):
@@ -43,6 +47,21 @@ class CallError(RaywfError):
         return f"{self.status}: {self.reason}" if self.status else self.reason
 
 
+Figures = float | Mapping[str, float]  # a regression's number, or one for each class
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a row was answered so: `base` and all `contributions`, by column, sum to what was answered.
+
+    `methods` says how the model's members were taken apart: by "trees" and "linear" exactly, or "sampled".
+    """
+
+    methods: tuple[str, ...]
+    base: Figures
+    contributions: Mapping[str, Figures]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """One row's answer: a class with its probabilities, or a value; its outcome goes under its `id`."""
@@ -52,9 +71,31 @@ class Answer:
     prediction: str | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     value: float | None = None
+    explanation: Explanation | None = None
 
 
-_FIELDS = tuple(one.name for one in fields(Answer))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownOutcome:
+    """What became of a prediction, as reported last."""
+
+    label: str | float
+    time: datetime
+    value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastPrediction:
+    """A prediction of any time: what was asked and answered, what came of it, and what shadows said.
+
+    Of a version that is gone only the `scores` tell what it answered; a shadow that failed has no answer.
+    """
+
+    time: datetime
+    features: Mapping[str, Any]
+    answer: Answer
+    scores: tuple[float, ...]
+    outcome: KnownOutcome | None
+    shadows: tuple[Answer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +140,22 @@ class Client:
         prediction_id: str | None = None,
         time: datetime | None = None,
         key: str | None = None,
+        explain: bool = False,
     ) -> Answer:
         """Return the answer to one row; `key` keeps a caller with one version during a rollout."""
-        return _answers(self._ask(_predict_call([features], [prediction_id], [time], key=key)))[0]
+        call = _predict_call([features], [prediction_id], [time], key=key, explain=explain)
+        return _answers(self._ask(call))[0]
 
     def predict_many(
-        self, rows: Sequence[Features], *, ids: Sequence[str] | None = None, key: str | None = None
+        self,
+        rows: Sequence[Features],
+        *,
+        ids: Sequence[str] | None = None,
+        key: str | None = None,
+        explain: bool = False,
     ) -> list[Answer]:
         """Return the answers to rows in their order; they are sent in batches."""
-        calls = _predict_calls(rows, ids, batch=self._batch, key=key)
+        calls = _predict_calls(rows, ids, batch=self._batch, key=key, explain=explain)
         return [answer for call in calls for answer in _answers(self._ask(call))]
 
     def predict_table(self, table: pa.Table, *, key: str | None = None) -> pa.Table:
@@ -125,6 +173,10 @@ class Client:
     ) -> None:
         """Report what became of a prediction; again is fine, the latest counts."""
         self._ask(_outcomes_call([_outcome(prediction_id, label, time, value)]))
+
+    def prediction(self, prediction_id: str) -> PastPrediction:
+        """Return a prediction that any replica made at any time; 404 where the log holds none."""
+        return _past(self._ask(_past_call(prediction_id)))
 
     def model(self) -> dict[str, Any]:
         """Return what the endpoint says of the model that serves."""
@@ -181,15 +233,22 @@ class AsyncClient:
         prediction_id: str | None = None,
         time: datetime | None = None,
         key: str | None = None,
+        explain: bool = False,
     ) -> Answer:
         """As `Client.predict`."""
-        return _answers(await self._ask(_predict_call([features], [prediction_id], [time], key=key)))[0]
+        call = _predict_call([features], [prediction_id], [time], key=key, explain=explain)
+        return _answers(await self._ask(call))[0]
 
     async def predict_many(
-        self, rows: Sequence[Features], *, ids: Sequence[str] | None = None, key: str | None = None
+        self,
+        rows: Sequence[Features],
+        *,
+        ids: Sequence[str] | None = None,
+        key: str | None = None,
+        explain: bool = False,
     ) -> list[Answer]:
         """As `Client.predict_many`."""
-        calls = _predict_calls(rows, ids, batch=self._batch, key=key)
+        calls = _predict_calls(rows, ids, batch=self._batch, key=key, explain=explain)
         found = await self._ask_all(calls)
         return [answer for response in found for answer in _answers(response)]
 
@@ -209,6 +268,10 @@ class AsyncClient:
     ) -> None:
         """As `Client.report`."""
         await self._ask(_outcomes_call([_outcome(prediction_id, label, time, value)]))
+
+    async def prediction(self, prediction_id: str) -> PastPrediction:
+        """As `Client.prediction`."""
+        return _past(await self._ask(_past_call(prediction_id)))
 
     async def model(self) -> dict[str, Any]:
         """As `Client.model`."""
@@ -300,18 +363,24 @@ def _refusal(answer: httpx.Response) -> CallError:
 
 
 def _predict_calls(
-    rows: Sequence[Features], ids: Sequence[str] | None, *, batch: int, key: str | None
+    rows: Sequence[Features], ids: Sequence[str] | None, *, batch: int, key: str | None, explain: bool
 ) -> Iterator[_Call]:
+    batch = min(batch, _MOST_EXPLAINED) if explain else batch
     if ids is not None and len(ids) != len(rows):
         raise ValueError(f"there are {len(rows)} rows and {len(ids)} ids")
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         given = [None] * len(part) if ids is None else list(ids[start : start + batch])
-        yield _predict_call(part, given, [None] * len(part), key=key)
+        yield _predict_call(part, given, [None] * len(part), key=key, explain=explain)
 
 
 def _predict_call(
-    rows: Sequence[Features], ids: Sequence[str | None], times: Sequence[datetime | None], *, key: str | None
+    rows: Sequence[Features],
+    ids: Sequence[str | None],
+    times: Sequence[datetime | None],
+    *,
+    key: str | None,
+    explain: bool,
 ) -> _Call:
     items = []
     for features, one, when in zip(rows, ids, times, strict=True):
@@ -319,7 +388,8 @@ def _predict_call(
         if when is not None:
             item["time"] = _utc(when)
         items.append(item)
-    body = orjson.dumps({"rows": items}, option=orjson.OPT_SERIALIZE_NUMPY)
+    asked = {"rows": items, "explain": True} if explain else {"rows": items}
+    body = orjson.dumps(asked, option=orjson.OPT_SERIALIZE_NUMPY)
     return _Call("POST", "/v1/predict", body, headers=_sticky(key))
 
 
@@ -360,11 +430,43 @@ def _answers(response: httpx.Response) -> list[Answer]:
     try:
         version = told["model_version"]
         return [
-            Answer(**{"model_version": version} | {name: one[name] for name in _FIELDS if name in one})
+            _record(Answer, {"model_version": version, **one, "explanation": _explanation(one)})
             for one in told["predictions"]
         ]
     except (KeyError, TypeError) as err:
         raise _unreadable(response) from err
+
+
+def _explanation(one: Mapping[str, Any]) -> Explanation | None:
+    why = one.get("explanation")
+    return None if why is None else _record(Explanation, why | {"methods": tuple(why["methods"])})
+
+
+def _past_call(prediction_id: str) -> _Call:
+    # a dot alone would be taken for a step in the path
+    return _Call("GET", "/v1/predictions/" + quote(prediction_id, safe="").replace(".", "%2E"))
+
+
+def _past(response: httpx.Response) -> PastPrediction:
+    told = _read_json(response)
+    try:
+        outcome = told["outcome"]
+        return PastPrediction(
+            time=parse_time(told["time"]),
+            features=told["features"],
+            answer=_record(Answer, told),
+            scores=tuple(told["scores"]),
+            outcome=outcome and _record(KnownOutcome, outcome | {"time": parse_time(outcome["time"])}),
+            shadows=tuple(_record(Answer, {"id": told["id"], **one}) for one in told["shadows"]),
+        )
+    except (KeyError, TypeError, ValueError) as err:
+        raise _unreadable(response) from err
+
+
+def _record(kind: type[T], told: Mapping[str, Any]) -> T:
+    """Return a record of what was told; what a later endpoint tells besides is left out."""
+    known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in told.items() if name in known})
 
 
 def _read_json(response: httpx.Response) -> Any:

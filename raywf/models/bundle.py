@@ -34,7 +34,7 @@ from raywf.models.encoding import Encoder
 from raywf.models.families import family, is_family
 from raywf.models.family import Model, Problem, Rows, answer, reads_table
 from raywf.models.own import load_own
-from raywf.models.pairs import unwrap
+from raywf.models.pairs import Pairs, unwrap
 
 TOLERANCE = 1e-5
 _NO_LABELS = np.empty(0)
@@ -59,6 +59,29 @@ class Predictor:
         self._width = len(encoder.names)
         self.reads_table = any(reads_table(model) for model in models)
 
+    @property
+    def members(self) -> tuple[tuple[Model, Pairs, float], ...]:
+        """Each member without its pairs of numbers, these pairs, and its weight."""
+        return tuple((model, self._pairs[at], weight) for model, at, weight in self._members)
+
+    def encode(self, rows: Sequence[Mapping[str, Any]]) -> Rows:
+        """Return rows by column name as the members read them, without labels.
+
+        Raises:
+            RowError: if a value is of the wrong type, naming the field.
+        """
+        X = self._matrix(rows)
+        return Rows(X, _NO_LABELS, table=self.encoder.arrow(rows) if self.reads_table else None)
+
+    def reference_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of the training data that lie in the bundle.
+
+        Raises:
+            OSError: if the bundle's folder is gone.
+        """
+        stored = json.loads((Path(self.bundle.uri) / "reference.json").read_text())
+        return list(stored["rows"])
+
     def predict_matrix(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return scores ``(n_rows, k)`` of encoded rows; not of a bundle that `reads_table`."""
         return self._answer(X)
@@ -69,9 +92,7 @@ class Predictor:
         Raises:
             RowError: if a value is of the wrong type, naming the field.
         """
-        X = np.empty((len(rows), self._width), dtype=np.float32)
-        for i, row in enumerate(rows):
-            self._encode(row, X[i])
+        X = self._matrix(rows)
         if self.reads_table:
             return self._answer(X, self.encoder.arrow(rows))
         return self._answer(X)
@@ -83,6 +104,12 @@ class Predictor:
     def predict_table(self, table: pa.Table) -> NDArray[np.float64]:
         """Return scores ``(n_rows, k)`` of an Arrow table that holds the schema's columns."""
         return self._answer(self.encoder.table(table), table.select([c.name for c in self.bundle.columns]))
+
+    def _matrix(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
+        X = np.empty((len(rows), self._width), dtype=np.float32)
+        for i, row in enumerate(rows):
+            self._encode(row, X[i])
+        return X
 
     def _answer(self, X: NDArray[np.float32], table: pa.Table | None = None) -> NDArray[np.float64]:
         read = [Rows(pairs.widen(X), _NO_LABELS, table=table) for pairs in self._pairs]

@@ -114,6 +114,7 @@ class _Translation:
         column = np.zeros((len(trees), MAX_DEPTH), np.int32)
         border = np.full((len(trees), MAX_DEPTH), np.inf, np.float32)
         leaves = np.zeros((len(trees), 2**self.depth, problem.width))
+        cover = np.zeros((len(trees), 2**self.depth))
         asked: list[tuple[int, int, NDArray[np.uint8]]] = []
         numbers = np.flatnonzero(np.asarray(problem.sizes) == 0)
         sets = self._category_sets()
@@ -127,6 +128,7 @@ class _Translation:
                     asked.append((t * MAX_DEPTH + place, *sets[t][place]))
             values = np.asarray(tree["leaf_values"], dtype=np.float64).reshape(2 ** len(splits), -1)
             leaves[t, : len(values)] = self._spread(values)
+            cover[t, : len(values)] = tree["leaf_weights"]
         lengths = [len(yes) for _, _, yes in asked]
         forest = Forest(
             column=column,
@@ -138,6 +140,7 @@ class _Translation:
             leaves=leaves.reshape(-1, problem.width) * self.scale.spread,
             fill=self._fill(stored),
             base=base,
+            cover=cover.ravel(),
         )
         return SymmetricModel(forest, problem.task, len(trees))
 

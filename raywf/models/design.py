@@ -33,6 +33,11 @@ class Design:
         """Columns of the dense matrix."""
         return 2 * len(self.numbers) + int(self.hot.sum())
 
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """The encoded column that each dense column is made of, shape ``(width,)``."""
+        return np.concatenate([self.numbers, self.numbers, np.repeat(self.categories, self.hot)])
+
     def transform(self, X: Matrix) -> Matrix:
         """Return the dense matrix ``(n_rows, width)``; a missing number becomes 0 with its flag set.
 
@@ -111,3 +116,19 @@ def activate(z: NDArray[np.float64], task: str) -> NDArray[np.float64]:
     if task == "binary":
         return sigmoid(z)
     return softmax(z) if task == "multiclass" else z
+
+
+def through_softmax(shares: NDArray[np.float64], moves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how a softmax's shares ``(n, k)`` move where its inputs do by small `moves` ``(n, m, k)``."""
+    at = shares[:, None]
+    return np.asarray(at * (moves - (at * moves).sum(axis=-1, keepdims=True)))
+
+
+def through_link(
+    z: NDArray[np.float64], moves: NDArray[np.float64], task: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the scores of raw outputs ``(n, k)``, and how they move as these do by `moves` ``(n, m, k)``."""
+    scores = activate(z, task)
+    if task == "binary":
+        return scores, np.asarray(moves * (scores * (1 - scores))[:, None])
+    return scores, through_softmax(scores, moves) if task == "multiclass" else moves

@@ -85,4 +85,5 @@ def _trees(tree: Any, columns: NDArray[np.int64], problem: Problem) -> Iterator[
             value=shares[:, column],
             missing_left=None,
             categories={},
+            cover=tree.weighted_n_node_samples,
         )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -84,6 +84,21 @@ class Traits:
     merges: bool = False
     bag: float = 0.85
     widens: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contributions:
+    """A member's raw answers as sums over its columns: ``base + added.sum(axis=1)``.
+
+    `base` has shape ``(k,)``, `added` ``(n_rows, n_columns, k)``; `link` is the task whose link makes scores
+    of raw answers ("regression" for none), `method` how the sums were found. A model whose answers can be
+    taken apart so has ``contributions(X)`` beside `Model`'s methods, which returns None where it cannot.
+    """
+
+    method: Literal["trees", "linear", "sampled"]
+    link: str
+    base: NDArray[np.float64]
+    added: NDArray[np.float64]
 
 
 class Model(Protocol):

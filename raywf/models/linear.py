@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from raywf.models.design import Design, activate, design_from, fit_design
 from raywf.models.encoding import Matrix
-from raywf.models.family import Model, Problem, Rows, Scores
+from raywf.models.family import Contributions, Model, Problem, Rows, Scores
 from raywf.models.scale import Scale, label_scale
 
 _ABSENT = -20.0  # the intercept of a class that no row has
@@ -34,6 +34,21 @@ class LinearModel:
     def predict(self, X: Matrix) -> Scores:
         raw = self.design.transform(X) @ self.weights + self.intercept
         return activate(raw.astype(np.float64), self.task) * self.scale.spread + self.scale.center
+
+    def contributions(self, X: Matrix) -> Contributions:
+        """Return each column's coefficients times its values on the design.
+
+        The base is the answer to a row whose numbers are the fit's means, with no known category.
+        """
+        dense, weights = self.design.transform(X).astype(np.float64), self.weights.astype(np.float64)
+        added = np.zeros((*X.shape, weights.shape[1]))
+        owners = self.design.owners
+        for column in np.unique(owners):
+            at = owners == column
+            added[:, column] = dense[:, at] @ weights[at]
+        scale = self.scale
+        base = scale.center + scale.spread * self.intercept.astype(np.float64)
+        return Contributions(method="linear", link=self.task, base=base, added=scale.spread * added)
 
     def save(self, folder: Path) -> None:
         arrays = {"weights": self.weights, "intercept": self.intercept, **self.design.arrays()}

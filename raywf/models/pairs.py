@@ -61,6 +61,18 @@ class Pairs:
         made[~np.isfinite(made)] = np.nan
         return np.concatenate((X, made), axis=1)
 
+    def narrow(self, added: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
+        """Share what each pair's column adds between its two: of ``(n, columns + n_pairs, k)`` the columns.
+
+        >>> make_pairs([(0, 0, 1)]).narrow(np.array([[[1.0], [2.0], [4.0]]]), 2).tolist()
+        [[[3.0], [4.0]]]
+        """
+        found = added[:, :columns].copy()
+        for at, (_, left, right) in enumerate(self.made, start=columns):
+            found[:, left] += added[:, at] / 2
+            found[:, right] += added[:, at] / 2
+        return found
+
 
 def make_pairs(made: Iterable[Pair]) -> Pairs:
     """Return pairs of (kind, left, right), each once."""

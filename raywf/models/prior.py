@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from raywf.models.encoding import Matrix
-from raywf.models.family import Model, Problem, Rows, Scores
+from raywf.models.family import Contributions, Model, Problem, Rows, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,12 @@ class PriorModel:
 
     def predict(self, X: Matrix) -> Scores:
         return np.tile(np.asarray(self.answer), (len(X), 1))
+
+    def contributions(self, X: Matrix) -> Contributions:
+        """Return that no column adds anything."""
+        base = np.asarray(self.answer, dtype=np.float64)
+        nothing = np.zeros((*X.shape, len(base)))
+        return Contributions(method="linear", link="regression", base=base, added=nothing)
 
     def save(self, folder: Path) -> None:
         (folder / "prior.json").write_text(json.dumps(self.answer))

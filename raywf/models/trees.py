@@ -13,6 +13,7 @@ import math
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from raywf.models.design import activate
 from raywf.models.encoding import Matrix
-from raywf.models.family import Scores
+from raywf.models.family import Contributions, Scores
 
 _C = lgb.basic._LIB  # noqa: SLF001 - the calls for single rows have no public wrapper
 _RAW = 1  # C_API_PREDICT_RAW_SCORE
@@ -30,6 +31,8 @@ _FLOAT32 = 0  # C_API_DTYPE_FLOAT32
 _FEW = 16  # rows up to which one call a row is quicker than a batch
 _NAN_MISSING, _DEFAULT_LEFT, _CATEGORICAL = 8, 2, 1  # bits of LightGBM's decision_type
 _THREAD_ROWS = 256
+_MOST_EXPLAINED = 250_000  # leaves: TreeSHAP visits each, which takes up to a microsecond
+_MOST_COUNTED = 1_000_000  # rows that a tree's root counts, where covers are no counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +59,13 @@ class TreeModel:
         self._single = _SingleRow(self._booster, output.width)
         self._base = np.asarray(output.base, dtype=np.float64)
         self._fill = np.asarray(output.fill, dtype=np.float32) if output.fill else None
+        self._explaining: lgb.Booster | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TreeModel, (self.text, self.output, self.rounds)
 
     def predict(self, X: Matrix) -> Scores:
-        filled = X if self._fill is None else np.where(np.isnan(X), self._fill, X)
-        filled = np.ascontiguousarray(filled, dtype=np.float32)
+        filled = self._filled(X)
         if len(filled) == 1:
             return self._answer(filled)
         if len(filled) <= _FEW:
@@ -81,6 +84,30 @@ class TreeModel:
             return activate((self._base + output.share * sums)[np.newaxis], output.task)
         raw = output.base[0] + output.share * float(sums[0])
         return np.array(((raw if output.task == "regression" else 0.5 * (1 + math.tanh(0.5 * raw)),),))
+
+    def contributions(self, X: Matrix) -> Contributions | None:
+        """Return TreeSHAP's sums (Lundberg et al., Nature Machine Intelligence 2020), exact for the trees.
+
+        The base is the mean raw answer to the rows of the fit, by the trees' own counts of them. None of
+        trees that were written without these, or have so many leaves that a row would take long.
+        """
+        if self._explaining is None:
+            if not self._is_explainable:
+                return None
+            self._explaining = lgb.Booster(model_str=self.text)  # its own: nothing that predicts waits for it
+        found = self._explaining.predict(self._filled(X), pred_contrib=True, num_threads=1)
+        width, share = self.output.width, self.output.share
+        sums = share * np.asarray(found).reshape(len(X), width, -1).transpose(0, 2, 1)
+        base = self._base + (sums[0, -1] if len(X) else 0.0)
+        return Contributions(method="trees", link=self.output.task, base=base, added=sums[:, :-1])
+
+    @cached_property
+    def _is_explainable(self) -> bool:
+        return _has_counts(self.text) and _leaves(self.text) <= _MOST_EXPLAINED
+
+    def _filled(self, X: Matrix) -> Matrix:
+        filled = X if self._fill is None else np.where(np.isnan(X), self._fill, X)
+        return np.ascontiguousarray(filled, dtype=np.float32)
 
     def placed(self, places: Sequence[int], width: int, *, like: int) -> TreeModel:
         """Return the same trees reading column ``places[i]`` of `width` where they read column `i`.
@@ -141,7 +168,7 @@ class Tree:
 
     `threshold`: a row goes left where its value is at most this. `value` are the leaves' outputs. For a node
     in `categories` a row goes left where its code is among them. `missing_left` says where nan goes, or is
-    None where inputs are never missing.
+    None where inputs are never missing. `cover` is how many rows of the fit came by, or their weight.
     """
 
     left: NDArray[np.int64]
@@ -151,6 +178,7 @@ class Tree:
     value: NDArray[np.float64]
     missing_left: NDArray[np.bool_] | None
     categories: dict[int, NDArray[np.int64]]
+    cover: NDArray[np.float64] | None = None
 
 
 def trees_text(trees: Iterable[Tree], *, features: int, width: int) -> str:
@@ -226,8 +254,27 @@ def _block(tree: Tree) -> str:
         ]
         if words:
             lines += [f"cat_boundaries={_join(bounds)}", f"cat_threshold={_join(words)}"]
-    lines += [f"leaf_value={_join(tree.value[leaves].tolist())}", "is_linear=0", "shrinkage=1"]
+    lines.append(f"leaf_value={_join(tree.value[leaves].tolist())}")
+    if tree.cover is not None:
+        counts = _counts(tree.cover)
+        lines += [f"leaf_count={_join(counts[leaves])}", f"internal_count={_join(counts[inner])}"]
+    lines += ["is_linear=0", "shrinkage=1"]
     return "\n".join(lines)
+
+
+def _counts(cover: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return covers as the whole numbers that LightGBM's text has, none of them 0."""
+    parts = cover / (float(cover.max(initial=0.0)) or 1.0)
+    return np.maximum(1, np.rint(parts * _MOST_COUNTED)).astype(np.int64)
+
+
+def _has_counts(text: str) -> bool:
+    """Return whether each tree with a split says how many rows came by."""
+    return all("\nleaf_count=" in block or block.startswith("num_leaves=1\n") for block in _blocks(text))
+
+
+def _leaves(text: str) -> int:
+    return sum(int(line[11:]) for line in text.split("\n") if line.startswith("num_leaves="))
 
 
 def _bitset(codes: NDArray[np.int64]) -> list[int]:

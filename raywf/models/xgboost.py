@@ -117,6 +117,7 @@ def _trees(model: dict[str, Any]) -> Iterator[Tree]:
                 value=split.astype(np.float64),
                 missing_left=np.asarray(tree["default_left"], bool),
                 categories=_categories(tree),
+                cover=np.asarray(tree["sum_hessian"], np.float64),
             )
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from raywf.outcomes.join import join
+from raywf.outcomes.lookup import LogLookup
 from raywf.outcomes.reader import LogReader
 from raywf.outcomes.writer import LogWriter
 
-__all__ = ["LogReader", "LogWriter", "join"]
+__all__ = ["LogLookup", "LogReader", "LogWriter", "join"]

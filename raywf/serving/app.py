@@ -1,8 +1,9 @@
 """The HTTP endpoint: one replica of the Ray Serve deployment.
 
 The hot path (one row) is: parse, check, predict, append to the log, answer, all in the event loop. An
-append costs some microseconds, since only the operating system has to take it. Bodies over 16 KB go to a
-worker thread; smaller ones mostly do not even reach Ray Serve, see `raywf.serving.inline`.
+append costs some microseconds, since only the operating system has to take it. Bodies over 16 KB, and those
+with rows to explain, go to a worker thread; the others mostly do not even reach Ray Serve, see
+`raywf.serving.inline`.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ from raywf.core.records import ModelVersion
 from raywf.core.rollout import Rollouts
 from raywf.core.settings import Workflow
 from raywf.core.source import ModelSource
+from raywf.outcomes.lookup import LogLookup
 from raywf.outcomes.writer import LogWriter
 from raywf.serving.admin import AdminDesk
 from raywf.serving.cache import BundleCache, LoadedModel
 from raywf.serving.exchange import Call, Reply, json_reply, refusal
+from raywf.serving.explaining import may_explain
 from raywf.serving.guard import Guard, keep_fresh
+from raywf.serving.history import History, Versions
 from raywf.serving.inline import INLINE_BYTES, InlineAnswers
 from raywf.serving.keys import KeyBook, Scope
 from raywf.serving.load import LoadGauge
@@ -52,6 +56,7 @@ DRAIN_LIMIT = (
 )
 SWITCH_S = 0.0005  # a model that loads in a thread gives the interpreter back this often
 
+PREDICTION = "/v1/predictions/"  # before an id, which the server has decoded
 KEY_HEADER = b"x-raywf-key"  # whose value keeps a caller with one version during a rollout
 
 _logger = logging.getLogger(__name__)
@@ -60,11 +65,19 @@ Access = Scope | Literal["open"] | None  # what a key has to be for; None: any k
 
 
 class Route(NamedTuple):
-    """What answers a path's method, who may call it, and whether it may take longer than a prediction."""
+    """What answers a path's method, who may call it, and whether it may take longer than a prediction.
+
+    That may hang on the body, as `is_slow_body` says.
+    """
 
     handler: Callable[[Call], Reply]
     access: Access
     is_slow: bool = False
+    is_slow_body: Callable[[bytes], bool] | None = None
+
+    def takes_long(self, body: bytes) -> bool:
+        """Return whether a thread has to answer this body."""
+        return self.is_slow or (self.is_slow_body is not None and self.is_slow_body(body))
 
     @property
     def is_traffic(self) -> bool:
@@ -109,7 +122,8 @@ class Endpoint:
             share=1 / self._settings.replicas,
         )
         self._routes: dict[str, dict[str, Route]] = {
-            "/v1/predict": {"POST": Route(self._predict, "predict")},
+            "/v1/predict": {"POST": Route(self._predict, "predict", is_slow_body=may_explain)},
+            f"{PREDICTION}{{id}}": {"GET": Route(self._prediction, "predict", is_slow=True)},
             "/v1/outcomes": {"POST": Route(self._outcomes, "outcomes")},
             "/v1/model": {"GET": Route(self._model, None)},
             "/v1/retrain": {"POST": Route(self._retrain, "admin", is_slow=True)},
@@ -121,6 +135,8 @@ class Endpoint:
             "/openapi.json": {"GET": Route(self._openapi, None)},
         }
         self._admin = AdminDesk(workflow, self._clock)
+        lookup = LogLookup(workflow.stores.root, workflow.name)
+        self._history = History(lookup, Versions(self._slots, source, cache).bundle)
         self._stop = threading.Event()
         every_s = self._settings.alias_poll_s
         self._followers = [
@@ -148,8 +164,8 @@ class Endpoint:
         except ClientDisconnect:
             reply = Reply(b"", 400)
         else:
-            call = Call(headers, body, caller)
-            if route.is_slow or len(body) > INLINE_BYTES:
+            call = Call(headers, body, caller, path)
+            if len(body) > INLINE_BYTES or route.takes_long(body):
                 reply = await asyncio.to_thread(_carry_out, route.handler, call)
             else:
                 reply = _carry_out(route.handler, call)
@@ -163,7 +179,7 @@ class Endpoint:
         path = self._below(path)
         try:
             route = self._route(path, "POST")
-            if route.is_slow:
+            if route.takes_long(body):
                 return None
             call = Call(headers, body, self._caller(route, headers))
         except RequestError as err:
@@ -239,7 +255,7 @@ class Endpoint:
 
     def _route(self, path: str, method: str) -> Route:
         self._load.start()
-        methods = self._routes.get(path)
+        methods = self._routes.get(_template(path))
         if methods is None:
             raise RequestError(404, f"no such path: {path[:100]!r}", {"paths": sorted(self._routes)})
         found = methods.get("GET" if method == "HEAD" else method)
@@ -258,7 +274,8 @@ class Endpoint:
         return self._guard.check(headers.get(b"authorization", b"").decode("latin-1"), route.access)
 
     def _count(self, path: str, reply: Reply, start: float) -> None:
-        route = path if path in self._routes else "other"
+        route = _template(path)
+        route = route if route in self._routes else "other"
         self._meter.request(route, reply.status, time.perf_counter() - start)
 
     def _predict(self, call: Call) -> Reply:
@@ -267,6 +284,9 @@ class Endpoint:
         )
         answer = self._predictions.answer(self._slots.active, asked)
         return Reply(answer.body, 200, answer.kind, answer.model.headers)
+
+    def _prediction(self, call: Call) -> Reply:
+        return Reply(self._history.prediction(call.path.removeprefix(PREDICTION)))
 
     def _outcomes(self, call: Call) -> Reply:
         bundle = self._slots.active.predictor.bundle
@@ -308,6 +328,11 @@ class Endpoint:
             keys=not self._guard.is_open,
         )
         return json_reply(document | {"servers": [{"url": self._settings.route}]})
+
+
+def _template(path: str) -> str:
+    """Return a path as the routes have it: what follows `PREDICTION`, slashes too, is an id."""
+    return f"{PREDICTION}{{id}}" if path.startswith(PREDICTION) and path != PREDICTION else path
 
 
 def _carry_out(handler: Callable[[Call], Reply], call: Call) -> Reply:

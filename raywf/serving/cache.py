@@ -23,6 +23,7 @@ from raywf.core.records import ModelVersion
 from raywf.core.source import ModelSource
 from raywf.core.store import Store
 from raywf.models.bundle import Predictor, load_bundle
+from raywf.models.explanation import Explainer
 from raywf.serving.exchange import RawHeaders
 from raywf.serving.schema import RowSchema
 
@@ -43,6 +44,11 @@ class LoadedModel:
     def headers(self) -> RawHeaders:
         """The header of every answer."""
         return ((b"x-raywf-model-version", self.version.version.encode()),)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What explains its answers; made when first asked for."""
+        return Explainer(self.predictor)
 
 
 class BundleCache:

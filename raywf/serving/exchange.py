@@ -14,11 +14,12 @@ RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
 class Call(NamedTuple):
-    """A request that was let in: headers, body, and the name of who calls (None: no key is needed)."""
+    """A request that was let in: headers, body, the name of who calls (None: no key is needed), and path."""
 
     headers: Mapping[bytes, bytes]
     body: bytes = b""
     caller: str | None = None
+    path: str = ""
 
     def header(self, name: bytes) -> str | None:
         """Return a header's value."""

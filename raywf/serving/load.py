@@ -23,13 +23,17 @@ class LoadGauge:
         self._due = self._wall = self._used = 0.0
 
     def start(self) -> None:
-        """Begin, in a coroutine of the loop; safe to call again."""
+        """Begin, in the loop that runs here, if one does; safe to call again."""
         if self._is_started:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
             return
         self._is_started = True
         self._wall, self._used = time.perf_counter(), time.process_time()
         self._due = self._wall
-        self._tick(asyncio.get_running_loop())
+        self._tick(loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from raywf.core.records import Bundle, Column
+from raywf.serving.explaining import MAX_EXPLAINED
 from raywf.serving.requests import MAX_ID, MAX_LABEL, MAX_REASON
 from raywf.serving.schema import MAX_NUMBER
 
@@ -20,6 +21,18 @@ _TIME: Schema = {"type": "string", "format": "date-time"}
 _ID: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
 _VERSION: Schema = {"type": "string", "description": "During a rollout: the version that answered the row"}
 _REASON: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_REASON}
+_ASKED: Schema = {
+    "type": "boolean",
+    "description": f"Explain each answer; of at most {MAX_EXPLAINED} rows, which takes longer",
+}
+_EXPLAIN = (
+    "With explain (not of CSV or Arrow) each answer has an explanation: base and contributions sum to the "
+    "probabilities or the value. The base is what the model answers where nothing is known, a contribution "
+    "what knowing a column adds. Shares of a member's raw answer are exact for trees (TreeSHAP, along the "
+    "fit's rows) and linear members (beside rows with the fit's means), and sampled Shapley values against "
+    "rows of the fit, of a fixed seed, for others; the Aumann-Shapley rule takes them through links, "
+    "ensemble and calibration. They say why the model answered so, not why the world is so."
+)
 _TABLES = {
     "text/csv": "A header of the features and, if wanted, __id and __time; then a row a line",
     "application/vnd.apache.arrow.stream": "An Arrow IPC stream of the same columns",
@@ -79,6 +92,7 @@ def _paths(bundle: Bundle) -> dict[str, Any]:
         schema = {"type": "string", "format": "binary", "description": text}
         predict["requestBody"]["content"][kind] = {"schema": schema}
         predict["responses"]["200"]["content"][kind] = {"schema": schema}
+    predict["description"] = _EXPLAIN
     predict["responses"]["200"]["headers"] = {
         "x-raywf-model-version": {"schema": {"type": "string"}, "description": "The version that answered"}
     }
@@ -109,6 +123,7 @@ def _paths(bundle: Bundle) -> dict[str, Any]:
         operation["responses"]["403"] = _refused(_KEY_REFUSALS["403"])
     return {
         "/v1/predict": {"post": predict},
+        "/v1/predictions/{id}": {"get": _past()},
         "/v1/outcomes": {"post": outcomes},
         "/v1/retrain": {"post": retrain},
         "/v1/rollouts": {"get": _get("rollouts", "The newest rollout's steps", "Rollouts"), "post": act},
@@ -140,6 +155,14 @@ def _get(name: str, summary: str, answer: str) -> dict[str, Any]:
     }
 
 
+def _past() -> dict[str, Any]:
+    operation = _get("prediction", "A prediction of any time with what became of it", "PastPrediction")
+    operation["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": _ID}]
+    operation["responses"]["404"] = _refused("The log holds no prediction with this id")
+    operation["responses"]["503"] = _refused("The log cannot be read now, or is being read; ask again")
+    return operation
+
+
 def _refused(text: str) -> dict[str, Any]:
     return {"description": text, "content": _json("Error")}
 
@@ -163,7 +186,7 @@ def _many(key: str, item: str, max_rows: int) -> Schema:
 
 
 def _with_columns(many: Schema, columns: tuple[Column, ...], max_rows: int) -> Schema:
-    """Allow rows by column beside one row and many."""
+    """Allow rows by column beside one row and many, and explanations of all of them."""
     lists = {
         c.name: {"type": "array", "items": _COLUMN[c.kind], "minItems": 1, "maxItems": max_rows}
         for c in columns
@@ -172,8 +195,11 @@ def _with_columns(many: Schema, columns: tuple[Column, ...], max_rows: int) -> S
         "columns": _object(lists, *lists, closed=True),
         "ids": {"type": ["array", "null"], "items": _or_null(_ID)},
         "times": {"type": ["array", "null"], "items": _or_null(_TIME)},
+        "explain": _ASKED,
     }
-    return {"oneOf": [*many["oneOf"], _object(given, "columns", closed=True)]}
+    rows = many["oneOf"][1]
+    rows["properties"]["explain"] = _ASKED
+    return {"oneOf": [_ref("OneRow"), rows, _object(given, "columns", closed=True)]}
 
 
 def _features(columns: tuple[Column, ...]) -> Schema:
@@ -189,8 +215,11 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
     return {
         "Features": _features(bundle.columns),
         "Row": _object(row, "features", closed=True),
+        "OneRow": _object(row | {"explain": _ASKED}, "features", closed=True),
         "PredictRequest": _with_columns(_many("rows", "Row", max_rows), bundle.columns, max_rows),
         "Prediction": _prediction(bundle),
+        "Explanation": _explanation(bundle),
+        "PastPrediction": _past_prediction(),
         "PredictAnswer": _object(
             {
                 "model_version": text,
@@ -226,7 +255,13 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
 
 def _prediction(bundle: Bundle) -> Schema:
     if bundle.task == "regression":
-        return _object({"id": _ID, "value": {"type": "number"}, "model_version": _VERSION}, "id", "value")
+        told = {
+            "id": _ID,
+            "value": {"type": "number"},
+            "model_version": _VERSION,
+            "explanation": _ref("Explanation"),
+        }
+        return _object(told, "id", "value")
     share = {"type": "number", "minimum": 0, "maximum": 1}
     shares = _object(dict.fromkeys(bundle.classes, share), *bundle.classes, closed=True)
     return _object(
@@ -235,11 +270,50 @@ def _prediction(bundle: Bundle) -> Schema:
             "prediction": {"enum": list(bundle.classes)},
             "probabilities": shares,
             "model_version": _VERSION,
+            "explanation": _ref("Explanation"),
         },
         "id",
         "prediction",
         "probabilities",
     )
+
+
+def _explanation(bundle: Bundle) -> Schema:
+    number: Schema = {"type": "number"}
+    told = number
+    if bundle.task != "regression":
+        told = _object(dict.fromkeys(bundle.classes, number), *bundle.classes, closed=True)
+    names = [column.name for column in bundle.columns]
+    methods = {"type": "array", "items": {"enum": ["trees", "linear", "sampled"]}, "minItems": 1}
+    shares = _object(dict.fromkeys(names, told), *names, closed=True)
+    schema = _object(
+        {"methods": methods, "base": told, "contributions": shares}, "methods", "base", "contributions"
+    )
+    return schema | {"description": _EXPLAIN}
+
+
+def _past_prediction() -> Schema:
+    """Describe an answer of any version: one of old may have had other features and classes."""
+    answer: dict[str, Schema] = {
+        "model_version": {"type": "string"},
+        "scores": {"type": "array", "items": {"type": "number"}},
+        "prediction": {"type": "string"},
+        "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
+        "value": {"type": "number"},
+    }
+    outcome = {
+        "label": {"type": ["string", "number"]},
+        "time": _TIME,
+        "value": {"type": ["number", "null"]},
+    }
+    either = {"oneOf": [{"type": "null"}, _object(outcome, "label", "time", "value")]}
+    shadows = {"type": "array", "items": _object(answer, "model_version", "scores")}
+    made: dict[str, Schema] = {"id": _ID, "time": _TIME, "features": {"type": "object"}, **answer}
+    known: dict[str, Schema] = {
+        "outcome": either | {"description": "The latest, null while none is known"},
+        "shadows": shadows,
+    }
+    return _object(made | known, "id", "time", "features", "model_version", "scores", *known)
 
 
 def _label(bundle: Bundle) -> Schema:

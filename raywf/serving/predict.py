@@ -16,6 +16,7 @@ from raywf.outcomes.lines import PredictionBatch
 from raywf.outcomes.writer import LogWriter
 from raywf.serving.bodies import from_json, is_columns, read_arrow, read_csv
 from raywf.serving.cache import LoadedModel
+from raywf.serving.explaining import Explanations, take_explain
 from raywf.serving.lanes import Answered, Lanes, answer_alone
 from raywf.serving.meter import Meter
 from raywf.serving.requests import RequestError, Row, answers, read_json, read_rows
@@ -52,6 +53,7 @@ class Predictions:
     ) -> None:
         self._log, self._rollout, self._clock, self._meter = log, rollout, clock, meter
         self._max_rows, self._max_bytes = limits.max_rows, limits.max_body_bytes
+        self._explanations = Explanations()
 
     def answer(self, model: LoadedModel, asked: Asked) -> Answer:
         """Answer with the champion `model`, or by the lanes of a rollout.
@@ -64,9 +66,12 @@ class Predictions:
         kind = _content_type(asked.kind)
         encoder = model.predictor.encoder
         names = [column.name for column in encoder.columns]
+        explain = False
         if kind == JSON:
-            data = read_json(asked.body)
+            data, explain = take_explain(read_json(asked.body))
             if not is_columns(data):
+                if explain:
+                    return self._explain_rows(model, data, asked.sticky)
                 return self._answer_rows(model, data, asked.sticky)
             given = from_json(data, names)
         elif kind == CSV:
@@ -77,6 +82,8 @@ class Predictions:
             given, encoder, max_rows=self._max_rows, max_bytes=self._max_bytes, clock=self._clock
         )
         wanted = _content_type(asked.accept, default=kind)
+        if explain:
+            return self._explain_table(model, request, wanted, asked.sticky)
         return self._answer_table(model, request, wanted, asked.sticky)
 
     def _lanes(self, model: LoadedModel) -> Lanes | None:
@@ -125,17 +132,45 @@ class Predictions:
     ) -> Answer:
         """Answer a table row by row: in a rollout each has its lane, and its own model's classes."""
         groups = self._by_lanes(lanes, request.rows(), sticky)
-        parts = [
-            Scored(
-                group.model.predictor.bundle,
-                group.model.version.version,
-                np.asarray(group.scores),
-                list(group.places),
-            )
-            for group in groups
-        ]
         lead = groups[0].model if len(groups) == 1 else model
-        return Answer(write_answers(kind, request.ids, parts, lead.version.version), kind, lead)
+        return Answer(write_answers(kind, request.ids, _parts(groups), lead.version.version), kind, lead)
+
+    def _explain_rows(self, model: LoadedModel, data: Any, sticky: str | None) -> Answer:
+        rows = read_rows(data, model.schema, max_rows=self._max_rows, clock=self._clock)
+        with self._explanations.turn(len(rows)):
+            groups = self._grouped(model, rows, sticky)
+            reasons = self._explanations.explain(groups)
+        lead = groups[0].model if len(groups) == 1 else model
+        told = _in_order(groups)
+        if groups[0].part is None:  # outside of a rollout one version answers all
+            told = answers(rows, groups[0].scores, model.predictor.bundle)
+        found = [one | {"explanation": why} for one, why in zip(told, reasons, strict=True)]
+        answer = {"model_version": lead.version.version, "predictions": found}
+        return Answer(orjson.dumps(answer), JSON, lead)
+
+    def _explain_table(
+        self, model: LoadedModel, request: TableRequest, kind: str, sticky: str | None
+    ) -> Answer:
+        if kind != JSON:
+            raise RequestError(422, f"explanations are answered as {JSON} only, not as {kind}")
+        with self._explanations.turn(len(request)):
+            groups = self._grouped(model, request.rows(), sticky)
+            reasons = self._explanations.explain(groups)
+        lead = groups[0].model if len(groups) == 1 else model
+        found = write_answers(JSON, request.ids, _parts(groups), lead.version.version)
+        answer = orjson.loads(found)
+        answer["columns"]["explanation"] = reasons
+        return Answer(orjson.dumps(answer), JSON, lead)
+
+    def _grouped(self, model: LoadedModel, rows: Sequence[Row], sticky: str | None) -> tuple[Answered, ...]:
+        """Answer and log rows, by the lanes of a rollout or alone."""
+        lanes = self._lanes(model)
+        if lanes is not None:
+            return self._by_lanes(lanes, rows, sticky)
+        (alone,) = answer_alone(model, rows)
+        self._log.append(alone.predictions())
+        self._meter.rows(model.version.version, len(rows))
+        return (alone,)
 
     def _by_lanes(self, lanes: Lanes, rows: Sequence[Row], sticky: str | None) -> tuple[Answered, ...]:
         groups = lanes.answer(rows, sticky)
@@ -151,6 +186,18 @@ def _content_type(stated: str | None, *, default: str = JSON) -> str:
     """Return the first content type of a header that is known, else the default."""
     names = [part.partition(";")[0].strip().lower() for part in (stated or "").split(",")]
     return next((name for name in names if name in _KINDS), default)
+
+
+def _parts(groups: Sequence[Answered]) -> list[Scored]:
+    return [
+        Scored(
+            group.model.predictor.bundle,
+            group.model.version.version,
+            np.asarray(group.scores),
+            list(group.places),
+        )
+        for group in groups
+    ]
 
 
 def _in_order(groups: Sequence[Answered]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raywf.core import errors, records
+from raywf.core import errors, records, serving_settings
 from raywf.core import settings as core_settings
 from raywf.core.codec import DecodeError, decode, encode, hints
 
@@ -27,7 +27,12 @@ def defined_in(module: types.ModuleType) -> list[type]:
 
 
 RECORDS = [kind for kind in defined_in(records) if dataclasses.is_dataclass(kind)]
-SETTINGS = [kind for kind in defined_in(core_settings) if dataclasses.is_dataclass(kind)]
+SETTINGS = [
+    kind
+    for module in (core_settings, serving_settings)
+    for kind in defined_in(module)
+    if dataclasses.is_dataclass(kind)
+]
 ERRORS = [*defined_in(errors), DecodeError]
 
 TEXT = st.text(max_size=8)
@@ -92,7 +97,7 @@ NEEDED = {
         "event_time": "t",
         "max_age": timedelta(hours=3),
     },
-    core_settings.OidcSettings: {"issuer": "https://login.example.com", "audience": "raywf"},
+    serving_settings.OidcSettings: {"issuer": "https://login.example.com", "audience": "raywf"},
     core_settings.OwnModelSettings: {"code": "own.py:Mine", "trust": True},
     core_settings.OwnMetricSettings: {"code": "own.py:f", "greater_is_better": True, "trust": True},
     core_settings.Workflow: {

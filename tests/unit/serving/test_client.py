@@ -17,7 +17,7 @@ from conftest import make_workflow
 from starlette.requests import Request
 from starlette.responses import Response
 
-from raywf.client import AsyncClient, CallError, Client
+from raywf.client import AsyncClient, CallError, Client, KnownOutcome
 from raywf.core.errors import SettingsError
 from raywf.core.records import Outcome, Prediction
 from raywf.outcomes import LogReader
@@ -182,6 +182,7 @@ def test_an_answer_of_something_else(site: Site, client: Client) -> None:
         lambda: client.predict(ROW),
         client.model,
         lambda: client.predict_table(table),
+        lambda: client.prediction("a"),
     )
     for call in calls:
         with pytest.raises(CallError, match="is the URL right"):
@@ -238,3 +239,40 @@ def test_the_first_refusal_ends_the_other_batches(site: Site) -> None:
 
     asyncio.run(ask())
     assert calls == 1
+
+
+def test_an_explained_prediction(site: Site) -> None:
+    """Base and contributions sum to what was answered; many rows go in as many calls as they need."""
+    site.before = lambda: None
+    rows = [ROW | {"distance": 100.0 + i} for i in range(105)]
+    with Client(site.url, key=site.key) as client:
+        assert client.predict(ROW).explanation is None
+        found = [client.predict(ROW, explain=True), *client.predict_many(rows, explain=True)]
+
+    async def again() -> list[Any]:
+        async with AsyncClient(site.url, key=site.key) as client:
+            return [await client.predict(ROW, explain=True), *await client.predict_many(rows, explain=True)]
+
+    for answer in [*found, *asyncio.run(again())]:
+        assert answer.explanation.methods == ("trees",)
+        parts = [answer.explanation.base, *answer.explanation.contributions.values()]
+        assert sum(part["late"] for part in parts) == pytest.approx(answer.probabilities["late"], abs=1e-6)
+
+
+def test_a_past_prediction(site: Site, client: Client) -> None:
+    """By its id, whatever that is; with its outcome once it is known."""
+    name = "past/../1.5 %é"
+    answer = client.predict(ROW, prediction_id=name, time=NOW)
+    found = client.prediction(name)
+    assert (found.answer, found.time, found.features) == (answer, NOW, ROW)
+    assert (found.scores, found.outcome, found.shadows) == ((answer.probabilities["late"],), None, ())
+    client.report(name, "no", time=NOW, value=1.5)
+
+    async def again() -> Any:
+        async with AsyncClient(site.url, key=site.key) as client:
+            return await client.prediction(name)
+
+    assert asyncio.run(again()).outcome == KnownOutcome(label="no", time=NOW, value=1.5)
+    with pytest.raises(CallError, match="holds no prediction with the id 'none'") as caught:
+        client.prediction("none")
+    assert caught.value.status == 404

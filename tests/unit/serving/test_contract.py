@@ -64,6 +64,7 @@ OPERATIONS = [
     ("GET", "/healthz"),
     ("GET", "/openapi.json"),
     ("GET", "/v1/model"),
+    ("GET", "/v1/predictions/{id}"),
     ("GET", "/v1/rollouts"),
     ("POST", "/v1/outcomes"),
     ("POST", "/v1/predict"),

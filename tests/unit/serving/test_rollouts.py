@@ -64,6 +64,11 @@ class Replica:
         return [answer.json()["model_version"] for answer in found]
 
 
+def summed(explanation: dict[str, Any]) -> float:
+    """The base and all contributions, of one class."""
+    return sum(part["late"] for part in (explanation["base"], *explanation["contributions"].values()))
+
+
 @pytest.fixture
 def replica(tmp_path: Path, source: FolderSource) -> Iterator[Replica]:
     """A replica that serves version 1."""
@@ -361,3 +366,30 @@ def test_a_row_that_a_shadow_cannot_take(tmp_path: Path, source: FolderSource) -
     found = {e.id: e.scores for e in LogReader(str(tmp_path / "root"), "w").read()[0]}
     assert found["b"] == ()
     assert found["a"] == found["c"] != ()
+
+
+def test_each_lane_is_explained_by_its_own_model(replica: Replica) -> None:
+    """Rows and columns alike; each row is logged once and copied for the other version."""
+    replica.start("canary", 0.5)
+    rows = [{"features": ROW, "id": f"r{i}"} for i in range(30)]
+    answer = replica.client.post("/v1/predict", json={"rows": rows, "explain": True}).json()
+    found = answer["predictions"]
+    assert len({one["model_version"] for one in found}) == 2
+    for one in found:
+        assert summed(one["explanation"]) == pytest.approx(one["probabilities"]["late"], abs=1e-6)
+    columns = {name: [value] * 30 for name, value in ROW.items()}
+    body = {"columns": columns, "ids": [one["id"] for one in found], "explain": True}
+    told = replica.client.post("/v1/predict", json=body).json()["columns"]
+    assert told["explanation"] == [one["explanation"] for one in found]
+    assert Counter(type(entry) for entry in replica.log(120)) == {Prediction: 60, ShadowAnswer: 60}
+
+
+def test_a_looked_up_prediction_has_its_shadow(replica: Replica) -> None:
+    """What the version that did not answer would have said stands beside."""
+    replica.start("shadow", 0.0)
+    replica.ask(1)
+    replica.log(2)
+    found = replica.client.get("/v1/predictions/r0").json()
+    assert found["model_version"] == "1"
+    assert [one["model_version"] for one in found["shadows"]] == ["2"]
+    assert set(found["shadows"][0]["probabilities"]) == {"no", "late"}
