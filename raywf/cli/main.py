@@ -80,7 +80,7 @@ def _run(arguments: list[str]) -> int:
         return err.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo(
-            "interrupted; finished trials are kept: the same data and settings do not train them again",
+            "interrupted; what is finished is kept: the same data and settings do not do it again",
             err=True,
         )
         return 130

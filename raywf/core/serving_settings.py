@@ -33,7 +33,7 @@ class OidcSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:
-    """The HTTP endpoint.
+    """The endpoint: HTTP, and gRPC on a `grpc_port` of its own (None: no gRPC).
 
     On another `host` than loopback it needs API keys or `oidc`, unless it is `open_to_all`.
     """
@@ -42,6 +42,7 @@ class ServingSettings:
     open_to_all: bool = False
     oidc: OidcSettings | None = None
     port: int = 8000
+    grpc_port: int | None = None
     replicas: int = 2
     replica_cpus: float = 0.0
     max_body_bytes: int = 4_000_000
@@ -51,6 +52,9 @@ class ServingSettings:
 
     def __post_init__(self) -> None:
         require(1 <= self.port <= 65535, "port", "in [1, 65535]", self.port)
+        grpc = self.grpc_port
+        fits = grpc is None or (1 <= grpc <= 65535 and grpc != self.port)
+        require(fits, "grpc_port", "in [1, 65535] and another than 'port'", grpc)
         require(self.replicas >= 1, "replicas", "at least 1", self.replicas)
 
     @property

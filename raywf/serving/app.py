@@ -41,6 +41,7 @@ from raywf.serving.openapi import openapi
 from raywf.serving.predict import Asked, Predictions
 from raywf.serving.requests import RequestError, read_outcomes
 from raywf.serving.rollouts import LaneStatus, RolloutFollower, follow_rollouts
+from raywf.serving.rpc import RpcServer
 from raywf.serving.shadow import RayWorker
 from raywf.serving.slots import ModelSlots, ReplicaStatus, follow
 from raywf.serving.tokens import TokenReader
@@ -111,6 +112,7 @@ class Endpoint:
         }
         self._admin = AdminDesk(workflow, self._clock)
         self._stop = threading.Event()
+        self._rpc: RpcServer | None = None
         every_s = self._settings.alias_poll_s
         self._followers = [
             _daemon("raywf-alias", partial(follow, self._slots, self._stop, every_s=every_s)),
@@ -119,6 +121,8 @@ class Endpoint:
         ]
         if ray.is_initialized():
             InlineAnswers.answer = self.answer_now
+            if self._settings.grpc_port is not None:
+                self._rpc = RpcServer(self.answer, self._settings)
             sink = RaySink(workflow.name, self._slots.replica)
             self._followers.append(
                 _daemon("raywf-meter", partial(keep_telling, self._meter, sink, self._facts, self._stop))
@@ -161,6 +165,28 @@ class Endpoint:
         self._count(path, reply, start)
         return reply
 
+    async def answer(
+        self, method: str, path: str, headers: Mapping[bytes, bytes], size: int, read: Callable[[], bytes]
+    ) -> Reply:
+        """Answer a request that did not come over HTTP: `read` gives its body of about `size` bytes."""
+        start = time.perf_counter()
+        try:
+            route = self._route(path, method)
+            call = Call(headers, b"", self._caller(route, headers))
+        except RequestError as err:
+            reply = refusal(err)
+        else:
+
+            def handle(call: Call) -> Reply:
+                return route.handler(call._replace(body=read()))
+
+            if route.is_slow or size > INLINE_BYTES:
+                reply = await asyncio.to_thread(_carry_out, handle, call)
+            else:
+                reply = _carry_out(handle, call)
+        self._count(path, reply, start)
+        return reply
+
     async def prepare(self, version: ModelVersion) -> ReplicaStatus:
         """Load a version in a worker thread, beside the one that serves."""
         return await asyncio.to_thread(self._slots.prepare, version)
@@ -200,6 +226,8 @@ class Endpoint:
             if InlineAnswers.answer == self.answer_now:
                 InlineAnswers.answer = None
             self._stop.set()
+            if self._rpc is not None:
+                self._rpc.close()
             self._rollout.close()
             self._log.close()
 
