@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 import click
 
 from raywf.cli.options import show, table, workflow_options
+from raywf.cli.score import score_arguments
 from raywf.core.ids import stable_id
 from raywf.core.records import Decision
 from raywf.core.settings import Workflow
 
-_KINDS = click.Choice(["retrain", "search", "snapshot"])
+_KINDS = click.Choice(["retrain", "score", "search", "snapshot"])
 
 
 @click.group()
@@ -19,18 +20,22 @@ def job() -> None:
     """Submit jobs to the cluster, read their logs, stop them."""
 
 
-@job.command()
+@job.command(context_settings={"ignore_unknown_options": True})
 @workflow_options
 @click.argument("kind", type=_KINDS, default="retrain")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF SCORE]")
 @click.option("--wait", is_flag=True, help="Print the job's output and wait for its end.")
-def submit(workflow: Workflow, kind: str, *, wait: bool, as_json: bool) -> None:
-    """Submit a job to `cluster.address` or to the cluster of `raywf serve up`."""
+def submit(workflow: Workflow, kind: str, options: tuple[str, ...], *, wait: bool, as_json: bool) -> None:
+    """Submit a job to `cluster.address` or to the cluster of `raywf serve up`.
+
+    A job `score` takes the options of `raywf score`; the nodes must see its folders.
+    """
+    arguments = _arguments(kind, options)
     from raywf.core.journal import BY_HAND, Journal
     from raywf.loop.jobs import Jobs
 
     now = datetime.now(UTC)
     job_id = f"{workflow.name}-{kind}-{stable_id(workflow.name, kind, now.isoformat())}"
-    arguments: tuple[str, ...] = ()
     if kind == "retrain":
         decision = Decision(
             id=job_id,
@@ -88,3 +93,12 @@ def stop(workflow: Workflow, job_id: str, *, as_json: bool) -> None:
     was_running = Jobs(workflow).stop(job_id)
     lines = [f"{job_id}: {'stopping' if was_running else 'was not running'}"]
     show({"id": job_id, "was_running": was_running}, as_json=as_json, lines=lines)
+
+
+def _arguments(kind: str, options: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what the job is told besides the workflow; wrong options are refused here."""
+    if kind == "score":
+        return score_arguments(options)
+    if options:
+        raise click.UsageError(f"a job {kind} takes no further arguments, got {options[0]!r}")
+    return ()

@@ -19,6 +19,7 @@ _COMMANDS = {
     "search": ("raywf.cli.run", "search", "Search for the best model, without promoting it."),
     "run": ("raywf.cli.run", "run", "Snapshot, search, gate, register and promote."),
     "explain": ("raywf.cli.explain", "explain", "Explain a search or a version: trials, slices, importance."),
+    "score": ("raywf.cli.score", "score", "Score a snapshot or a table in the cluster, each row once."),
     "serve": ("raywf.cli.serve", "serve", "Bring the endpoint and its monitor up and down."),
     "keys": ("raywf.cli.keys", "keys", "Say who may call the endpoint: add, list, remove API keys."),
     "audit": ("raywf.cli.keys", "audit", "Show who did what by hand or over HTTP."),
@@ -79,7 +80,7 @@ def _run(arguments: list[str]) -> int:
         return err.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo(
-            "interrupted; finished trials are kept: the same data and settings do not train them again",
+            "interrupted; what is finished is kept: the same data and settings do not do it again",
             err=True,
         )
         return 130

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from raywf.core.records import Trial
 
 if TYPE_CHECKING:
     from raywf.loop.pipeline import Listener
+
+_EVERY_S = 2.0
 
 
 @contextmanager
@@ -47,3 +49,34 @@ def _trial_line(trial: Trial) -> str:
     score = f"{trial.score:.4f}" if trial.score is not None else "-"
     tail = f"  {trial.error}" if trial.error else ""
     return f"{trial.id:<22} {trial.status:<8} {score}  {trial.seconds:.1f} s{tail}"
+
+
+@contextmanager
+def counted(doing: str, things: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield a function that is told how many things are done, of how many, and what to say besides.
+
+    Without a terminal it prints a line at most every two seconds, and one for the last.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    start = said = time.monotonic()
+    if not sys.stderr.isatty():
+
+        def line(done: int, of: int, more: str) -> None:
+            nonlocal said
+            now = time.monotonic()
+            if done == of or now - said >= _EVERY_S:
+                said = now
+                click.echo(f"[{now - start:6.1f} s] {doing}: {done} of {of} {things}, {more}", err=True)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(doing, total=None)
+
+        def advance(done: int, of: int, more: str) -> None:
+            bar.update(task, completed=done, total=of, description=f"{doing}: {more}")
+
+        yield advance

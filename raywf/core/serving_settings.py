@@ -33,7 +33,7 @@ class OidcSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSettings:
-    """The HTTP endpoint.
+    """The endpoint: HTTP, and gRPC on a `grpc_port` of its own (None: no gRPC).
 
     On another `host` than loopback it needs API keys or `oidc`, unless it is `open_to_all`. Several workflows
     of one cluster share its host and port, and each answers below a `route` of its own. With `max_replicas`
@@ -49,6 +49,7 @@ class ServingSettings:
     oidc: OidcSettings | None = None
     port: int = 8000
     route: str = "/"
+    grpc_port: int | None = None
     replicas: int = 2
     max_replicas: int | None = None
     scale_up_after: timedelta = timedelta(seconds=10)
@@ -64,6 +65,9 @@ class ServingSettings:
 
     def __post_init__(self) -> None:
         require(1 <= self.port <= 65535, "port", "in [1, 65535]", self.port)
+        grpc = self.grpc_port
+        fits = grpc is None or (1 <= grpc <= 65535 and grpc != self.port)
+        require(fits, "grpc_port", "in [1, 65535] and another than 'port'", grpc)
         require(self.replicas >= 1, "replicas", "at least 1", self.replicas)
         most = self.max_replicas
         require(most is None or most >= self.replicas, "max_replicas", "at least `replicas`", most)

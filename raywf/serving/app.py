@@ -46,6 +46,7 @@ from raywf.serving.openapi import openapi
 from raywf.serving.predict import Asked, Predictions
 from raywf.serving.requests import RequestError, read_outcomes
 from raywf.serving.rollouts import LaneStatus, RolloutFollower, follow_rollouts
+from raywf.serving.rpc import RpcServer
 from raywf.serving.scaling import BUSY, WAIT_S
 from raywf.serving.shadow import RayWorker
 from raywf.serving.slots import ModelSlots, ReplicaStatus, follow
@@ -138,6 +139,7 @@ class Endpoint:
         lookup = LogLookup(workflow.stores.root, workflow.name)
         self._history = History(lookup, Versions(self._slots, source, cache).bundle)
         self._stop = threading.Event()
+        self._rpc: RpcServer | None = None
         every_s = self._settings.alias_poll_s
         self._followers = [
             _daemon("raywf-alias", partial(follow, self._slots, self._stop, every_s=every_s)),
@@ -146,6 +148,8 @@ class Endpoint:
         ]
         if ray.is_initialized():
             InlineAnswers.answer = self.answer_now
+            if self._settings.grpc_port is not None:
+                self._rpc = RpcServer(self.answer, self._settings)
             sink = RaySink(workflow.name, self._slots.replica)
             self._followers.append(
                 _daemon("raywf-meter", partial(keep_telling, self._meter, sink, self._facts, self._stop))
@@ -186,6 +190,28 @@ class Endpoint:
             reply = refusal(err)
         else:
             reply = _carry_out(route.handler, call)
+        self._count(path, reply, start)
+        return reply
+
+    async def answer(
+        self, method: str, path: str, headers: Mapping[bytes, bytes], size: int, read: Callable[[], bytes]
+    ) -> Reply:
+        """Answer a request that did not come over HTTP: `read` gives its body of about `size` bytes."""
+        start = time.perf_counter()
+        try:
+            route = self._route(path, method)
+            call = Call(headers, b"", self._caller(route, headers))
+        except RequestError as err:
+            reply = refusal(err)
+        else:
+
+            def handle(call: Call) -> Reply:
+                return route.handler(call._replace(body=read()))
+
+            if route.is_slow or size > INLINE_BYTES:
+                reply = await asyncio.to_thread(_carry_out, handle, call)
+            else:
+                reply = _carry_out(handle, call)
         self._count(path, reply, start)
         return reply
 
@@ -232,6 +258,8 @@ class Endpoint:
             if InlineAnswers.answer == self.answer_now:
                 InlineAnswers.answer = None
             self._stop.set()
+            if self._rpc is not None:
+                self._rpc.close()
             self._rollout.close()
             self._log.close()
 

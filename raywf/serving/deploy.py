@@ -6,11 +6,13 @@ See `raywf.serving.environment` for what has to be set before Ray starts and for
 from __future__ import annotations
 
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 from ray import serve
@@ -60,6 +62,7 @@ def deploy(workflow: Workflow, source: ModelSource) -> str:
     settings = workflow.serving
     _check_addresses(settings)
     _check_keys(workflow)
+    _check_grpc_port(workflow)
     options = HTTPOptions(
         host=settings.host, port=settings.port, request_timeout_s=settings.request_timeout_s
     )
@@ -159,6 +162,19 @@ def _check_keys(workflow: Workflow) -> None:
             f"serving.host is {settings.host!r} and {workflow.name} has no API key, so that whoever reaches "
             "the port could call it: make one with `raywf keys add NAME`, or set serving.open_to_all: true"
         )
+
+
+def _check_grpc_port(workflow: Workflow) -> None:
+    """Refuse a port that another listens on: replicas share theirs, and would share the other's calls too."""
+    settings = workflow.serving
+    if settings.grpc_port is None or status(workflow)["status"] != "DOWN":
+        return
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        if probe.connect_ex((urlsplit(url(settings)).hostname, settings.grpc_port)) == 0:
+            raise ServingError(
+                f"serving.grpc_port {settings.grpc_port} is in use by another; choose a free one"
+            )
 
 
 def _wait_until_healthy(base: str, deadline: float) -> None:

@@ -99,8 +99,7 @@ def write_answers(kind: str, ids: Sequence[str], parts: Sequence[Scored], versio
             columns["probabilities"] = shares
         data = {"model_version": version, "columns": columns}
         return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
-    named = {f"probability_{name}": share for name, share in shares.items()}
-    table = pa.table({"id": pa.array(ids, pa.string()), **values, **named, **own})
+    table = pa.table({"id": pa.array(ids, pa.string()), **values, **_named(shares), **own})
     sink = io.BytesIO()
     if kind == CSV:
         csv.write_csv(table, sink)
@@ -109,6 +108,19 @@ def write_answers(kind: str, ids: Sequence[str], parts: Sequence[Scored], versio
         with ipc.new_stream(sink, table.schema) as stream:
             stream.write_table(table)
     return sink.getvalue()
+
+
+def answer_columns(bundle: Bundle, scores: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the answers to rows by column, of scores with shape ``(n_rows, k)``.
+
+    These are ``value``, or ``prediction`` and ``probability_<class>`` of each class, as in CSV and Arrow.
+    """
+    values, shares = _merged([Scored(bundle, "", scores)], len(scores))
+    return {**values, **_named(shares)}
+
+
+def _named(shares: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    return {f"probability_{name}": share for name, share in shares.items()}
 
 
 def _merged(parts: Sequence[Scored], rows: int) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:

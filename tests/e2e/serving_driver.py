@@ -1,7 +1,7 @@
 """A driver process for the serving tests: a Ray cluster of its own, commands as JSON lines on stdin.
 
-``python tests/e2e/serving_driver.py FOLDER`` makes three bundles, points `champion` at version 1, deploys,
-and answers each command with one JSON line that starts with ``>>> ``.
+``python tests/e2e/serving_driver.py FOLDER [--grpc]`` makes three bundles, points `champion` at version 1,
+deploys, and answers each command with one JSON line that starts with ``>>> ``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from raywf.serving.environment import free_ports, serve_env
 from raywf.testing import FolderSource, small_bundle
 
 
-def workflow(folder: Path, *, replicas: int = 2, alias_poll_s: float = 1.0) -> Workflow:
+def workflow(folder: Path, *, replicas: int = 2, alias_poll_s: float = 1.0, grpc: bool = False) -> Workflow:
+    port, grpc_port = free_ports(2)
     return Workflow(
         name="served",
         task="binary",
         spine=SpineSettings(path="none.csv", label="late"),
         serving=ServingSettings(
-            port=free_ports(1)[0], replicas=replicas, alias_poll_s=alias_poll_s, max_body_bytes=200_000
+            port=port,
+            grpc_port=grpc_port if grpc else None,
+            replicas=replicas,
+            alias_poll_s=alias_poll_s,
+            max_body_bytes=200_000,
         ),
         stores=StoreSettings(root=str(folder / "root")),
     )
@@ -54,7 +59,7 @@ def start_ray(settings: ServingSettings, metrics_port: int) -> None:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    flow, source = workflow(folder), make_source(folder)
+    flow, source = workflow(folder, grpc="--grpc" in sys.argv), make_source(folder)
     (metrics_port,) = free_ports(1, avoid={flow.serving.port})
     start_ray(flow.serving, metrics_port)
     import ray
@@ -93,7 +98,8 @@ def main() -> None:
         "redeploy": lambda: deploy(flow, source),
         "undeploy": lambda: undeploy(flow),
     }
-    print(">>>", json.dumps({"url": deploy(flow, source), "metrics": metrics_port}), flush=True)
+    up = {"url": deploy(flow, source), "metrics": metrics_port, "grpc": flow.serving.grpc_port}
+    print(">>>", json.dumps(up), flush=True)
     for line in sys.stdin:
         command = json.loads(line)
         try:

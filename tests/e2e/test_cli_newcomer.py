@@ -17,6 +17,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from raywf.loop.scores import read_scores
 from raywf.serving.environment import free_ports
 
 HERE = Path(__file__).resolve().parent
@@ -131,6 +132,34 @@ def test_serve_status_shows_the_replicas(churn: Any) -> None:
     assert (found["status"], found["url"]) == ("RUNNING", churn.url)
     assert [r["version"] for r in found["replicas"]] == ["1", "1"]
     assert found["monitor"]["predictions"] >= 1
+
+
+def test_a_table_is_scored(churn: Any) -> None:
+    """By the champion, each row once; the command again finds nothing to do, and so does a job."""
+    words = ["--input", "customers.csv", "--output", "scores"]
+    made = churn.raywf("score", *words)
+    assert (made["rows"], made["version"], made["was_finished"]) == (1500, "1", False)
+    table = read_scores(str(churn.folder / "scores"))
+    assert table.column_names == [
+        "customer",
+        "prediction",
+        "probability_No",
+        "probability_Yes",
+        "model_version",
+    ]
+    assert table["customer"].to_pylist() == [f"c{i:04}" for i in range(1500)]
+    assert churn.raywf("score", *words)["was_finished"]
+    job = churn.raywf("job", "submit", "score", "--wait", *words)
+    assert job["status"] == "SUCCEEDED"
+    assert "was finished before, nothing to do: 1,500 rows" in churn.raywf("job", "logs", job["id"])["logs"]
+
+
+def test_a_snapshot_is_scored_by_a_job(churn: Any) -> None:
+    """The newest one, into a folder of the user's own."""
+    job = churn.raywf("job", "submit", "score", "--wait", "--output", "snapshot-scores")
+    assert job["status"] == "SUCCEEDED"
+    table = read_scores(str(churn.folder / "snapshot-scores"))
+    assert table.num_rows == churn.raywf("snapshot", "list")[-1]["rows"]
 
 
 def test_serve_up_again_is_a_no_op(churn: Any) -> None:
