@@ -2,11 +2,13 @@
 
 Durability: `append` returns after the operating system has taken every byte, so a killed process loses
 nothing. A power loss or a crashed kernel may lose what came after the last fsync, which a background thread
-makes at most `sync_ms` after each append; ``sync="each"`` makes it before `append` returns.
+makes at most `sync_ms` after each append. With ``sync="each"`` it makes one after the other, as long as
+somebody waits in `synced`: all who wait share the next one, so that many cost hardly more than one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import uuid
@@ -47,6 +49,8 @@ class LogWriter:
         self._each, self._sync_s, self._limit = sync == "each", sync_ms / 1000, segment_bytes
         self._lock = threading.Lock()
         self._fd, self._size, self._dirty, self._closed = -1, 0, False, False
+        self._waiting: list[asyncio.Future[None]] = []
+        self._unsynced: OSError | None = None  # why some of what was written may never be on the disk
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -67,19 +71,34 @@ class LogWriter:
             if self._closed:
                 raise ValueError("the log's writer is closed")
             self._write(data)
-            if self._each:
-                os.fsync(self._fd)
-                return
             self._dirty = True
-        if not self._wake.is_set():
+        if not self._each and not self._wake.is_set():
             self._wake.set()
+
+    async def synced(self) -> None:
+        """Return once all that was appended is on the disk; at once where `sync` is not "each".
+
+        Raises:
+            OSError: if the disk refuses.
+        """
+        if not self._each:
+            return
+        with self._lock:
+            if self._closed:
+                return
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+        self._wake.set()
+        await future
 
     def close(self) -> None:
         """Sync and close the live segment; further appends are refused. Safe to call twice."""
         with self._lock:
             self._closed = True
             self._end_segment()
+            waiting, self._waiting = self._waiting, []
             thread, self._thread = self._thread, None
+        _tell(waiting, self._unsynced)
         self._stop.set()
         self._wake.set()
         if thread is not None:
@@ -105,7 +124,7 @@ class LogWriter:
         except OSError:
             # A torn line must stay the last of its segment: the next append starts another.
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            self._unsynced = _sync_and_close(fd) or self._unsynced
             raise
         self._size += len(data)
 
@@ -114,7 +133,7 @@ class LogWriter:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._fd, self._size = os.open(self.folder / name, flags, 0o644), 0
         _sync_folder(self.folder)
-        if self._thread is None and not self._each:
+        if self._thread is None:
             self._thread = threading.Thread(target=self._sync_forever, name="raywf-log-sync", daemon=True)
             self._thread.start()
 
@@ -129,23 +148,49 @@ class LogWriter:
     def _sync_forever(self) -> None:
         while not self._stop.is_set():
             self._wake.wait()
-            self._stop.wait(self._sync_s)
+            if not self._each:
+                self._stop.wait(self._sync_s)
             self._wake.clear()
             with self._lock:
                 # A duplicate lets the fsync run outside the lock, whatever becomes of the segment.
                 fd = os.dup(self._fd) if self._dirty and self._fd >= 0 else -1
                 self._dirty = False
-            if fd >= 0:
-                _sync_and_close(fd)
+                waiting, self._waiting = self._waiting, []
+                error, self._unsynced = self._unsynced, None
+            failed = _sync_and_close(fd) if fd >= 0 else None
+            if failed is not None:
+                with self._lock:  # for those who came while it was tried, and whose lines were in it
+                    self._unsynced = failed
+            _tell(waiting, failed or error)
 
 
-def _sync_and_close(fd: int) -> None:
+def _tell(waiting: list[asyncio.Future[None]], error: OSError | None) -> None:
+    """Let those who wait go on, each in its own event loop, or raise there."""
+    for loop in {future.get_loop() for future in waiting}:
+        ours = [future for future in waiting if future.get_loop() is loop]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, ours, error)
+
+
+def _settle(futures: list[asyncio.Future[None]], error: OSError | None) -> None:
+    for future in futures:
+        if future.done():  # its caller went away
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+
+def _sync_and_close(fd: int) -> OSError | None:
+    """Return what the disk refuses with, if it does; the next write or close says so to a caller too."""
     try:
         os.fsync(fd)
-    except OSError:
-        return  # the disk is failing: the next write or close says so to a caller
+    except OSError as err:
+        return err
     finally:
         os.close(fd)
+    return None
 
 
 def _sync_folder(folder: Path) -> None:

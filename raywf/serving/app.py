@@ -148,6 +148,7 @@ class Endpoint:
         ]
         if ray.is_initialized():
             InlineAnswers.answer = self.answer_now
+            InlineAnswers.settle = self._settled if self._settings.sync == "each" else None
             if self._settings.grpc_port is not None:
                 self._rpc = RpcServer(self.answer, self._settings)
             sink = RaySink(workflow.name, self._slots.replica)
@@ -173,6 +174,7 @@ class Endpoint:
                 reply = await asyncio.to_thread(_carry_out, route.handler, call)
             else:
                 reply = _carry_out(route.handler, call)
+            reply = await self._settled(reply)
         self._count(path, reply, start)
         more = {name.decode(): value.decode() for name, value in reply.headers}
         return Response(reply.body, reply.status, more, media_type=reply.kind)
@@ -212,6 +214,7 @@ class Endpoint:
                 reply = await asyncio.to_thread(_carry_out, handle, call)
             else:
                 reply = _carry_out(handle, call)
+            reply = await self._settled(reply)
         self._count(path, reply, start)
         return reply
 
@@ -256,7 +259,7 @@ class Endpoint:
         """Stop the follower and sync the log when Ray Serve lets the replica go."""
         if hasattr(self, "_stop"):
             if InlineAnswers.answer == self.answer_now:
-                InlineAnswers.answer = None
+                InlineAnswers.answer = InlineAnswers.settle = None
             self._stop.set()
             if self._rpc is not None:
                 self._rpc.close()
@@ -305,6 +308,16 @@ class Endpoint:
         route = _template(path)
         route = route if route in self._routes else "other"
         self._meter.request(route, reply.status, time.perf_counter() - start)
+
+    async def _settled(self, reply: Reply) -> Reply:
+        """Return a reply once what it acknowledges is where the settings want it, or the refusal instead."""
+        if reply.status >= 300:
+            return reply
+        try:
+            await self._log.synced()
+        except OSError as err:
+            return _unwritten(err)
+        return reply
 
     def _predict(self, call: Call) -> Reply:
         asked = Asked(
@@ -371,10 +384,14 @@ def _carry_out(handler: Callable[[Call], Reply], call: Call) -> Reply:
     except RowError as err:
         return refusal(RequestError(422, str(err)))
     except OSError as err:
-        return refusal(RequestError(503, f"the stores cannot be written, nothing was taken: {err}"))
+        return _unwritten(err)
     except Exception:  # whatever went wrong, the caller gets an answer and the log the trace
         _logger.exception("a request failed")
         return refusal(RequestError(500, "the request failed; the replica's log has the reason"))
+
+
+def _unwritten(err: OSError) -> Reply:
+    return refusal(RequestError(503, f"the stores cannot be written, nothing was taken: {err}"))
 
 
 def _named(call: Call) -> str:

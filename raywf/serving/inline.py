@@ -10,7 +10,7 @@ requests go Ray Serve's way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import ClassVar
 
 from starlette.middleware import Middleware
@@ -24,12 +24,17 @@ BODY_S = 10.0  # for a small body to be there; it mostly comes with the headers
 
 # Of path, headers and body; None for a request that has to go Ray Serve's way.
 Answerer = Callable[[str, Mapping[bytes, bytes], bytes], Reply | None]
+Settler = Callable[[Reply], Awaitable[Reply]]
 
 
 class InlineAnswers:
-    """ASGI middleware in front of a replica; `answer` is set by the endpoint of this process, if any."""
+    """ASGI middleware in front of a replica; `answer` is set by the endpoint of this process, if any.
+
+    `settle`, where it is set, is waited for before an answer goes out, and may put another in its place.
+    """
 
     answer: ClassVar[Answerer | None] = None
+    settle: ClassVar[Settler | None] = None
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -55,6 +60,8 @@ class InlineAnswers:
             reply = answer(scope["path"], headers, message["body"])
         if reply is None:
             return await self._app(scope, _again(message, receive), send)
+        if InlineAnswers.settle is not None:
+            reply = await InlineAnswers.settle(reply)
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.raw_headers()})
         return await send({"type": "http.response.body", "body": reply.body})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -237,3 +238,49 @@ def test_reader_is_fast(tmp_path: Path) -> None:
     start = time.perf_counter()
     entries, _ = LogReader(str(tmp_path), "w").read()
     assert len(entries) / (time.perf_counter() - start) > 30_000
+
+
+def test_those_who_wait_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred appends wait for a few syncs together, and each is followed by one."""
+    made, slow = [], os.fsync
+
+    def fsync(fd: int) -> None:
+        time.sleep(0.01)
+        slow(fd)
+        made.append(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    async def one(writer: LogWriter, number: int) -> None:
+        await asyncio.sleep(0.0005 * number)
+        writer.append([prediction(number)])
+        before = len(made)
+        await writer.synced()
+        assert len(made) > before
+
+    async def all_of_them(writer: LogWriter) -> None:
+        await asyncio.gather(*(one(writer, i) for i in range(100)))
+
+    with LogWriter(str(tmp_path), "w", sync="each") as writer:
+        asyncio.run(all_of_them(writer))
+        assert len(made) < 40
+
+
+def test_a_disk_that_does_not_sync_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits gets the error; with syncs at intervals nobody waits."""
+
+    def refuse(fd: int) -> None:
+        raise OSError(5, "no such luck")
+
+    async def wait(writer: LogWriter) -> None:
+        writer.append([prediction(1)])
+        await writer.synced()
+
+    with LogWriter(str(tmp_path), "w", sync="each") as each, LogWriter(str(tmp_path), "w") as lazy:
+        for writer in (each, lazy):
+            writer.append([prediction(0)])
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", refuse)
+            with pytest.raises(OSError, match="no such luck"):
+                asyncio.run(wait(each))
+            asyncio.run(wait(lazy))

@@ -12,7 +12,9 @@ import pytest
 from conftest import Client
 
 from raywf.serving import inline
+from raywf.serving.exchange import Reply, refusal
 from raywf.serving.inline import INLINE_BYTES, InlineAnswers
+from raywf.serving.requests import RequestError
 from raywf.testing import SMALL_ROW
 
 ROW = dict(SMALL_ROW)
@@ -72,6 +74,19 @@ def test_an_inline_answer_is_the_endpoint_s(front: Front, path: str, body: Any) 
     assert (one.status_code, one.content) == (two.status_code, two.content)
     assert dict(one.headers) == dict(two.headers)
     assert front.handed == []
+
+
+def test_an_answer_waits_until_it_is_settled(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What settles it may refuse in its place."""
+
+    async def refuse(reply: Reply) -> Reply:
+        assert reply.status == 200
+        await asyncio.sleep(0)
+        return refusal(RequestError(503, "the disk is full"))
+
+    monkeypatch.setattr(InlineAnswers, "settle", refuse)
+    answer = front.request("POST", "/v1/predict", json={"features": ROW})
+    assert (answer.status_code, answer.json()) == (503, {"error": "the disk is full"})
 
 
 def test_large_bodies_other_methods_and_slow_routes_are_handed_on(front: Front) -> None:
