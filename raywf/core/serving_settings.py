@@ -37,7 +37,8 @@ class ServingSettings:
 
     On another `host` than loopback it needs API keys or `oidc`, unless it is `open_to_all`. Several workflows
     of one cluster share its host and port, and each answers below a `route` of its own. With `max_replicas`
-    there are so many at most and `replicas` at least, as their load is.
+    there are so many at most and `replicas` at least, as their load is. A version that takes more memory than
+    `max_model_mb` is refused.
 
     A replica whose requests wait for longer than `max_wait_s` refuses further ones until they do not. What
     the log has taken outlives the process; `sync` "each" lets it outlive a power loss too, before the answer,
@@ -57,6 +58,7 @@ class ServingSettings:
     replica_cpus: float = 0.0
     max_body_bytes: int = 4_000_000
     max_rows: int = 10_000
+    max_model_mb: float = 2000.0
     alias_poll_s: float = 1.0
     request_timeout_s: float = 30.0
     max_wait_s: float = 1.0
@@ -75,6 +77,7 @@ class ServingSettings:
         good = self.route == "/" or all(w.replace("-", "").replace("_", "").isalnum() for w in words)
         rule = "'/' or a path such as '/churn'"
         require(good and self.route == "/" + "/".join(words), "route", rule, self.route)
+        require(self.max_model_mb > 0, "max_model_mb", "above 0", self.max_model_mb)
         require(self.max_wait_s > 0, "max_wait_s", "above 0", self.max_wait_s)
         require(self.sync_ms > 0, "sync_ms", "above 0", self.sync_ms)
 

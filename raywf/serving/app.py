@@ -98,7 +98,13 @@ class Endpoint:
     def __init__(self, workflow: Workflow, source: ModelSource) -> None:
         sys.setswitchinterval(SWITCH_S)
         self._workflow, self._settings, self._clock = workflow, workflow.serving, WallClock()
-        cache = BundleCache(workflow.stores.root, workflow.name, source, trust=workflow.trusts_own_code)
+        cache = BundleCache(
+            workflow.stores.root,
+            workflow.name,
+            source,
+            trust=workflow.trusts_own_code,
+            max_mb=self._settings.max_model_mb,
+        )
         self._slots = ModelSlots(source, cache)
         self._rollout = RolloutFollower(
             Rollouts(workflow.stores.root, workflow.name),

@@ -7,6 +7,7 @@ Below ``<root>/cache/<workflow>/`` each bundle has a folder named for its versio
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 import uuid
@@ -16,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 import orjson
+import psutil
 
 from raywf.core.codec import DecodeError, decode, encode
 from raywf.core.errors import BundleError, ServingError
@@ -29,6 +31,7 @@ from raywf.serving.schema import RowSchema
 
 KEPT_BUNDLES = 8
 DRAFT_AGE_S = 3600.0
+_MB = 1e6
 
 
 @dataclass(frozen=True)
@@ -54,20 +57,30 @@ class LoadedModel:
 class BundleCache:
     """Fetches, checks and keeps bundles for the replicas of this machine; safe among processes.
 
-    With `trust` bundles with members of the user's own are loaded too.
+    With `trust` bundles with members of the user's own are loaded too. One whose files, or whose objects in
+    memory, take more than `max_mb` is not served.
 
     Raises:
         ServingError: if the root is not a local or mounted folder.
 
     """
 
-    def __init__(self, root: str, workflow: str, source: ModelSource, *, trust: bool = False) -> None:
+    def __init__(
+        self,
+        root: str,
+        workflow: str,
+        source: ModelSource,
+        *,
+        trust: bool = False,
+        max_mb: float = math.inf,
+    ) -> None:
         store = Store(root)
         if not store.is_local:
             raise ServingError(f"serving needs a local or mounted stores.root for its cache, got {root!r}")
         self.folder = Path(store.filesystem()[1]) / "cache" / workflow
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._store, self._source, self._trust = Store(str(self.folder)), source, trust
+        self._store, self._source = Store(str(self.folder)), source
+        self._trust, self._max_mb = trust, max_mb
 
     def load(self, version: ModelVersion) -> LoadedModel:
         """Return the version in memory after its digest and reference answers are checked.
@@ -75,14 +88,15 @@ class BundleCache:
         A cached copy that fails its check is fetched again once.
 
         Raises:
-            BundleError: if the files are not those of the registered digest, or answer otherwise.
+            BundleError: if the files are not those of the registered digest, answer otherwise, or take too
+                much memory.
             RegistryError: if the files cannot be fetched.
 
         """
         folder = self._bundle_folder(version)
         if folder.exists():
             try:
-                return _check(version, folder, trust=self._trust)
+                return self._check(version, folder)
             except BundleError:
                 shutil.rmtree(folder, ignore_errors=True)
         return self._fetch(version, folder)
@@ -108,7 +122,7 @@ class BundleCache:
         draft.mkdir()
         try:
             fetched = self._source.fetch(version, draft)
-            model = _check(version, fetched, trust=self._trust)
+            model = self._check(version, fetched)
             fetched.rename(folder)
         except OSError:
             if not folder.exists():  # else another replica was first
@@ -117,6 +131,19 @@ class BundleCache:
             shutil.rmtree(draft, ignore_errors=True)
         model.predictor.bundle = replace(model.predictor.bundle, uri=str(folder))
         return model
+
+    def _check(self, version: ModelVersion, folder: Path) -> LoadedModel:
+        size_mb = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / _MB
+        self._require_room(version, size_mb, "its files have")  # before anything of it is loaded
+        before = rss_mb()
+        model = _load(version, folder, trust=self._trust)
+        self._require_room(version, rss_mb() - before, "it takes")
+        return model
+
+    def _require_room(self, version: ModelVersion, size_mb: float, what: str) -> None:
+        if size_mb > self._max_mb:
+            limit = f"more than the {self._max_mb:g} MB of serving.max_model_mb"
+            raise BundleError(f"version {version.version} is too large: {what} {size_mb:.0f} MB, {limit}")
 
     def _prune(self, keep: Path) -> None:
         folders = [path for path in self.folder.iterdir() if path.is_dir() and path != keep]
@@ -128,7 +155,12 @@ class BundleCache:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _check(version: ModelVersion, folder: Path, *, trust: bool) -> LoadedModel:
+def rss_mb() -> float:
+    """Return the memory that this process has, in MB."""
+    return float(psutil.Process().memory_info().rss) / _MB
+
+
+def _load(version: ModelVersion, folder: Path, *, trust: bool) -> LoadedModel:
     try:
         predictor = load_bundle(folder, digest=version.digest, trust=trust)
         predictor.check_reference()

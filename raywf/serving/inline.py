@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raywf.serving.exchange import Reply, refusal
 from raywf.serving.requests import RequestError
+from raywf.serving.traces import TracedRequests, exporter
 
 INLINE_BYTES = 16_384
 BODY_S = 10.0  # for a small body to be there; it mostly comes with the headers
@@ -68,7 +69,9 @@ class InlineAnswers:
 
 def middlewares() -> list[Middleware]:
     """Return what Ray Serve puts in front of its own application in proxies and replicas."""
-    return [Middleware(InlineAnswers)]
+    to = exporter()
+    traced = [] if to is None else [Middleware(TracedRequests, to=to)]
+    return [*traced, Middleware(InlineAnswers)]
 
 
 def _is_small(length: bytes) -> bool:

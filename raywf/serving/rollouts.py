@@ -8,18 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import psutil
-
 from raywf.core.errors import BundleError, RaywfError
 from raywf.core.records import ModelVersion
 from raywf.core.rollout import Rollouts, RolloutStep
 from raywf.core.source import ModelSource
-from raywf.serving.cache import BundleCache, LoadedModel
+from raywf.serving.cache import BundleCache, LoadedModel, rss_mb
 from raywf.serving.lanes import Answered, Lanes
 from raywf.serving.shadow import Copies, ShadowQueue, Worker
 from raywf.serving.slots import ModelSlots
-
-_MB = 1e6
 
 _logger = logging.getLogger(__name__)
 
@@ -63,7 +59,7 @@ class RolloutFollower:
         self._changing = threading.Lock()
         self._shadows: ShadowQueue | None = None
         self._refused: dict[str, str] = {}  # rollouts that cannot be taken part in, and why
-        self._began_bytes = 0
+        self._began_mb = 0.0
         self.lanes: Lanes | None = None
 
     def converge(self) -> LaneStatus:
@@ -150,7 +146,7 @@ class RolloutFollower:
         *,
         live: LoadedModel | None,
     ) -> None:
-        self._began_bytes = _rss_bytes()
+        self._began_mb = rss_mb()
         self._shadows = ShadowQueue(partial(self._start_worker, [m.version for m in (champion, *others)]))
         self.lanes = Lanes(step, champion, live, self._key)
 
@@ -170,7 +166,7 @@ class RolloutFollower:
 
     def _status(self, reason: str = "") -> LaneStatus:
         lanes, shadows = self.lanes, self._shadows
-        grown = _rss_bytes() - self._began_bytes if lanes is not None else 0
+        grown = rss_mb() - self._began_mb if lanes is not None else 0.0
         return LaneStatus(
             replica=self._slots.replica,
             ok=not reason,
@@ -178,7 +174,7 @@ class RolloutFollower:
             reason=reason or (shadows.problem if shadows is not None else ""),
             copied=shadows.copied if shadows is not None else 0,
             dropped=shadows.dropped if shadows is not None else 0,
-            growth_mb=max(0.0, grown / _MB),
+            growth_mb=max(0.0, grown),
         )
 
 
@@ -191,7 +187,3 @@ def follow_rollouts(follower: RolloutFollower, stop: threading.Event, *, every_s
             _logger.info("the rollout cannot be looked at, all stays as it is: %s", err)
         except Exception:  # this thread must outlive whatever a registry's client raises
             _logger.exception("taking part in a rollout failed, all stays as it is")
-
-
-def _rss_bytes() -> int:
-    return int(psutil.Process().memory_info().rss)

@@ -205,3 +205,14 @@ def test_environment_has_ports_of_its_own() -> None:
 def test_node_address_is_left_alone_off_loopback() -> None:
     """An endpoint for other machines needs a reachable node."""
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in serve_env(ServingSettings(host="0.0.0.0"))
+
+
+def test_a_model_that_is_too_large_is_refused(tmp_path: Path, source: FolderSource) -> None:
+    """Its files alone tell, before anything of it is loaded; the champion serves on."""
+    cache = BundleCache(str(tmp_path / "root"), "w", source)
+    slots = ModelSlots(source, cache)
+    cache._max_mb = 0.001
+    status = slots.prepare(source.version("2"))
+    assert (status.ok, status.version) == (False, "1")
+    assert "too large: its files have" in status.reason
+    assert "serving.max_model_mb" in status.reason
