@@ -1,8 +1,8 @@
 """Requests a second and their times: raywf with everything on, bare Starlette, MLflow and BentoML.
 
-``python benchmarks/serving.py [--seconds 8] [--rounds 3] [--peers starlette,mlflow,bentoml]`` serves the same
-LightGBM model of 200 trees by each of them in turn on this machine, asked for one row by 1, 8 and 32
-connections of wrk (``apt install wrk``). raywf has one replica behind HAProxy, with an API key checked,
+``python benchmarks/serving.py [--seconds 8] [--rounds 3] [--peers starlette,mlflow,bentoml,raywf_synced]``
+serves the same LightGBM model of 200 trees by each of them in turn on this machine, asked for one row by 1, 8
+and 32 connections of wrk (``apt install wrk``). raywf_synced is raywf with ``sync: each``. raywf has one replica behind HAProxy, with an API key checked,
 each row checked and each answer in the outcome log; Starlette (uvicorn with uvloop, one process) only parses
 JSON and predicts; ``mlflow models serve`` has two workers, BentoML its defaults in an environment of its own.
 At 32 connections the contenders take turns `--rounds` times, and the ratios are of the medians. Arrow bodies
@@ -27,6 +27,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -177,9 +178,15 @@ def _ready(made: Contender) -> Contender:
 
 
 @contextmanager
-def raywf(bundle: Path, folder: Path) -> Iterator[Contender]:
+def raywf(bundle: Path, folder: Path, *, sync: str = "interval") -> Iterator[Contender]:
     """Serve by a cluster of another process, so that each contender starts from nothing."""
-    command = [sys.executable, str(HERE / "serving_peers" / "raywf_driver.py"), str(bundle), str(folder)]
+    command = [
+        sys.executable,
+        str(HERE / "serving_peers" / "raywf_driver.py"),
+        str(bundle),
+        str(folder),
+        sync,
+    ]
     errors = open(folder / "raywf.err", "ab")  # noqa: SIM115 lives as long as the process
     made = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
@@ -189,7 +196,8 @@ def raywf(bundle: Path, folder: Path) -> Iterator[Contender]:
             raise RuntimeError((folder / "raywf.err").read_text()[-3000:])
         up = json.loads(line[4:])
         key = f"authorization: Bearer {up['key']}"
-        yield _ready(Contender("raywf", up["url"], "/v1/predict", {"features": dict(SMALL_ROW)}, (key,)))
+        name = "raywf" if sync == "interval" else "raywf_synced"
+        yield _ready(Contender(name, up["url"], "/v1/predict", {"features": dict(SMALL_ROW)}, (key,)))
     finally:
         assert made.stdin is not None
         made.stdin.close()
@@ -250,11 +258,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", default="starlette,mlflow,bentoml")
+    parser.add_argument("--peers", default="starlette,mlflow,bentoml,raywf_synced")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is not there: apt install wrk")
-    starts: dict[str, Any] = {"raywf": raywf, "starlette": starlette, "mlflow": mlflow, "bentoml": bentoml}
+    starts: dict[str, Any] = {
+        "raywf": raywf,
+        "raywf_synced": partial(raywf, sync="each"),
+        "starlette": starlette,
+        "mlflow": mlflow,
+        "bentoml": bentoml,
+    }
     names = ["raywf", *options.peers.split(",")]
     shown: dict[str, Contender] = {}
     facts: dict[str, Any] = {}

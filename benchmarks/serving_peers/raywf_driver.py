@@ -1,4 +1,4 @@
-"""Serves a bundle by raywf on a cluster of its own until stdin ends: ``raywf_driver.py BUNDLE FOLDER``."""
+"""Serves a bundle by raywf on a cluster of its own until stdin ends: ``raywf_driver.py BUNDLE FOLDER SYNC``."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def main() -> None:
         name="bench",
         task="binary",
         spine=SpineSettings(path="none.csv", label="late"),
-        serving=ServingSettings(port=free_ports(1)[0], replicas=1),
+        serving=ServingSettings(port=free_ports(1)[0], replicas=1, sync=sys.argv[3]),
         stores=StoreSettings(root=str(folder / "root")),
     )
     book = KeyBook(workflow.stores.root, workflow.name)
