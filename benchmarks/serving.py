@@ -2,9 +2,10 @@
 
 ``python benchmarks/serving.py [--seconds 8] [--rounds 3] [--peers starlette,mlflow,bentoml,raywf_synced]``
 serves the same LightGBM model of 200 trees by each of them in turn on this machine, asked for one row by 1, 8
-and 32 connections of wrk (``apt install wrk``). raywf_synced is raywf with ``sync: each``. raywf has one replica behind HAProxy, with an API key checked,
-each row checked and each answer in the outcome log; Starlette (uvicorn with uvloop, one process) only parses
-JSON and predicts; ``mlflow models serve`` has two workers, BentoML its defaults in an environment of its own.
+and 32 connections of wrk (``apt install wrk``). raywf has one replica behind HAProxy, with an API key
+checked, each row checked and each answer in the outcome log, which raywf_synced waits for (``sync: each``);
+Starlette (uvicorn with uvloop, one process) only parses JSON and predicts; ``mlflow models serve`` has two
+workers, BentoML its defaults in an environment of its own.
 At 32 connections the contenders take turns `--rounds` times, and the ratios are of the medians. Arrow bodies
 of 1,000 rows are compared with the same predictor in this process, on the same table.
 """

@@ -1,4 +1,4 @@
-"""Serves a bundle by raywf on a cluster of its own until stdin ends: ``raywf_driver.py BUNDLE FOLDER SYNC``."""
+"""Serves a bundle by raywf on its own cluster until stdin ends: ``raywf_driver.py BUNDLE FOLDER SYNC``."""
 
 import json
 import os
