@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections import defaultdict
@@ -24,6 +25,7 @@ _PATIENCE = 1.5  # a trial begins if it is likely to end within so many times th
 _NEIGHBOURS_AFTER = 3  # finished trials that neighbours are chosen beside
 _QUICK_S = 0.5  # trials that take less are handed out together, to take so long:
 _LEAST_HAND_S, _HAND_S = 0.5, 3.0
+_FIRST, _MANY, _SLOTS = 4, 4, 8  # more in a first hand, where so many times the slots wait, which are so many
 _HAND_SHARE = 0.85  # of a slot's share: each hand costs the driver time, a slot that ends late the others
 
 
@@ -62,7 +64,9 @@ class TrialQueue(Searcher):  # type: ignore[misc]
 
     Trials of a family whose former ones took but a moment are handed out several at a time: most of a slot's
     share of what is left and under way, so that all slots end together with few hands (after guided
-    self-scheduling, Polychronopoulos and Kuck, 1987). `handed` are the trials that were begun, in order.
+    self-scheduling, Polychronopoulos and Kuck, 1987). Of a family with very many trials and none known yet
+    the first hands are of a few, and a worker returns those that it did not begin within half a second: it
+    takes the driver about as long to serve all slots once. `handed` are the trials that were begun, in order.
     """
 
     def __init__(self, plan: QueuePlan) -> None:
@@ -101,9 +105,13 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         waits = self._plan.more and self._running and len(self.handed) < self._plan.most
         return None if waits or self._may_come_again() else Searcher.FINISHED
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._take_back(trial_id, result.get("returned", ()))
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        self._take_back(trial_id, (result or {}).get("returned", ()))
         hand = self._running.pop(trial_id, [])
         self._ends.pop(trial_id, None)
         if error and len(hand) > 1:
@@ -119,7 +127,17 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         each = self._each_s(hand[0].family)
         if each is not None:
             self._ends[trial_id] = time.time() + len(hand) * each
-        return {"jobs": [encode(t) for t in hand], "until": self.deadline}
+        config = {"jobs": [encode(t) for t in hand], "until": self.deadline}
+        return config | {"slice_s": _LEAST_HAND_S if each is None else None}
+
+    def _take_back(self, trial_id: str, returned: Sequence[str]) -> None:
+        """Let trials of a hand wait again that its worker did not begin; safe to repeat."""
+        hand = self._running.get(trial_id, [])
+        again = [trial for trial in hand if trial.id in returned]
+        for trial in again:
+            hand.remove(trial)
+            del self.handed[trial.id]
+        self._waiting = again + self._waiting
 
     def _may_come_again(self) -> bool:
         return any(len(hand) > 1 for hand in self._running.values())
@@ -154,16 +172,24 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     def _others(self, first: Trial) -> list[Trial]:
         """Return what goes into the same hand: more of the same family, where they are quick."""
         each = self._each_s(first.family)
-        if each is None or each >= _QUICK_S:
+        if each is None:
+            alike = sum(1 for _ in itertools.takewhile(lambda t: t.family == first.family, self._waiting))
+            few = min(_FIRST, self._plan.most - len(self.handed))
+            slots = self._plan.slots
+            return self._take(first.family, few) if slots >= _SLOTS and alike >= _MANY * slots else []
+        if each >= _QUICK_S:
             return []
         now, slots = time.time(), self._plan.slots
         left = min(self._plan.most - len(self.handed), max(len(self._waiting), slots))
         under_way = sum(max(0.0, end - now) for end in self._ends.values())
         fair_s = (left * each + under_way) / slots
         hand_s = min(_HAND_S, max(_HAND_SHARE * fair_s, min(_LEAST_HAND_S, fair_s)))
-        count = min(left, math.ceil(hand_s / each) - 1)
+        return self._take(first.family, min(left, math.ceil(hand_s / each) - 1))
+
+    def _take(self, family: str, count: int) -> list[Trial]:
+        """Hand out the next trials, at most so many, as long as they are of the family."""
         found: list[Trial] = []
-        while len(found) < count and self._waiting and self._waiting[0].family == first.family:
+        while len(found) < count and self._waiting and self._waiting[0].family == family:
             trial = self._waiting.pop(0)
             self.handed[trial.id] = trial
             found.append(trial)

@@ -79,6 +79,8 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
         try:
             if len(self._runs) == 1:
                 return self._report([self._runs[0].advance()])
+            if self._slice_s is not None:
+                return self._slice(time.time() + self._slice_s)
             return self._report([run.finish() for run in self._runs])
         finally:
             faulthandler.cancel_dump_traceback_later()
@@ -92,10 +94,23 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
     def _begin(self, config: dict[str, Any]) -> None:
         plan, until = self._whole_plan, config["until"]
         ends = {k: min(getattr(plan, k), until) for k in ("deadline", "last_moment")}
+        self._slice_s: float | None = config.get("slice_s")
         self._plan = plan if until >= plan.deadline else dataclasses.replace(plan, **ends)
         self._runs = [TrialRun(decode(Trial, job), self._data, self._plan) for job in config["jobs"]]
 
-    def _report(self, trials: list[Trial]) -> dict[str, Any]:
+    def _slice(self, end: float) -> dict[str, Any]:
+        """Run what can be begun before the end and return the rest; the first goes on alone if it is slow."""
+        first, others = self._runs[0], self._runs[1:]
+        record = first.advance()
+        if record.status == "running" and time.time() >= end:
+            self._runs = [first]
+            return self._report([record], returned=others)
+        done = [first.finish() if record.status == "running" else record]
+        while others and time.time() < end:
+            done.append(others.pop(0).finish())
+        return self._report(done, returned=others)
+
+    def _report(self, trials: list[Trial], *, returned: Sequence[TrialRun] = ()) -> dict[str, Any]:
         losses = [loss for trial in trials for loss in trial.fold_losses]
         run = self._runs[0]
         found = losses or ([] if run.rung_loss is None else [run.rung_loss])
@@ -104,6 +119,7 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
             "fold": len(trials[0].fold_losses),
             "rung": run.rung,
             "trials": trials,
+            "returned": [run.id for run in returned],
             "node": os.environ.get("RAY_NODE_ID", "") or _node_id(),
             "done": all(trial.status in {"done", "failed"} for trial in trials),
         }
@@ -122,6 +138,11 @@ class TrialRun:
         self.rung, self.rung_loss = 0, None if not self._results else self._results[0].loss
         left = plan.deadline - time.time()
         self._end = time.time() + (left if left < _SHORT_S else _SHARE * left)
+
+    @property
+    def id(self) -> str:
+        """The trial's id."""
+        return self._trial.id
 
     def advance(self) -> Trial:
         """Fit the next fold or rung and return the trial's record."""

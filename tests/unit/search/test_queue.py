@@ -156,3 +156,30 @@ def test_a_hand_whose_worker_died_is_tried_again_one_by_one() -> None:
     assert len(again) > 1
     for i in range(len(again)):
         queue.on_trial_complete(f"a{i}", None, error=True)
+
+
+def many(count: int, slots: int) -> TrialQueue:
+    """Return a queue of so many alike trials of which none has ended yet."""
+    trials = [make_trial("linear", {"C": float(i + 1)}) for i in range(count)]
+    return TrialQueue(planned(trials, fold_rows=(100,), deadline=time.time() + 60, slots=slots))
+
+
+def test_first_hands_of_very_many_alike_are_of_a_few_within_a_slice() -> None:
+    """Of fewer they are of one each, since the next may take long."""
+    hand = many(100, 8).suggest("t0")
+    assert (len(hand["jobs"]), hand["slice_s"]) == (5, 0.5)
+    assert len(many(30, 8).suggest("t0")["jobs"]) == 1
+
+
+def test_what_a_worker_returns_is_handed_out_again_first() -> None:
+    """However often it says so, and whoever asks next."""
+    queue = many(100, 8)
+    jobs = [decode(Trial, job) for job in queue.suggest("t0")["jobs"]]
+    returned = {"trials": [], "returned": [t.id for t in jobs[2:]]}
+    for _ in range(2):
+        queue.on_trial_result("t0", returned)
+    assert set(queue.handed) == {jobs[0].id, jobs[1].id}
+    done = [dataclasses.replace(t, status="done", seconds=0.1) for t in jobs[:2]]
+    queue.on_trial_complete("t0", returned | {"trials": done})
+    again = queue.suggest("t1")["jobs"]
+    assert [decode(Trial, job).id for job in again[:3]] == [t.id for t in jobs[2:]]
