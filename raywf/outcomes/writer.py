@@ -84,7 +84,7 @@ class LogWriter:
         if not self._each:
             return
         with self._lock:
-            if self._closed:
+            if self._closed or self._thread is None:  # nothing was appended
                 return
             future = asyncio.get_running_loop().create_future()
             self._waiting.append(future)

@@ -180,7 +180,7 @@ class Endpoint:
                 reply = await asyncio.to_thread(_carry_out, route.handler, call)
             else:
                 reply = _carry_out(route.handler, call)
-            reply = await self._settled(reply)
+            reply = await self._settled(reply) if route.is_traffic else reply
         self._count(path, reply, start)
         more = {name.decode(): value.decode() for name, value in reply.headers}
         return Response(reply.body, reply.status, more, media_type=reply.kind)
@@ -220,7 +220,7 @@ class Endpoint:
                 reply = await asyncio.to_thread(_carry_out, handle, call)
             else:
                 reply = _carry_out(handle, call)
-            reply = await self._settled(reply)
+            reply = await self._settled(reply) if route.is_traffic else reply
         self._count(path, reply, start)
         return reply
 

@@ -266,6 +266,14 @@ def test_those_who_wait_share_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert len(made) < 40
 
 
+def test_nobody_waits_where_nothing_was_appended(tmp_path: Path) -> None:
+    """Before the first append and after the close."""
+    writer = LogWriter(str(tmp_path), "w", sync="each")
+    asyncio.run(asyncio.wait_for(writer.synced(), 10))
+    writer.close()
+    asyncio.run(asyncio.wait_for(writer.synced(), 10))
+
+
 def test_a_disk_that_does_not_sync_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits gets the error; with syncs at intervals nobody waits."""
 
