@@ -46,6 +46,7 @@ from raywf.search.tuning import run_trials
 
 ROWS, STORE_BYTES = 200, 80_000_000
 START_S, SEARCH_S = 420.0, 300.0
+WAIT_S = 0.02  # a longer gap between two trials of a slot is a wait for the driver
 MODEL = '''
 import os, time
 from pathlib import Path
@@ -157,8 +158,17 @@ def shares(folder: Path) -> dict[str, Any]:
         slept = sum(float(np.clip(t[:, 1] - np.maximum(t[:, 0], begin), 0, None).sum()) for t, begin in pairs)
         return round(slept / spent, 3)
 
+    spent = sum(last - begin for begin in starts)
+    gaps = np.concatenate([times[1:, 0] - times[:-1, 1] for times in slots])
+    idle = {
+        "beside": float(gaps[gaps < WAIT_S].sum()),
+        "waiting": float(gaps[gaps >= WAIT_S].sum()),
+        "at_the_end": sum(last - float(times[-1, 1]) for times in slots),
+    }
     return {
         "busy_share": share(starts),
+        "idle_shares": {name: round(one / spent, 3) for name, one in idle.items()},
+        "waits": int((gaps >= WAIT_S).sum()),
         "busy_share_all_up": share([all_up] * len(slots)),
         "slots": len(slots),
         "trials": int(sum(len(times) for times in slots)),

@@ -58,10 +58,11 @@ class Store:
             return
         os.replace(_local_draft(target, data), target)
 
-    def create(self, path: str, data: bytes) -> bool:
+    def create(self, path: str, data: bytes, *, synced: bool = True) -> bool:
         """Write a file unless it exists; return whether this call wrote it.
 
-        On a local root this holds among processes. Object stores are checked first, then written.
+        On a local root this holds among processes. Object stores are checked first, then written. What is not
+        `synced` outlives the process at once, and a power loss only later: it may be cut off then.
         """
         base = self.filesystem()[1]
         target = f"{base}/{path}"
@@ -70,7 +71,7 @@ class Store:
                 return False
             self.write(path, data)
             return True
-        draft = _local_draft(target, data)
+        draft = _local_draft(target, data, synced=synced)
         try:
             os.link(draft, target)
         except FileExistsError:
@@ -78,6 +79,12 @@ class Store:
         finally:
             os.unlink(draft)
         return True
+
+    def drop(self, path: str) -> None:
+        """Remove a file; one that is not there is no error."""
+        filesystem, base = self.filesystem()
+        with suppress(FileNotFoundError):
+            filesystem.delete_file(f"{base}/{path}")
 
     def remove(self, path: str) -> None:
         """Remove a folder with all that is in it; one that is not there is no error."""
@@ -107,11 +114,12 @@ class Store:
         return tuple(sorted(info.base_name for info in infos if ".draft-" not in info.base_name))
 
 
-def _local_draft(target: str, data: bytes) -> str:
+def _local_draft(target: str, data: bytes, *, synced: bool = True) -> str:
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     draft = f"{target}.draft-{uuid.uuid4().hex}"
     with open(draft, "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        if synced:
+            file.flush()
+            os.fsync(file.fileno())
     return draft

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,11 @@ class FoldResult:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Trials with their folds, and the sweep made of them."""
+    """Trials with their folds, and the sweep made of them.
+
+    Folds and trials are not waited for until the disk has them: a sync costs a quick trial more than itself.
+    One that a power loss cut off is missing, and is made again.
+    """
 
     root: str
     sweep_id: str
@@ -44,11 +49,11 @@ class Ledger:
         """Keep a finished fold and its model's files by name; doing so again changes nothing."""
         if model:
             arrays: dict[str, Any] = {k: np.frombuffer(v, np.uint8) for k, v in model.items()}
-            self._store.create(self._path(trial_id, f"model-{number}.npz"), _packed(arrays))
+            self._store.create(self._path(trial_id, f"model-{number}.npz"), _packed(arrays), synced=False)
         figures = {k: getattr(result, k) for k in _FIGURES}
         text = np.frombuffer(json.dumps(figures).encode(), np.uint8)
         packed = _packed({"scores": result.scores, "figures": text})
-        self._store.create(self._path(trial_id, f"fold-{number}.npz"), packed)
+        self._store.create(self._path(trial_id, f"fold-{number}.npz"), packed, synced=False)
 
     def fold(self, trial_id: str, number: int) -> FoldResult | None:
         """Return a finished fold, or None."""
@@ -82,13 +87,17 @@ class Ledger:
 
     def record(self, trial: Trial) -> None:
         """Keep the record of a trial that has ended; doing so again changes nothing."""
-        self._store.create(self._trial_path(trial.id), json.dumps(encode(trial)).encode())
+        self._store.create(self._trial_path(trial.id), json.dumps(encode(trial)).encode(), synced=False)
 
     def find(self, trial_id: str) -> Trial | None:
         """Return a trial that has ended, or None."""
+        path = self._trial_path(trial_id)
         try:
-            return decode(Trial, json.loads(self._store.read(self._trial_path(trial_id))))
+            return decode(Trial, json.loads(self._store.read(path)))
         except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            self._store.drop(path)
             return None
 
     def trials(self) -> tuple[Trial, ...]:
@@ -144,8 +153,12 @@ class Ledger:
             data = self._store.read(path)
         except FileNotFoundError:
             return None
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return dict(arrays)
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (ValueError, EOFError, BadZipFile):
+            self._store.drop(path)
+            return None
 
     def _trial_path(self, trial_id: str) -> str:
         return f"sweeps/{self.sweep_id}/trials/{trial_id}.json"

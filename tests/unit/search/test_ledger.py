@@ -115,3 +115,20 @@ def test_sweep_comes_back(ledger: Ledger) -> None:
     )
     ledger.write_sweep(sweep)
     assert ledger.read_sweep() == sweep
+
+
+@pytest.mark.parametrize("kept", [0, 20])
+def test_what_a_power_loss_cut_off_is_missing_and_made_again(ledger: Ledger, kept: int) -> None:
+    """Both a fold's file and a trial's: the next one takes its place."""
+    ledger.record(TRIAL)
+    ledger.record_fold(TRIAL.id, 0, result())
+    for path in [p for p in Path(ledger.root).rglob("*") if p.is_file()]:
+        path.write_bytes(path.read_bytes()[:kept])
+    assert ledger.find(TRIAL.id) is None
+    assert ledger.fold(TRIAL.id, 0) is None
+    ledger.record(TRIAL)
+    ledger.record_fold(TRIAL.id, 0, result(1.0))
+    assert ledger.find(TRIAL.id) == TRIAL
+    found = ledger.fold(TRIAL.id, 0)
+    assert found is not None
+    assert found.scores.max() == 1.0
