@@ -61,6 +61,8 @@ def serve_env(settings: ServingSettings, *, avoid: AbstractSet[int] = frozenset(
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(low),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(low + 400),
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+        # Three checks that fail bring another HAProxy; with Ray's 10 s nobody is answered for half a minute.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
         # HAProxy hears of a leaving replica within a second; Ray's 30 s are for balancers that poll.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
