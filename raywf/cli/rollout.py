@@ -95,9 +95,12 @@ def resume(workflow: Workflow, *, as_json: bool) -> None:
 def abort(workflow: Workflow, reason: str, *, as_json: bool) -> None:
     """Give all traffic back to the champion."""
     from raywf.loop.rollout import end_rollout
+    from raywf.loop.watch import refuse_abort
 
     registry = _connected(workflow)
-    over = end_rollout(workflow, registry, _under_way(workflow), stage="aborted", reasons=(reason,))
+    step = _under_way(workflow)
+    refuse_abort(step)
+    over = end_rollout(workflow, registry, step, stage="aborted", reasons=(reason,))
     _done(workflow, "rollout abort", over, as_json=as_json)
 
 

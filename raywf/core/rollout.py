@@ -97,9 +97,8 @@ class Side:
     """How one version did in a rollout's step.
 
     `rows` are those it answered, live or as a shadow, and `failed` those it should have answered and could
-    not; `took_us` are the median and the 95th percentile of a row's time in microseconds where it answered
-    live, or as a shadow where it never did, and `value_mean` what its live rows earned. Of many rows one in
-    `one_in` is looked at.
+    not; `took_us` are the median and the 95th percentile of a row's time where it answered live, in
+    microseconds, and `value_mean` what its live rows earned. Of many rows one in `one_in` is looked at.
     """
 
     version: str

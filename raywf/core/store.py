@@ -116,7 +116,8 @@ class Store:
 
 def _local_draft(target: str, data: bytes, *, synced: bool = True) -> str:
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    draft = f"{target}.draft-{uuid.uuid4().hex}"
+    folder, _, name = target.rpartition("/")
+    draft = f"{folder}/.draft-{uuid.uuid4().hex}-{name}"  # a name that readers of folders pass over
     with open(draft, "wb") as file:
         file.write(data)
         if synced:

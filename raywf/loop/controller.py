@@ -146,9 +146,14 @@ class Controller:
 
     def _past(self) -> tuple[PastDecision, ...]:
         last: dict[str, str] = {}
+        made: dict[str, str] = {}  # which decision's version became champion
         for entry in self._journal.entries():
             if last.get(entry.decision_id) not in FINAL:  # what an orphaned attempt adds changes nothing
                 last[entry.decision_id] = entry.stage
+            if entry.stage == "promoted" and "failed" in entry.figures:  # taken back again
+                last[made.get(str(entry.figures["failed"]), "")] = "rejected"
+            elif entry.stage == "promoted" and "version" in entry.figures:
+                made[str(entry.figures["version"])] = entry.decision_id
         return tuple(
             PastDecision(decision=d, stage=last.get(d.id, "decided")) for d in self._journal.decisions()
         )

@@ -15,6 +15,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 import ray
 
+from raywf.core.columns import MISSING_TEXTS
 from raywf.core.errors import SourceError
 from raywf.snapshots.sources import TASK_CPUS, Table, open_filesystem
 
@@ -22,7 +23,6 @@ PIECE_ROWS = 100_000  # of a Parquet file
 PIECE_BYTES = 16_000_000  # of a CSV file
 BATCH_ROWS = 16_384
 _CHUNK_BYTES = 4_000_000
-_MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +189,7 @@ def _csv(filesystem: Any, piece: Piece, wanted: Wanted) -> Iterator[pa.Table]:
         column_names=list(piece.columns), skip_rows=int(piece.start == 0), block_size=_CHUNK_BYTES
     )
     converting = arrow_csv.ConvertOptions(
-        column_types=kinds, include_columns=wanted.columns, null_values=_MISSING
+        column_types=kinds, include_columns=wanted.columns, null_values=list(MISSING_TEXTS)
     )
     parsing = arrow_csv.ParseOptions(newlines_in_values=True)
     with _records(filesystem, piece) as source:
@@ -214,7 +214,7 @@ def _records(filesystem: Any, piece: Piece) -> Any:
 
 def _with_gaps(table: pa.Table) -> pa.Table:
     """Return the columns without texts that stand for nothing."""
-    nothing = pa.array(_MISSING)
+    nothing = pa.array(MISSING_TEXTS)
     columns = [
         pc.if_else(pc.is_in(values, value_set=nothing), pa.scalar(None, pa.string()), values)
         if pa.types.is_string(values.type)

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import ray
@@ -19,7 +19,7 @@ from raywf.core.records import Decision, ModelVersion
 from raywf.core.rollout import Duel, Rollouts, RolloutStep
 from raywf.core.settings import Workflow
 from raywf.loop.promote import promote
-from raywf.loop.watch import begin_watch, end_watch, settle_watch, take_back
+from raywf.loop.watch import begin_watch, end_watch, settle_watch, take_back, timed_alike
 from raywf.policy.rollout import Move, judge_rollout
 from raywf.registry.registry import CHAMPION, Registry
 from raywf.serving.deploy import app_name
@@ -47,10 +47,12 @@ class RolloutKeeper:
     def tick(self, now: datetime | None) -> bool:
         """Look once at `now` (event time); return whether a rollout is under way that nothing may disturb."""
         step = self._rollouts.latest()
+        if step is not None and step.mode == "watch":
+            return self._watch(step, now)
         if step is not None and step.is_over:
             settle_rollout(self._workflow, self._registry, step)
         if step is None or step.is_over:
-            return now is not None and (self._begin(now) or self._begin_watch(now))
+            return now is not None and self._begin_any(now)
         champion = self._registry.find(CHAMPION)
         if champion is None or champion.version != step.serves:
             self._overtaken(step, champion)
@@ -60,10 +62,59 @@ class RolloutKeeper:
         if step.paused:
             self.last = judge_rollout(step, (), self._workflow.rollout, now=step.time)
         elif refused:
-            self._go_back(step, (refused[0].reason,), {})
+            end_rollout(
+                self._workflow, self._registry, step, stage="rolled_back", reasons=(refused[0].reason,)
+            )
         elif now is not None:
             self._judge(step, now, lanes)
-        return step.mode != "watch"
+        return True
+
+    def _begin_any(self, now: datetime) -> bool:
+        """Begin a rollout that waits, or else to watch a champion that has just become one."""
+        if self._begin(now):
+            return True
+        if begin_watch(self._workflow, self._registry, now=now) is not None:
+            tell_replicas(self._workflow)
+        return False
+
+    def _watch(self, step: RolloutStep, now: datetime | None) -> bool:
+        """Look after a watch, which holds nothing up: a rollout that waits ends it and begins.
+
+        What cannot be done now, such as a rollback to a version that a replica refuses, is tried again.
+        """
+        try:
+            if step.is_over:
+                settle_watch(self._workflow, self._registry, step)
+                return now is not None and self._begin_any(now)
+            if now is not None and self._begin(now):
+                return True
+            champion = self._registry.find(CHAMPION)
+            if champion is None or champion.version != step.serves:
+                self._overtaken(step, champion)
+            elif step.paused:
+                self.last = judge_rollout(step, (), self._workflow.rollout, now=step.time)
+            elif now is not None:
+                self._judge_watch(step, now)
+        except (ServingError, RegistryError) as err:
+            reason = f"not done yet: {err}"
+            self.last = Move(stage=step.stage, share=step.share, version=step.serves, reasons=(reason,))
+        return False
+
+    def _judge_watch(self, step: RolloutStep, now: datetime) -> None:
+        lanes = tell_replicas(self._workflow)
+        refused = [lane for lane in lanes if not lane.ok]
+        if refused:
+            reasons = (refused[0].reason,)
+            take_back(self._workflow, self._registry, step, now=now, reasons=reasons, figures={})
+            return
+        duels = self._duels(step, self._workflow.rollout.watch, now)
+        move = self._move(step, [timed_alike(duel, lanes) for duel in duels], now, lanes)
+        if move.stage == "rolled_back":
+            take_back(
+                self._workflow, self._registry, step, now=now, reasons=move.reasons, figures=move.figures
+            )
+        elif move.stage == "kept":
+            end_watch(self._workflow, self._registry, step, reasons=move.reasons, figures=move.figures)
 
     def _begin(self, now: datetime) -> bool:
         """Begin the rollout that a retraining asked for the longest ago, if one waits; return whether."""
@@ -85,35 +136,28 @@ class RolloutKeeper:
         )
         return True
 
-    def _begin_watch(self, now: datetime) -> bool:
-        """Begin to watch a champion that has just become one; it holds nothing else up, so return False."""
-        if begin_watch(self._workflow, self._registry, now=now) is not None:
-            tell_replicas(self._workflow)
-        return False
+    def _duels(self, step: RolloutStep, length: timedelta, now: datetime) -> tuple[Duel, ...]:
+        found: tuple[Duel, ...] = ray.get(self._monitor.duels.remote(step, length, now), timeout=_ANSWER_S)
+        return found
 
-    def _go_back(self, step: RolloutStep, reasons: Sequence[str], figures: dict[str, Any]) -> None:
-        if step.mode == "watch":
-            take_back(self._workflow, self._registry, step, reasons=reasons, figures=figures)
-            return
-        end_rollout(
-            self._workflow, self._registry, step, stage="rolled_back", reasons=reasons, figures=figures
-        )
-
-    def _judge(self, step: RolloutStep, now: datetime, lanes: Sequence[LaneStatus]) -> None:
-        settings = self._workflow.rollout
-        length = settings.watch if step.mode == "watch" else settings.bake
-        duels: tuple[Duel, ...] = ray.get(self._monitor.duels.remote(step, length, now), timeout=_ANSWER_S)
-        move = judge_rollout(step, duels, settings, now=now, growth_mb=self._growth(step, lanes))
+    def _move(
+        self, step: RolloutStep, duels: Sequence[Duel], now: datetime, lanes: Sequence[LaneStatus]
+    ) -> Move:
+        """Return what follows, and remember it."""
+        growth_mb = self._growth(step, lanes)
+        move = judge_rollout(step, duels, self._workflow.rollout, now=now, growth_mb=growth_mb)
         troubles = sorted({lane.reason for lane in lanes if lane.reason})
         dropped = sum(lane.dropped for lane in lanes)
-        self.last = move = dataclasses.replace(
+        self.last = dataclasses.replace(
             move, reasons=(*move.reasons, *troubles), figures={**move.figures, "dropped": dropped}
         )
+        return self.last
+
+    def _judge(self, step: RolloutStep, now: datetime, lanes: Sequence[LaneStatus]) -> None:
+        move = self._move(step, self._duels(step, self._workflow.rollout.bake, now), now, lanes)
         if move.stage == "promoted":
             finish_rollout(self._workflow, self._registry, step, move, now=now)
-        elif move.stage == "rolled_back":
-            self._go_back(step, move.reasons, move.figures)
-        elif move.stage == "aborted":
+        elif move.stage in {"rolled_back", "aborted"}:
             end_rollout(
                 self._workflow,
                 self._registry,
@@ -122,8 +166,6 @@ class RolloutKeeper:
                 reasons=move.reasons,
                 figures=move.figures,
             )
-        elif move.stage == "kept":
-            end_watch(self._workflow, step, reasons=move.reasons, figures=move.figures)
         elif move.share != step.share:
             self._rollouts.follow(
                 step, share=move.share, time=now, reasons=move.reasons, figures=move.figures
@@ -146,7 +188,7 @@ class RolloutKeeper:
                 step, stage="promoted", share=1.0, paused=False, reasons=reasons, figures=figures
             )
             return
-        reason = f"version {step.champion} is not the champion any more"
+        reason = f"version {step.serves} is not the champion any more"
         end_rollout(self._workflow, self._registry, step, stage="aborted", reasons=(reason,))
 
 
@@ -164,14 +206,16 @@ def start_rollout(
     A watch that is under way ends with it.
 
     Raises:
-        ServingError: if another one is under way.
+        ServingError: if another one is under way, or a watch is just ending otherwise.
         RegistryError: if there is no champion.
     """
     settings = workflow.rollout
-    champion = registry.resolve(CHAMPION)
     latest = Rollouts(workflow.stores.root, workflow.name).latest()
     if latest is not None and latest.mode == "watch" and not latest.is_over:
-        end_watch(workflow, latest, reasons=("another rollout begins",))
+        reasons_of_end = ("another rollout begins",)
+        if end_watch(workflow, registry, latest, reasons=reasons_of_end) is None:
+            raise ServingError("the watch has ended meanwhile; look again: raywf rollout status")
+    champion = registry.resolve(CHAMPION)
     step = Rollouts(workflow.stores.root, workflow.name).start(
         "shadow" if settings.mode == "direct" else settings.mode,
         champion=champion.version,
@@ -314,7 +358,7 @@ def advance_rollout(
     if step.is_over:
         raise ServingError(f"the rollout is over: {step.stage}")
     if step.mode == "watch":
-        return end_watch(workflow, step, reasons=("kept by hand",))
+        return end_watch(workflow, registry, step, reasons=("kept by hand",))
     name = version or step.challengers[0]
     if name not in step.challengers or (version is None and len(step.challengers) > 1):
         raise ServingError(f"say which becomes champion: {', '.join(step.challengers)}")

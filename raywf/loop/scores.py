@@ -79,7 +79,9 @@ def claim(store: Store, run: Run) -> Manifest | None:
             store.create(RUN, json.dumps(encode(run), indent=1).encode())
         found = decode(Run, json.loads(store.read(RUN)))
         if found != run:
-            raise SettingsError(f"{store.root} belongs to another run: {_difference(found, run)}")
+            again = f"--version {found.version} goes on with it" if found.version != run.version else ""
+            reason = f"{store.root} belongs to another run: {_difference(found, run)}"
+            raise SettingsError(f"{reason}; {again}" if again else reason)
         return read_manifest(store) if MANIFEST in names else None
     except (DecodeError, ValueError) as err:
         raise SettingsError(f"{store.uri(RUN)} is no run of this version: {err}") from err

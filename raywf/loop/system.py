@@ -47,7 +47,11 @@ def up(workflow: Workflow) -> str:
     url = _served(workflow)
     if url is None:
         _remember(workflow, {"url": endpoint_url(workflow.serving)})  # what runs meanwhile is of no settings
-        url = deploy(workflow, registry)
+        try:
+            url = deploy(workflow, registry)
+        except BaseException:  # what did not come up must not keep others' cluster up
+            Store(workflow.stores.root).drop(endpoint_file(workflow))
+            raise
         _remember(workflow, {"url": url, "settings": _settings_id(workflow)})
     references = RegistryReferences(workflow, registry)
     watching = _actor(MonitorActor, monitor_name(workflow), workflow, references)
@@ -87,9 +91,7 @@ def down(workflow: Workflow) -> bool:
     for actor in found:
         ray.kill(actor)
     undeploy(workflow)
-    store = Store(workflow.stores.root)
-    if store.exists(endpoint_file(workflow)):
-        store.remove(endpoint_file(workflow))
+    Store(workflow.stores.root).drop(endpoint_file(workflow))
     return bool(found)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from statistics import median
 from typing import Any
 
 from raywf.core.clock import format_time
@@ -11,10 +13,11 @@ from raywf.core.errors import ServingError
 from raywf.core.ids import stable_id
 from raywf.core.journal import FINAL, Journal
 from raywf.core.records import Decision, JournalEntry
-from raywf.core.rollout import Rollouts, RolloutStep
+from raywf.core.rollout import Duel, Rollouts, RolloutStep
 from raywf.core.settings import Workflow
 from raywf.loop.promote import promote
 from raywf.registry.registry import CHAMPION, PREVIOUS, Registry
+from raywf.serving.rollouts import LaneStatus
 
 _CAUSE = "watch"
 _LATE = timedelta(hours=1)  # a controller that was away for longer than this, and the watch, begins none
@@ -48,11 +51,35 @@ def begin_watch(workflow: Workflow, registry: Registry, *, now: datetime) -> Rol
 
 
 def end_watch(
-    workflow: Workflow, step: RolloutStep, *, reasons: Sequence[str], figures: Mapping[str, Any] | None = None
+    workflow: Workflow,
+    registry: Registry,
+    step: RolloutStep,
+    *,
+    reasons: Sequence[str],
+    figures: Mapping[str, Any] | None = None,
 ) -> RolloutStep | None:
     """Keep the new champion and watch it no more; None if somebody was faster."""
-    return Rollouts(workflow.stores.root, workflow.name).follow(
-        step, stage="kept", share=0.0, paused=False, reasons=tuple(reasons), figures=dict(figures or {})
+    over = Rollouts(workflow.stores.root, workflow.name).follow(
+        step, stage="kept", share=1.0, paused=False, reasons=tuple(reasons), figures=dict(figures or {})
+    )
+    if over is not None:
+        settle_watch(workflow, registry, over)
+    return over
+
+
+def timed_alike(duel: Duel, lanes: Sequence[LaneStatus]) -> Duel:
+    """Return a watch's duel with times that the replicas took of both versions on the same rows.
+
+    The former champion answers as a shadow only, in batches and by a process of the lowest priority.
+    """
+    found = [lane.row_us for lane in lanes if lane.row_us is not None]
+    if not found:
+        return replace(duel, champion=replace(duel.champion, took_us=None))
+    former, new = (median(times) for times in zip(*found, strict=True))
+    return replace(
+        duel,
+        champion=replace(duel.champion, took_us=(former, former)),
+        challenger=replace(duel.challenger, took_us=(new, new)),
     )
 
 
@@ -61,6 +88,7 @@ def take_back(
     registry: Registry,
     step: RolloutStep,
     *,
+    now: datetime,
     reasons: Sequence[str],
     figures: Mapping[str, Any],
 ) -> None:
@@ -80,12 +108,15 @@ def take_back(
         cause=_CAUSE,
         window=format_time(step.time),
         reasons=tuple(reasons),
-        time=step.time,
+        time=now,
     )
     journal.decide(decision)
     over: list[RolloutStep] = []
 
     def claim() -> None:
+        champion = registry.find(CHAMPION)
+        if champion is None or champion.version != step.serves:
+            raise ServingError(f"version {step.serves} is not the champion any more")
         last = Rollouts(workflow.stores.root, workflow.name).follow(
             step,
             stage="rolled_back",
@@ -105,8 +136,11 @@ def take_back(
 def settle_watch(workflow: Workflow, registry: Registry, step: RolloutStep) -> None:
     """Carry out what a watch's last step says, once; whoever wrote it."""
     journal = Journal(workflow.stores.root, workflow.name)
-    decision = journal.decision(_rollback_id(workflow, step)) if step.stage == "rolled_back" else None
+    decision = journal.decision(_rollback_id(workflow, step))
     if decision is None or FINAL & journal.stages(decision.id).keys():
+        return
+    if step.stage != "rolled_back":
+        journal.record(decision, "failed", reasons=("the watch ended before it could be done", *step.reasons))
         return
     failed, former = step.challengers[0], step.champion
     champion = registry.find(CHAMPION)
@@ -115,6 +149,19 @@ def settle_watch(workflow: Workflow, registry: Registry, step: RolloutStep) -> N
     registry.mark(failed, "rolled_back", reason="; ".join(step.reasons))
     registry.forget_previous()
     journal.record(decision, "promoted", reasons=step.reasons, figures={**step.figures, "failed": failed})
+
+
+def refuse_abort(step: RolloutStep) -> None:
+    """Refuse to abort a watch, whose version has all of the traffic already.
+
+    Raises:
+        ServingError: if the step is a watch's.
+    """
+    if step.mode == "watch":
+        raise ServingError(
+            f"version {step.serves} is champion already and only watched: raywf models rollback brings "
+            f"version {step.champion} back, raywf rollout advance ends the watch"
+        )
 
 
 def _rollback_id(workflow: Workflow, step: RolloutStep) -> str:

@@ -193,6 +193,25 @@ def load_bundle(folder: str | Path, *, digest: str | None = None, trust: bool = 
             holds Python of the user's own and is not trusted.
     """
     root = Path(folder)
+    bundle = read_record(root, digest=digest)
+    try:
+        encoder = decode(Encoder, json.loads((root / "encoder.json").read_text()))
+        calibration = None
+        if (root / "calibration.json").exists():
+            calibration = decode(Calibration, json.loads((root / "calibration.json").read_text()))
+        models = _load_members(root, bundle, encoder, trust=trust)
+    except (OSError, ValueError, KeyError, DecodeError) as err:
+        raise BundleError(f"bundle {root} cannot be read: {err}") from err
+    return Predictor(bundle, encoder, models, calibration=calibration)
+
+
+def read_record(folder: str | Path, *, digest: str | None = None) -> Bundle:
+    """Return what a bundle says of itself, after checking every file against its digest; load no model.
+
+    Raises:
+        BundleError: if a file is missing, changed or extra, or the bundle is not the one with `digest`.
+    """
+    root = Path(folder)
     try:
         listing = (root / "digests.json").read_bytes()
         found = digest_bytes(listing)
@@ -203,15 +222,9 @@ def load_bundle(folder: str | Path, *, digest: str | None = None, trust: bool = 
         if wrong:
             raise BundleError(f"bundle {root}: missing, changed or extra files: {', '.join(wrong)}")
         record = json.loads((root / "bundle.json").read_text())
-        bundle = decode(Bundle, {**record, "uri": str(root), "digest": found})
-        encoder = decode(Encoder, json.loads((root / "encoder.json").read_text()))
-        calibration = None
-        if (root / "calibration.json").exists():
-            calibration = decode(Calibration, json.loads((root / "calibration.json").read_text()))
-        models = _load_members(root, bundle, encoder, trust=trust)
+        return decode(Bundle, {**record, "uri": str(root), "digest": found})
     except (OSError, ValueError, KeyError, DecodeError) as err:
         raise BundleError(f"bundle {root} cannot be read: {err}") from err
-    return Predictor(bundle, encoder, models, calibration=calibration)
 
 
 def problem_of(bundle: Bundle, encoder: Encoder) -> Problem:

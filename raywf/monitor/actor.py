@@ -18,7 +18,7 @@ from raywf.outcomes.reader import LogReader
 
 _BATCH_BYTES = 32_000_000
 _READS = 16  # one read brings entries of one segment
-_NEAR_ENTRIES = 2000
+_NEAR_BYTES = 500_000
 _log = logging.getLogger(__name__)
 
 
@@ -124,13 +124,11 @@ class MonitorActor:
 
     def _read_on(self) -> bool:
         """Fold what is new; return whether the log's end is still far. Windows close only near its end."""
-        taken = 0
         for _ in range(_READS):
             entries, self._cursor = self._fold_batch()
-            taken += entries
             if not entries:
                 break
-        behind = taken > _NEAR_ENTRIES
+        behind = self._reader.unread_bytes(self._cursor) > _NEAR_BYTES
         if not behind:
             with self._lock:
                 self._fold.update(())

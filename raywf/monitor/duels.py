@@ -134,8 +134,7 @@ class DuelFold:
             failed += sum(answer.part.failed for _, answer in answered)
         outcomes = [self._outcome_of(identity) for identity in live]
         paid = [o.value for o in outcomes if o is not None and o.value is not None]
-        timed = list(live.values()) or shadows
-        took = [answer.part.took_us for answer in timed if answer.part.took_us > 0]
+        took = [answer.part.took_us for answer in live.values() if answer.part.took_us > 0]
         return Side(
             version=version,
             rows=len(live) + sum(bool(answer.scores) for answer in shadows),

@@ -63,6 +63,7 @@ class PredictionBatch:
     version: str
     features: Mapping[str, Sequence[Any] | NDArray[Any]]
     scores: NDArray[np.float64]
+    part: Part | None = None
 
 
 def to_line(record: Entry | PredictionBatch) -> bytes:
@@ -93,7 +94,15 @@ def _batch_line(batch: PredictionBatch) -> bytes:
     together = batch.times.count(first) == len(batch.times)
     times = first.astimezone(UTC) if together else [time.astimezone(UTC) for time in batch.times]
     scores = np.ascontiguousarray(batch.scores)
-    data = {"ids": batch.ids, "t": times, "v": batch.version, "c": batch.features, "s": scores}
+    data: dict[str, Any] = {
+        "ids": batch.ids,
+        "t": times,
+        "v": batch.version,
+        "c": batch.features,
+        "s": scores,
+    }
+    if batch.part is not None:
+        data["r"] = _part(batch.part)
     return orjson.dumps(data, option=_OPTIONS | _ARRAYS)
 
 
@@ -134,6 +143,7 @@ def _batch_entries(data: dict[str, Any]) -> list[Entry]:
     times = [datetime.fromisoformat(text) for text in stated]
     if not isinstance(data["c"], dict):
         raise TypeError("a batch's columns are no object")
+    part = Part(*data["r"]) if "r" in data else None
     names, columns = list(data["c"]), list(data["c"].values())
     rows = zip(*columns, strict=True) if columns else [()] * count
     return [
@@ -143,6 +153,7 @@ def _batch_entries(data: dict[str, Any]) -> list[Entry]:
             version=data["v"],
             features=dict(zip(names, row, strict=True)),
             scores=tuple(map(float, scores)),
+            part=part,
         )
         for one, time, row, scores in zip(data["ids"], times, rows, data["s"], strict=True)
     ]

@@ -44,6 +44,11 @@ class LogReader:
                 break
         return tuple(entries), after
 
+    def unread_bytes(self, cursor: Mapping[str, int]) -> int:
+        """Return how much the log holds beyond a cursor, a last line without its newline included."""
+        sizes = ((path.name, path.stat().st_size) for path in self._segments())
+        return sum(max(0, size - cursor.get(name, 0)) for name, size in sizes)
+
     def _segments(self) -> list[Path]:
         return sorted(self.folder.glob("*.jsonl"))
 

@@ -9,6 +9,7 @@ somebody waits in `synced`: all who wait share the next one, so that many cost h
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import uuid
@@ -19,6 +20,8 @@ from types import TracebackType
 from typing import Literal, Self
 
 from raywf.outcomes.lines import Entry, PredictionBatch, log_folder, to_line
+
+_logger = logging.getLogger(__name__)
 
 SEGMENT_BYTES = 64_000_000
 SYNC_MS = 100.0
@@ -95,10 +98,12 @@ class LogWriter:
         """Sync and close the live segment; further appends are refused. Safe to call twice."""
         with self._lock:
             self._closed = True
-            self._end_segment()
-            waiting, self._waiting = self._waiting, []
             thread, self._thread = self._thread, None
-        _tell(waiting, self._unsynced)
+            waiting, self._waiting = self._waiting, []
+            try:
+                self._end_segment()
+            finally:
+                _tell(waiting, self._unsynced)
         self._stop.set()
         self._wake.set()
         if thread is not None:
@@ -139,11 +144,10 @@ class LogWriter:
 
     def _end_segment(self) -> None:
         fd, self._fd, self._dirty = self._fd, -1, False
-        if fd >= 0:
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        failed = _sync_and_close(fd) if fd >= 0 else None
+        if failed is not None:
+            self._unsynced = failed  # those who wait for lines of this segment hear of it too
+            raise failed
 
     def _sync_forever(self) -> None:
         while not self._stop.is_set():
@@ -152,16 +156,26 @@ class LogWriter:
                 self._stop.wait(self._sync_s)
             self._wake.clear()
             with self._lock:
-                # A duplicate lets the fsync run outside the lock, whatever becomes of the segment.
-                fd = os.dup(self._fd) if self._dirty and self._fd >= 0 else -1
-                self._dirty = False
+                fd, failed = self._duplicate()
                 waiting, self._waiting = self._waiting, []
                 error, self._unsynced = self._unsynced, None
-            failed = _sync_and_close(fd) if fd >= 0 else None
+            failed = _sync_and_close(fd) if fd >= 0 else failed
             if failed is not None:
+                _logger.warning("the outcome log cannot be synced: %s", failed)
                 with self._lock:  # for those who came while it was tried, and whose lines were in it
                     self._unsynced = failed
             _tell(waiting, failed or error)
+
+    def _duplicate(self) -> tuple[int, OSError | None]:
+        """Return a duplicate of what has to be synced, or -1; its fsync needs no lock."""
+        if not self._dirty or self._fd < 0:
+            return -1, None
+        try:
+            fd = os.dup(self._fd)
+        except OSError as err:  # too many open files: it stays to be done, and those who wait hear of it
+            return -1, err
+        self._dirty = False
+        return fd, None
 
 
 def _tell(waiting: list[asyncio.Future[None]], error: OSError | None) -> None:
@@ -183,7 +197,7 @@ def _settle(futures: list[asyncio.Future[None]], error: OSError | None) -> None:
 
 
 def _sync_and_close(fd: int) -> OSError | None:
-    """Return what the disk refuses with, if it does; the next write or close says so to a caller too."""
+    """Return what the disk refuses with, if it does."""
     try:
         os.fsync(fd)
     except OSError as err:

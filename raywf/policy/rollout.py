@@ -140,7 +140,7 @@ def _watched(
     since = f"since {step.time:%Y-%m-%d %H:%M:%S}"
     if now < step.time + settings.watch:
         return _hold(step, version, f"watched for {settings.watch} {since}", figures=figures)
-    reason = f"no harm within {settings.watch} {since}"
+    reason = f"no harm within {settings.watch} {since}, {figures['labelled']} rows labelled"
     return Move(stage="kept", share=0.0, version=version, reasons=(reason,), figures=figures)
 
 

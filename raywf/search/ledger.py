@@ -36,8 +36,8 @@ class FoldResult:
 class Ledger:
     """Trials with their folds, and the sweep made of them.
 
-    Folds and trials are not waited for until the disk has them: a sync costs a quick trial more than itself.
-    One that a power loss cut off is missing, and is made again.
+    Scores and trials are not waited for until the disk has them: a sync costs a quick trial more than itself.
+    What a power loss cut off is missing, a trial of which it took scores too, and is made again.
     """
 
     root: str
@@ -49,7 +49,7 @@ class Ledger:
         """Keep a finished fold and its model's files by name; doing so again changes nothing."""
         if model:
             arrays: dict[str, Any] = {k: np.frombuffer(v, np.uint8) for k, v in model.items()}
-            self._store.create(self._path(trial_id, f"model-{number}.npz"), _packed(arrays), synced=False)
+            self._store.create(self._path(trial_id, f"model-{number}.npz"), _packed(arrays))
         figures = {k: getattr(result, k) for k in _FIGURES}
         text = np.frombuffer(json.dumps(figures).encode(), np.uint8)
         packed = _packed({"scores": result.scores, "figures": text})
@@ -105,6 +105,18 @@ class Ledger:
         names = (Path(name).name for name in self._store.list(f"sweeps/{self.sweep_id}/trials"))
         found = (self.find(name.removesuffix(".json")) for name in sorted(names) if name.endswith(".json"))
         return tuple(t for t in found if t is not None)
+
+    def whole_trials(self) -> tuple[Trial, ...]:
+        """Return the trials that have ended and whose folds are all there; the others are forgotten."""
+        return tuple(trial for trial in self.trials() if self._is_whole(trial))
+
+    def _is_whole(self, trial: Trial) -> bool:
+        """Return whether a trial's folds are there, and forget it if they are not."""
+        count = len(trial.fold_losses)
+        if trial.status != "done" or len(self.folds(trial.id, count)) == count:
+            return True
+        self._store.drop(self._trial_path(trial.id))
+        return False
 
     def settle(self, name: str, value: dict[str, float]) -> dict[str, float]:
         """Return what the sweep settled under a name: the first value, which a resumed search finds again."""

@@ -350,5 +350,5 @@ def _queue(
         drawn=read_spaces(settings) if plan.searches else Spaces(),
         more=plan.searches,
         pace=pace,
-        ended=budget.ledger.trials(),
+        ended=budget.ledger.whole_trials(),
     )

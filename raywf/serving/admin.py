@@ -60,6 +60,8 @@ class AdminDesk:
             raise RequestError(409, "no rollout is under way")
         self._audit.note(who, f"rollout {act}", {"rollout": step.rollout, "step": step.number})
         reason = f"{act} by {who}"
+        if act == "abort" and step.mode == "watch":
+            raise RequestError(409, f"version {step.serves} is champion already and only watched")
         if act == "abort":
             new = self._rollouts.follow(
                 step, stage="aborted", share=0.0, paused=False, reasons=(reason,), figures={}

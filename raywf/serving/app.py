@@ -126,21 +126,9 @@ class Endpoint:
             self._clock,
             may_be_open=self._settings.may_be_open,
             tokens=None if self._settings.oidc is None else TokenReader(self._settings.oidc),
-            share=1 / self._settings.replicas,
+            share=1 / (self._settings.max_replicas or self._settings.replicas),
         )
-        self._routes: dict[str, dict[str, Route]] = {
-            "/v1/predict": {"POST": Route(self._predict, "predict", is_slow_body=may_explain)},
-            f"{PREDICTION}{{id}}": {"GET": Route(self._prediction, "predict", is_slow=True)},
-            "/v1/outcomes": {"POST": Route(self._outcomes, "outcomes")},
-            "/v1/model": {"GET": Route(self._model, None)},
-            "/v1/retrain": {"POST": Route(self._retrain, "admin", is_slow=True)},
-            "/v1/rollouts": {
-                "GET": Route(self._rollouts, None, is_slow=True),
-                "POST": Route(self._act, "admin", is_slow=True),
-            },
-            "/healthz": {"GET": Route(self._healthz, "open")},
-            "/openapi.json": {"GET": Route(self._openapi, None)},
-        }
+        self._routes = self._make_routes()
         self._admin = AdminDesk(workflow, self._clock)
         lookup = LogLookup(workflow.stores.root, workflow.name)
         self._history = History(lookup, Versions(self._slots, source, cache).bundle)
@@ -161,6 +149,21 @@ class Endpoint:
             self._followers.append(
                 _daemon("raywf-meter", partial(keep_telling, self._meter, sink, self._facts, self._stop))
             )
+
+    def _make_routes(self) -> dict[str, dict[str, Route]]:
+        return {
+            "/v1/predict": {"POST": Route(self._predict, "predict", is_slow_body=may_explain)},
+            f"{PREDICTION}{{id}}": {"GET": Route(self._prediction, "predict", is_slow=True)},
+            "/v1/outcomes": {"POST": Route(self._outcomes, "outcomes")},
+            "/v1/model": {"GET": Route(self._model, None)},
+            "/v1/retrain": {"POST": Route(self._retrain, "admin", is_slow=True)},
+            "/v1/rollouts": {
+                "GET": Route(self._rollouts, None, is_slow=True),
+                "POST": Route(self._act, "admin", is_slow=True),
+            },
+            "/healthz": {"GET": Route(self._healthz, "open")},
+            "/openapi.json": {"GET": Route(self._openapi, None)},
+        }
 
     async def __call__(self, request: Request) -> Response:
         """Answer one HTTP request; every refusal is JSON with an ``error``."""
@@ -322,7 +325,10 @@ class Endpoint:
         try:
             await self._log.synced()
         except OSError as err:
-            return _unwritten(err)
+            reason = (
+                f"the disk refuses what was written, which may be lost; ask again under the same id: {err}"
+            )
+            return refusal(RequestError(503, reason))
         return reply
 
     def _predict(self, call: Call) -> Reply:
@@ -390,14 +396,10 @@ def _carry_out(handler: Callable[[Call], Reply], call: Call) -> Reply:
     except RowError as err:
         return refusal(RequestError(422, str(err)))
     except OSError as err:
-        return _unwritten(err)
+        return refusal(RequestError(503, f"the stores cannot be written, nothing was taken: {err}"))
     except Exception:  # whatever went wrong, the caller gets an answer and the log the trace
         _logger.exception("a request failed")
         return refusal(RequestError(500, "the request failed; the replica's log has the reason"))
-
-
-def _unwritten(err: OSError) -> Reply:
-    return refusal(RequestError(503, f"the stores cannot be written, nothing was taken: {err}"))
 
 
 def _named(call: Call) -> str:

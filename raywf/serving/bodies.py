@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv, ipc
 
+from raywf.core.columns import MISSING_TEXTS
 from raywf.core.records import Column
 from raywf.serving.columns import ID, TIME, Given, check_names
 from raywf.serving.requests import RequestError
 from raywf.serving.schema import brief
 
 Columns = Mapping[str, Given]
-_MISSING = ("", "NA", "NaN", "nan", "null", "NULL", "None")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -61,7 +61,8 @@ def read_csv(body: bytes, columns: Sequence[Column]) -> Columns:
             read_options=csv.ReadOptions(block_size=max(1 << 16, len(body) + 1)),
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(
-                column_types={name: kinds.get(name, pa.string()) for name in names}, null_values=_MISSING
+                column_types={name: kinds.get(name, pa.string()) for name in names},
+                null_values=list(MISSING_TEXTS),
             ),
         )
         same = table.column_names == names
@@ -168,7 +169,7 @@ def _with_gaps(values: pa.Array, name: str) -> pa.Array:
     """Return texts of which those that stand for nothing are missing."""
     if not pa.types.is_string(values.type):
         return values
-    nothing = pc.is_in(values, value_set=pa.array(("",) if name == ID else _MISSING))
+    nothing = pc.is_in(values, value_set=pa.array(("",) if name == ID else MISSING_TEXTS))
     return pc.if_else(nothing, pa.scalar(None, pa.string()), values)
 
 

@@ -21,10 +21,10 @@ import psutil
 
 from raywf.core.codec import DecodeError, decode, encode
 from raywf.core.errors import BundleError, ServingError
-from raywf.core.records import ModelVersion
+from raywf.core.records import Bundle, ModelVersion
 from raywf.core.source import ModelSource
 from raywf.core.store import Store
-from raywf.models.bundle import Predictor, load_bundle
+from raywf.models.bundle import Predictor, load_bundle, read_record
 from raywf.models.explanation import Explainer
 from raywf.serving.exchange import RawHeaders
 from raywf.serving.schema import RowSchema
@@ -32,6 +32,10 @@ from raywf.serving.schema import RowSchema
 KEPT_BUNDLES = 8
 DRAFT_AGE_S = 3600.0
 _MB = 1e6
+
+
+class _TooLargeError(BundleError):
+    """A bundle takes too much memory, which fetching it again does not change."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,27 @@ class BundleCache:
         if folder.exists():
             try:
                 return self._check(version, folder)
+            except _TooLargeError:
+                raise
             except BundleError:
                 shutil.rmtree(folder, ignore_errors=True)
         return self._fetch(version, folder)
+
+    def record(self, version: ModelVersion) -> Bundle:
+        """Return what a version's bundle says of itself, its files checked; load no model.
+
+        Raises:
+            BundleError: if the files are not those of the registered digest.
+            RegistryError: if the files cannot be fetched.
+        """
+        folder = self._bundle_folder(version)
+        if folder.exists():
+            return read_record(folder, digest=version.digest)
+        draft = self._draft()
+        try:
+            return read_record(self._source.fetch(version, draft), digest=version.digest)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
     def remember(self, model: LoadedModel) -> None:
         """Name the model as the last good one, and remove the oldest bundles beyond eight."""
@@ -118,8 +140,7 @@ class BundleCache:
 
     def _fetch(self, version: ModelVersion, folder: Path) -> LoadedModel:
         """Fetch, check, and only then put the bundle in its place, where other replicas find it."""
-        draft = self.folder / f"draft-{uuid.uuid4().hex}"
-        draft.mkdir()
+        draft = self._draft()
         try:
             fetched = self._source.fetch(version, draft)
             model = self._check(version, fetched)
@@ -132,6 +153,11 @@ class BundleCache:
         model.predictor.bundle = replace(model.predictor.bundle, uri=str(folder))
         return model
 
+    def _draft(self) -> Path:
+        draft = self.folder / f"draft-{uuid.uuid4().hex}"
+        draft.mkdir()
+        return draft
+
     def _check(self, version: ModelVersion, folder: Path) -> LoadedModel:
         size_mb = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / _MB
         self._require_room(version, size_mb, "its files have")  # before anything of it is loaded
@@ -143,7 +169,7 @@ class BundleCache:
     def _require_room(self, version: ModelVersion, size_mb: float, what: str) -> None:
         if size_mb > self._max_mb:
             limit = f"more than the {self._max_mb:g} MB of serving.max_model_mb"
-            raise BundleError(f"version {version.version} is too large: {what} {size_mb:.0f} MB, {limit}")
+            raise _TooLargeError(f"version {version.version} is too large: {what} {size_mb:.0f} MB, {limit}")
 
     def _prune(self, keep: Path) -> None:
         folders = [path for path in self.folder.iterdir() if path.is_dir() and path != keep]

@@ -40,7 +40,7 @@ class Versions:
         found, since = self._known.get(version, (None, -_AGAIN_S))
         if found is None and time.monotonic() - since >= _AGAIN_S:
             try:
-                found = self._cache.load(self._source.version(version)).predictor.bundle
+                found = self._cache.record(self._source.version(version))
             except (RaywfError, OSError) as err:  # of a version that is gone the scores are left
                 _logger.info("version %s cannot be looked at: %s", version, err)
             if len(self._known) >= _MOST_KNOWN:

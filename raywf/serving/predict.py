@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from raywf.core.clock import Clock
+from raywf.core.rollout import Part
 from raywf.core.serving_settings import ServingSettings
 from raywf.outcomes.lines import PredictionBatch
 from raywf.outcomes.writer import LogWriter
@@ -24,6 +26,7 @@ from raywf.serving.rollouts import RolloutFollower
 from raywf.serving.tables import ARROW, CSV, JSON, Scored, TableRequest, to_request, write_answers
 
 _KINDS = (JSON, CSV, ARROW)
+_MOST_COPIED = 100  # rows of a table that the former champion answers too while the new one is watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +112,24 @@ class Predictions:
         self, model: LoadedModel, request: TableRequest, kind: str, sticky: str | None
     ) -> Answer:
         lanes = self._lanes(model)
-        if lanes is not None:
+        scores = _table_scores(model, request, lanes)
+        if scores is None and lanes is not None:
             return self._answer_table_by_lanes(lanes, model, request, kind, sticky)
+        assert scores is not None
         predictor, version = model.predictor, model.version.version
-        scores = predictor.predict_table(request.features)
-        bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
-        if len(bad):
-            reason = (
-                f"the model has no finite answer for {len(bad)} of {len(scores)} rows, the first {bad[0]}"
-            )
-            raise RequestError(422, reason)
+        part = None if lanes is None else Part(lanes.step.tag)
         batch = PredictionBatch(
-            ids=request.ids, times=request.times, version=version, features=request.columns(), scores=scores
+            ids=request.ids,
+            times=request.times,
+            version=version,
+            features=request.columns(),
+            scores=scores,
+            part=part,
         )
         self._log.append([batch])
+        if part is not None:
+            rows = request.sample(_MOST_COPIED).rows()
+            self._rollout.copy([Answered(model, range(len(rows)), rows, (), part)])
         self._meter.rows(version, len(request))
         parts = [Scored(predictor.bundle, version, scores)]
         return Answer(write_answers(kind, request.ids, parts, version), kind, model)
@@ -179,6 +186,31 @@ class Predictions:
         for group in groups:
             self._meter.rows(group.model.version.version, len(group.rows))
         return groups
+
+
+def _table_scores(
+    model: LoadedModel, request: TableRequest, lanes: Lanes | None
+) -> NDArray[np.float64] | None:
+    """Return the model's scores of all rows; None where lanes have to answer row by row.
+
+    Raises:
+        RequestError: 422, if without lanes there is no finite answer to a row.
+    """
+    if lanes is not None and lanes.step.share < 1:
+        return None
+    try:
+        scores = model.predictor.predict_table(request.features)
+    except Exception:  # whatever a watched champion raises, the former one answers its rows
+        if lanes is None:
+            raise
+        return None
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=1))
+    if not len(bad):
+        return scores
+    if lanes is not None:
+        return None
+    reason = f"the model has no finite answer for {len(bad)} of {len(scores)} rows, the first {bad[0]}"
+    raise RequestError(422, reason)
 
 
 @lru_cache(maxsize=64)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 from raywf.core.errors import BundleError, RaywfError
 from raywf.core.records import ModelVersion
@@ -17,6 +19,8 @@ from raywf.serving.lanes import Answered, Lanes
 from raywf.serving.shadow import Copies, ShadowQueue, Worker
 from raywf.serving.slots import ModelSlots
 
+_TIMED_ROWS = 16
+
 _logger = logging.getLogger(__name__)
 
 
@@ -25,8 +29,9 @@ class LaneStatus:
     """What a replica says of a rollout.
 
     `step` is the tag of the step that it carries out, if any; `ok` is False where it cannot, for `reason`.
-    `copied` and `dropped` count rows for shadows since the rollout began, `growth_mb` is
-    how much its memory has grown since it took part.
+    `copied` and `dropped` count rows for shadows since the rollout began, `growth_mb` is how much its memory
+    has grown since it took part. In a watch `row_us` is what the former and the new champion take for a
+    reference row, in microseconds, in turns.
     """
 
     replica: str
@@ -36,6 +41,7 @@ class LaneStatus:
     copied: int = 0
     dropped: int = 0
     growth_mb: float = 0.0
+    row_us: tuple[float, float] | None = None
 
 
 class RolloutFollower:
@@ -59,6 +65,8 @@ class RolloutFollower:
         self._changing = threading.Lock()
         self._shadows: ShadowQueue | None = None
         self._refused: dict[str, str] = {}  # rollouts that cannot be taken part in, and why
+        self._unwatched: dict[str, str] = {}  # watches whose former champion cannot be had, and why
+        self._row_us: tuple[float, float] | None = None
         self._began_mb = 0.0
         self.lanes: Lanes | None = None
 
@@ -82,7 +90,9 @@ class RolloutFollower:
                 except BundleError as err:
                     self._end()
                     reason = self._refused[step.rollout] = str(err)
-            return self._status() if reason is None else self._status(reason)
+            if reason is not None:
+                return self._status(reason, ok=False)
+            return self._status(self._unwatched.get(step.rollout, ""))
         finally:
             self._changing.release()
 
@@ -111,17 +121,17 @@ class RolloutFollower:
             self._end()
 
     def _take(self, step: RolloutStep) -> None:
-        lanes = self.lanes
+        lanes, champion = self.lanes, self._slots.active
+        if step.mode == "watch":
+            champion.predictor.check_reference()
         if lanes is not None and lanes.step.rollout == step.rollout:
-            if step.mode == "watch":
-                self._slots.active.predictor.check_reference()
             self.lanes = Lanes(step, lanes.champion, lanes.challenger, self._key)
+            self._row_us = _row_us(lanes.champion, champion) if step.mode == "watch" else None
             return
         self._end()
         if step.mode == "watch":
             self._take_watch(step)
             return
-        champion = self._slots.active
         if self._key is not None and all(c.name != self._key for c in champion.predictor.bundle.columns):
             raise BundleError(f"rollout.key {self._key!r} is not a feature of version {step.champion}")
         models = [self._load(name, champion) for name in step.challengers]
@@ -130,11 +140,13 @@ class RolloutFollower:
     def _take_watch(self, step: RolloutStep) -> None:
         """Let the former champion see what the new one answers; where it cannot be had, go without."""
         former, champion = self._slots.previous, self._slots.active
+        if step.rollout in self._unwatched:
+            return
         try:
             if former is None or former.version.version != step.champion:
                 former = self._cache.load(self._source.version(step.champion))
         except BundleError as err:
-            _logger.warning("version %s cannot be watched: %s", champion.version.version, err)
+            self._unwatched[step.rollout] = f"version {step.champion} cannot be had, no harm is seen: {err}"
             return
         self._open(step, former, [champion], live=champion)
 
@@ -159,23 +171,38 @@ class RolloutFollower:
         return model
 
     def _end(self) -> None:
-        self.lanes = None
+        self.lanes = self._row_us = None
         shadows, self._shadows = self._shadows, None
         if shadows is not None:
             shadows.close()
 
-    def _status(self, reason: str = "") -> LaneStatus:
+    def _status(self, reason: str = "", *, ok: bool = True) -> LaneStatus:
         lanes, shadows = self.lanes, self._shadows
         grown = rss_mb() - self._began_mb if lanes is not None else 0.0
         return LaneStatus(
             replica=self._slots.replica,
-            ok=not reason,
+            ok=ok,
             step=lanes.step.tag if lanes is not None else "",
             reason=reason or (shadows.problem if shadows is not None else ""),
             copied=shadows.copied if shadows is not None else 0,
             dropped=shadows.dropped if shadows is not None else 0,
             growth_mb=max(0.0, grown),
+            row_us=self._row_us,
         )
+
+
+def _row_us(former: LoadedModel, champion: LoadedModel) -> tuple[float, float] | None:
+    """Return both median times for some of the champion's reference rows; None if one cannot answer."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for row in champion.predictor.reference_rows()[:_TIMED_ROWS]:
+        for model, took in zip((former, champion), times, strict=True):
+            start = time.perf_counter()
+            try:
+                model.predictor.predict_row(row)
+            except Exception:  # noqa: BLE001 whatever a model raises, there is then no time to compare
+                return None
+            took.append(1e6 * (time.perf_counter() - start))
+    return (median(times[0]), median(times[1])) if times[0] else None
 
 
 def follow_rollouts(follower: RolloutFollower, stop: threading.Event, *, every_s: float) -> None:

@@ -29,7 +29,9 @@ from raywf.serving.messages import (
 )
 
 REFUSAL = "raywf-refusal-bin"
-MAX_CALLS = 1_000  # under way at once in a replica; beyond that RESOURCE_EXHAUSTED
+MAX_CALLS = (
+    100  # under way at once in a replica, whose messages are in memory; beyond that RESOURCE_EXHAUSTED
+)
 DRAIN_S = 5.0
 _STATUS = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -77,6 +79,7 @@ class RpcServer:
 
     def __init__(self, answer: Answers, settings: ServingSettings) -> None:
         self._answer, self._max_rows = answer, settings.max_rows
+        self._timeout_s = settings.request_timeout_s
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(partial(self._carry_out, call))
             for name, call in _CALLS.items()
@@ -107,7 +110,12 @@ class RpcServer:
     async def _carry_out(self, call: _Call, data: bytes, context: Any) -> bytes:
         headers = {name.encode(): _bytes(value) for name, value in context.invocation_metadata() or ()}
         read = partial(call.body, data, self._max_rows)
-        reply = await self._answer(call.method, call.path, headers, len(data), read)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                reply = await self._answer(call.method, call.path, headers, len(data), read)
+        except TimeoutError:
+            reason = f"it took longer than {self._timeout_s:g} s"
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, reason)
         if reply.status < 400:
             return call.reply(reply.body)
         more = [(name.decode(), value.decode()) for name, value in reply.headers]

@@ -39,6 +39,14 @@ class TableRequest:
         """Return the features by column for the log: numbers, texts, and instants as text or datetime64."""
         return {name: _logged(self.features.column(name)) for name in self.features.column_names}
 
+    def sample(self, most: int) -> TableRequest:
+        """Return so many of the rows at most, evenly spread."""
+        if len(self) <= most:
+            return self
+        places = np.linspace(0, len(self) - 1, most).astype(np.int64)
+        ids, times = [self.ids[i] for i in places], [self.times[i] for i in places]
+        return TableRequest(self.features.take(pa.array(places)), ids, times)
+
     def rows(self) -> list[Row]:
         """Return the rows one by one, as a request of rows has them."""
         names = self.features.column_names

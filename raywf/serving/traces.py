@@ -8,6 +8,7 @@ the extra ``raywf[otel]``, each replica sends its requests' spans there over HTT
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -21,17 +22,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _WANTED = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _VERSION = b"x-raywf-model-version"
+_logger = logging.getLogger(__name__)
 
 
 def exporter(environ: Mapping[str, str] = os.environ) -> SpanExporter | None:
-    """Return what sends spans where the environment says, or None where it does not.
-
-    Raises:
-        ModuleNotFoundError: if it does, and ``raywf[otel]`` is not installed.
-    """
+    """Return what sends spans where the environment says; None where it does not, or nothing can."""
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(map(environ.get, _WANTED)):
         return None
-    made: SpanExporter = importlib.import_module(_EXPORTER).OTLPSpanExporter()
+    try:
+        made: SpanExporter = importlib.import_module(_EXPORTER).OTLPSpanExporter()
+    except ModuleNotFoundError:
+        _logger.warning("traces are asked for by OTEL_EXPORTER_OTLP_ENDPOINT: pip install 'raywf[otel]'")
+        return None
     return made
 
 

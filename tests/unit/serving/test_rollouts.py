@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import threading
 import time
 from collections import Counter
@@ -137,6 +138,51 @@ def test_a_watched_champion(replica: Replica, source: FolderSource) -> None:
     assert [e.version for e in failed] == ["1"]
     status = replica.follower.converge()
     assert (status.ok, status.reason) == (False, "the reference rows are answered otherwise")
+
+
+def test_both_versions_of_a_watch_are_timed_alike(replica: Replica, source: FolderSource) -> None:
+    """On the same rows, in turns, once the watch is taken up."""
+    slots = replica.follower._slots
+    slots.prepare(source.version("2"))
+    slots.commit("2")
+    replica.rollouts.start("watch", champion="1", challengers=("2",), share=1.0, time=NOW)
+    replica.follower.converge()
+    former, champion = replica.follower.converge().row_us or (0.0, 0.0)
+    assert 0.1 < former / champion < 10
+
+
+def test_a_table_in_a_watch_is_answered_whole(replica: Replica, source: FolderSource) -> None:
+    """In one line of the log with the watch's part; the former champion sees a hundred of its rows."""
+    slots = replica.follower._slots
+    slots.prepare(source.version("2"))
+    slots.commit("2")
+    step = replica.rollouts.start("watch", champion="1", challengers=("2",), share=1.0, time=NOW)
+    replica.follower.converge()
+    columns = {name: [value] * 300 for name, value in ROW.items()}
+    answer = replica.client.post("/v1/predict", json={"columns": columns})
+    assert answer.json()["model_version"] == "2"
+    entries = replica.log(400)
+    live = [e for e in entries if isinstance(e, Prediction)]
+    assert (len(live), {e.part and e.part.step for e in live}) == (300, {step.tag})
+    shadows = [e for e in entries if isinstance(e, ShadowAnswer)]
+    assert ({e.version for e in shadows}, len({e.id for e in shadows})) == ({"1"}, 100)
+    object.__setattr__(slots.active, "predictor", Breaking(slots.active.predictor))
+    again = replica.client.post("/v1/predict", json={"columns": columns})
+    assert set(again.json()["columns"]["model_version"]) == {"1"}
+
+
+def test_a_watch_whose_former_champion_is_gone_says_so(replica: Replica, source: FolderSource) -> None:
+    """The new one answers alone, and it is not looked for again and again."""
+    slots = replica.follower._slots
+    slots.prepare(source.version("2"))
+    slots.commit("2")
+    slots.previous = None
+    shutil.rmtree(slots._cache._bundle_folder(source.version("1")))
+    (Path(source.version("1").uri) / "encoder.json").write_text("{}")
+    replica.rollouts.start("watch", champion="1", challengers=("2",), share=1.0, time=NOW)
+    status = [replica.follower.converge() for _ in range(2)][-1]
+    assert (status.ok, status.step, "cannot be had" in status.reason) == (True, "", True)
+    assert replica.client.post("/v1/predict", json={"features": ROW}).json()["model_version"] == "2"
 
 
 class Breaking:
