@@ -175,6 +175,18 @@ def test_one_at_a_time(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> No
     assert list(jobs.states) == ["w-d1", "w-d2"]
 
 
+def test_a_retraining_that_was_taken_back_was_in_vain(
+    tmp_path: Path, journal: Journal, jobs: MemoryJobs
+) -> None:
+    """So that the next one does more than a refit."""
+    for one, figures in (("d1", {"version": "2"}), ("back", {"version": "1", "failed": "2"})):
+        made = decision(one, kind="retrain" if one == "d1" else "rollback")
+        journal.decide(made)
+        journal.record(made, "promoted", figures=figures)
+    past = {p.decision.id: p.stage for p in make(tmp_path, jobs=jobs)._past()}
+    assert past == {"d1": "rejected", "back": "promoted"}
+
+
 def test_what_a_user_does_by_hand_is_left_alone(tmp_path: Path, jobs: MemoryJobs) -> None:
     """The command that wrote the decision carries it out, or has been interrupted."""
     Journal(str(tmp_path), "w").decide(decision(cause=BY_HAND))
