@@ -14,9 +14,11 @@ import os
 import threading
 import time
 import uuid
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import orjson
@@ -56,20 +58,72 @@ class _Segment:
     """One segment's entries: those of its index for `covered` bytes, and `recent` ones until `read`."""
 
     path: Path
-    indexed: Table
+    indexed: _Index | Table
     covered: int
     read: int
     recent: list[Table] = field(default_factory=list)
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[_Index | Table]:
         return [self.indexed, *self.recent]
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether another file has taken the index's place, which may cover more or less."""
+        return isinstance(self.indexed, _Index) and self.indexed.stamp != _stamp(self.indexed.path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """An index file, read as far as a lookup needs; `stamp` tells it from one that took its place.
+
+    It is not mapped into memory: on a mounted folder another machine may replace it, and a process that
+    touches a mapped page of a file that is gone is ended by the system.
+    """
+
+    path: Path
+    stamp: tuple[int, int]
+
+    def places(self, key: int) -> list[int]:
+        """Return where the lines begin whose ids have a hash.
+
+        Raises:
+            OSError: if the file cannot be read.
+        """
+        with open(self.path, "rb") as file:
+            start, count = _begin_of(file)
+            keys = _Numbers(file.fileno(), start + 8, count - 1)  # the first is the mark and what is covered
+            first = last = bisect_left(keys, key)
+            while last < len(keys) and keys[last] == key:
+                last += 1
+            lines = _Numbers(file.fileno(), start + 8 * (count + 1), count - 1)
+            return [lines[at] for at in range(first, last)]
+
+    def whole(self) -> Table:
+        """Return all entries."""
+        stored: Table = np.load(self.path, allow_pickle=False)
+        return stored[:, 1:]
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Whole numbers of eight bytes in a file."""
+
+    descriptor: int
+    start: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, at: int) -> int:
+        return int.from_bytes(os.pread(self.descriptor, 8, self.start + 8 * at), "little")
 
 
 class LogLookup:
     """Looks ids of a workflow's log up; thread-safe, many of them may be at work on one log.
 
     `budget_s` bounds how long one call reads what is new. In memory are at most the entries of `KEPT_BYTES`
-    of each segment that is being written; indexes are mapped.
+    of each segment that is being written.
 
     Raises:
         SettingsError: if the root is an object store.
@@ -95,11 +149,11 @@ class LogLookup:
         ((prediction, outcome),) = pairs
         return Found(prediction=prediction, outcome=outcome, shadows=_shadows(entries))
 
-    def _entries(self, wanted: str, tables: list[tuple[Path, list[Table]]]) -> Iterator[Entry]:
+    def _entries(self, wanted: str, tables: list[tuple[Path, list[_Index | Table]]]) -> Iterator[Entry]:
         """Yield the log's entries of an id, in the log's order."""
-        key = np.uint64(_hash(wanted.encode(errors="surrogatepass")))
+        key = _hash(wanted.encode(errors="surrogatepass"))
         for path, parts in tables:
-            places = sorted({at for table in parts for at in _places(table, key)})
+            places = sorted({at for part in parts for at in _places(part, key)})
             if not places:
                 continue
             with open(path, "rb") as file:
@@ -107,7 +161,7 @@ class LogLookup:
                     file.seek(at)
                     yield from (entry for entry in _read(file.readline()) if entry.id == wanted)
 
-    def _refreshed(self) -> list[tuple[Path, list[Table]]]:
+    def _refreshed(self) -> list[tuple[Path, list[_Index | Table]]]:
         """Read what came since the last call, and return each segment's tables in the log's order."""
         deadline = time.monotonic() + self._budget_s
         if not self._reading.acquire(timeout=self._budget_s):
@@ -118,7 +172,7 @@ class LogLookup:
                 del self._segments[name]
             for count, (name, path) in enumerate(present.items()):
                 segment = self._segments.get(name)
-                if segment is None:
+                if segment is None or segment.is_outdated:
                     segment = self._segments[name] = _open(path)
                 if not _catch_up(segment, deadline):
                     reason = f"the log is being read for the first time: {count} of {len(present)} segments"
@@ -130,15 +184,39 @@ class LogLookup:
 
 def _open(path: Path) -> _Segment:
     """Return a segment with its index, which is empty where there is none that can be read."""
+    index = _index_path(path)
     try:
-        stored: Table = np.load(_index_path(path), mmap_mode="r", allow_pickle=False)
-        is_table = stored.dtype == np.uint64 and stored.ndim == 2 and len(stored) == 2 and stored.size > 0
-        if is_table and int(stored[0, 0]) == _MAGIC:
-            covered = int(stored[1, 0])
-            return _Segment(path, stored[:, 1:], covered, covered)
+        stamp = _stamp(index)
+        with open(index, "rb") as file:
+            start, count = _begin_of(file)
+            mark, covered = (_Numbers(file.fileno(), at, 1)[0] for at in (start, start + 8 * count))
+            is_whole = os.fstat(file.fileno()).st_size == start + 16 * count
+        if mark == _MAGIC and is_whole and stamp is not None:
+            return _Segment(path, _Index(index, stamp), covered, covered)
     except (OSError, ValueError, EOFError):
         pass  # missing, or cut off by a full disk: it is made again
     return _Segment(path, np.empty((2, 0), np.uint64), 0, 0)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _begin_of(file: BinaryIO) -> tuple[int, int]:
+    """Return where an index's numbers begin, and how many there are in each of its two rows.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    np.lib.format.read_magic(file)
+    shape, is_by_column, kind = np.lib.format.read_array_header_1_0(file)
+    if len(shape) != 2 or shape[0] != 2 or shape[1] < 1 or is_by_column or kind != np.dtype("<u8"):
+        raise ValueError("this is no index of a log")
+    return file.tell(), int(shape[1])
 
 
 def _catch_up(segment: _Segment, deadline: float) -> bool:
@@ -164,8 +242,9 @@ def _catch_up(segment: _Segment, deadline: float) -> bool:
 
 def _keep(segment: _Segment) -> None:
     """Write all entries of a segment into its index; where that fails they stay in memory."""
-    whole = _merged(segment.tables())
-    stored = np.concatenate([np.array([[_MAGIC], [segment.read]], np.uint64), whole], axis=1)
+    whole = _merged([part.whole() if isinstance(part, _Index) else part for part in segment.tables()])
+    first = np.array([[_MAGIC], [segment.read]], np.uint64)
+    stored = np.ascontiguousarray(np.concatenate([first, whole], axis=1))
     path = _index_path(segment.path)
     draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
@@ -228,9 +307,12 @@ def _merged(tables: list[Table]) -> Table:
     return whole[:, np.argsort(whole[0], kind="stable")]
 
 
-def _places(table: Table, key: np.uint64) -> list[int]:
-    first = int(np.searchsorted(table[0], key, side="left"))
-    last = int(np.searchsorted(table[0], key, side="right"))
+def _places(table: _Index | Table, key: int) -> list[int]:
+    if isinstance(table, _Index):
+        return table.places(key)
+    wanted = np.uint64(key)
+    first = int(np.searchsorted(table[0], wanted, side="left"))
+    last = int(np.searchsorted(table[0], wanted, side="right"))
     return [int(at) for at in table[1, first:last]]
 
 
