@@ -252,7 +252,7 @@ def _told(rollouts: Rollouts, name: str, asked: int) -> dict[str, Any]:
         "days": (latest.time - START).days if latest.stage == "promoted" else None,
         "steps": [f"{step.share:.0%}" for step in steps[:-1]],
         "rows": asked,
-        "reason": latest.reasons[0] if latest.reasons else "",
+        "reason": "; ".join(latest.reasons),
         "labelled": latest.figures.get("labelled"),
         "loss_lower": latest.figures.get("lower"),
         "loss_upper": latest.figures.get("upper"),
