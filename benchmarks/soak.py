@@ -3,7 +3,7 @@
 Two replicas and a monitor on this machine; the requests come from h2load (``apt install nghttp2-client``), or
 else from `load.py`, and beside them one caller predicts and reports outcomes. Windows of the monitor are ten
 seconds long and its horizon a minute, so that it forgets as it would after months. Each five seconds the
-memory and the open files of replicas and monitor are looked at, after the first fifth of the time, in which
+memory and the open files of replicas and monitor are looked at, after the first third of the time, in which
 pools and caches fill. A slope is that of a line through the memory by time, `noise` its standard error with
 the samples' own correlation counted (blocks of a minute), and `is_flat` says that no slope is above twice its
 noise, or that it comes to less than one per cent of the memory over the run.
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from raywf.registry.registry import CHAMPION  # noqa: E402
 from raywf.serving.environment import free_ports, serve_env  # noqa: E402
 from raywf.testing import SMALL_ROW  # noqa: E402
 
-SHARE, CONNECTIONS, LOOK_S, SWAP_S, SETTLE = 0.5, 16, 5.0, 60.0, 0.2
+SHARE, CONNECTIONS, LOOK_S, SWAP_S, SETTLE = 0.5, 16, 5.0, 60.0, 1 / 3
 
 
 class Reports:
@@ -134,6 +135,7 @@ def soak(workflow: Workflow, folder: Path, seconds: float) -> dict[str, Any]:
         "minutes": round(seconds / 60, 1),
         "requests": len(answered) + reports.made,
         "failed": sum(s[2] != 200 for s in answered) + reports.failed,
+        "statuses": {str(status): count for status, count in Counter(s[2] for s in answered).items()},
         "swaps": swaps,
         "rps": round(len(answered) / seconds, 1),
         "most_rps": round(most, 1),
