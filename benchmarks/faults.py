@@ -318,11 +318,11 @@ or another one than 200 or 202; the seconds are from the fault until everything 
 Acknowledged in all: {totals["predictions"]} predictions and {totals["outcomes"]} outcomes.
 Of them lost: {totals["lost_predictions"]} predictions, {totals["lost_outcomes"]} outcomes.
 
-Without HAProxy connections are refused at once, so that callers who never wait fail often until there is another one. A
-killed replica takes the requests with it that it was answering; HAProxy gives one that had no byte of
-answer yet to another replica. While the disk is full every request is refused with 503 and nothing is
-acknowledged. Without a registry replicas go on with what they have, and new ones start from the last good
-bundle on disk. A bundle whose files are not those that were registered is never served.
+Without HAProxy connections are refused at once, so that callers who never wait fail often until there is
+another one. A killed replica takes the requests with it that it was answering; HAProxy gives one that had
+no byte of answer yet to another replica. While the disk is full every request is refused with 503 and
+nothing is acknowledged. Without a registry replicas go on with what they have, and new ones start from the
+last good bundle on disk. A bundle whose files are not those that were registered is never served.
 """
 
 
