@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +10,7 @@ import click
 from raywf.cli.options import show, workflow_options
 from raywf.cli.progress import counted
 from raywf.core.settings import Workflow
+from raywf.core.store import absolute
 
 if TYPE_CHECKING:
     from raywf.loop.score import Asked, Scored
@@ -112,8 +112,3 @@ def score_arguments(options: Sequence[str]) -> tuple[str, ...]:
 @score_options
 def _options(**_: Any) -> None:
     """Read the options without doing anything."""
-
-
-def absolute(path: str) -> str:
-    """Return a path that means the same in another folder; a URI stays as it is."""
-    return path if "://" in path else str(Path(path).expanduser().absolute())

@@ -114,6 +114,11 @@ class Store:
         return tuple(sorted(info.base_name for info in infos if ".draft-" not in info.base_name))
 
 
+def absolute(path: str) -> str:
+    """Return a path that means the same in another folder; a URI stays as it is."""
+    return path if "://" in path else str(Path(path).expanduser().absolute())
+
+
 def _local_draft(target: str, data: bytes, *, synced: bool = True) -> str:
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     folder, _, name = target.rpartition("/")

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -17,7 +16,7 @@ from raywf.core.errors import SettingsError, SourceError, did_you_mean
 from raywf.core.records import Snapshot
 from raywf.core.settings import Workflow
 from raywf.core.source import ModelSource
-from raywf.core.store import Store
+from raywf.core.store import Store, absolute
 from raywf.loop.cluster import connect
 from raywf.loop.pieces import Piece, Wanted, cut
 from raywf.loop.scorer import Outturn, Scorer, Scoring, as_features, load_model
@@ -134,7 +133,7 @@ def _find_input(workflow: Workflow, asked: Asked) -> _Input:
     if asked.input is not None:
         if asked.snapshot is not None:
             raise SettingsError("a snapshot or an input can be scored, not both at once")
-        path = asked.input if "://" in asked.input else str(Path(asked.input).absolute())
+        path = absolute(asked.input)
         _require_apart(path, asked.output)
         return _Input(table=open_table(path, name="input"), snapshot=None)
     store = Store(workflow.stores.root)
@@ -149,12 +148,8 @@ def _find_input(workflow: Workflow, asked: Asked) -> _Input:
 
 
 def _require_apart(path: str, output: str) -> None:
-    if f"{_absolute(output)}/".startswith(f"{path.rstrip('/')}/"):
+    if f"{absolute(output)}/".startswith(f"{path.rstrip('/')}/"):
         raise SettingsError(f"the output {output!r} lies in the input {path!r}, whose files it would be")
-
-
-def _absolute(folder: str) -> str:
-    return folder if "://" in folder else str(Path(folder).expanduser().absolute())
 
 
 def _prepare(workflow: Workflow, asked: Asked, given: _Input, source: ModelSource) -> tuple[Scoring, Run]:
@@ -171,7 +166,7 @@ def _prepare(workflow: Workflow, asked: Asked, given: _Input, source: ModelSourc
         input=table.source.path,
         wanted=Wanted(features=(), numbers=frozenset(), kept=()),
         typed=snapshot is not None,
-        output=_absolute(asked.output),
+        output=absolute(asked.output),
     )
     model = load_model(scoring)
     kept = _kept(workflow, given, asked.keep)

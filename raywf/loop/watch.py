@@ -29,8 +29,10 @@ def begin_watch(workflow: Workflow, registry: Registry, *, now: datetime) -> Rol
     None where there is nothing to go back to, where the promotion is long past or was a rollback, or where
     it was watched already.
     """
+    if not workflow.rollout.watch:
+        return None
     champion, former = registry.find(CHAMPION), registry.find(PREVIOUS)
-    if not workflow.rollout.watch or champion is None or former is None or former.status == "rolled_back":
+    if champion is None or former is None or former.status == "rolled_back":
         return None
     promotion = _promotion(workflow, champion.version)
     if promotion is None or datetime.now(UTC) - promotion.wall_time > workflow.rollout.watch + _LATE:

@@ -95,17 +95,9 @@ class Predictions:
 
     def _answer_rows(self, model: LoadedModel, data: Any, sticky: str | None) -> Answer:
         rows = read_rows(data, model.schema, max_rows=self._max_rows, clock=self._clock)
-        lanes = self._lanes(model)
-        if lanes is None:
-            (alone,) = answer_alone(model, rows)
-            self._log.append(alone.predictions())
-            self._meter.rows(model.version.version, len(rows))
-            found = answers(rows, alone.scores, model.predictor.bundle)
-            body = orjson.dumps({"model_version": model.version.version, "predictions": found})
-            return Answer(body, JSON, model)
-        groups = self._by_lanes(lanes, rows, sticky)
-        lead = groups[0].model if len(groups) == 1 else model
-        answer = {"model_version": lead.version.version, "predictions": _in_order(groups)}
+        groups = self._grouped(model, rows, sticky)
+        lead = _lead(groups, model)
+        answer = {"model_version": lead.version.version, "predictions": _told(groups, rows)}
         return Answer(orjson.dumps(answer), JSON, lead)
 
     def _answer_table(
@@ -139,7 +131,7 @@ class Predictions:
     ) -> Answer:
         """Answer a table row by row: in a rollout each has its lane, and its own model's classes."""
         groups = self._by_lanes(lanes, request.rows(), sticky)
-        lead = groups[0].model if len(groups) == 1 else model
+        lead = _lead(groups, model)
         return Answer(write_answers(kind, request.ids, _parts(groups), lead.version.version), kind, lead)
 
     def _explain_rows(self, model: LoadedModel, data: Any, sticky: str | None) -> Answer:
@@ -147,10 +139,7 @@ class Predictions:
         with self._explanations.turn(len(rows)):
             groups = self._grouped(model, rows, sticky)
             reasons = self._explanations.explain(groups)
-        lead = groups[0].model if len(groups) == 1 else model
-        told = _in_order(groups)
-        if groups[0].part is None:  # outside of a rollout one version answers all
-            told = answers(rows, groups[0].scores, model.predictor.bundle)
+        lead, told = _lead(groups, model), _told(groups, rows)
         found = [one | {"explanation": why} for one, why in zip(told, reasons, strict=True)]
         answer = {"model_version": lead.version.version, "predictions": found}
         return Answer(orjson.dumps(answer), JSON, lead)
@@ -163,7 +152,7 @@ class Predictions:
         with self._explanations.turn(len(request)):
             groups = self._grouped(model, request.rows(), sticky)
             reasons = self._explanations.explain(groups)
-        lead = groups[0].model if len(groups) == 1 else model
+        lead = _lead(groups, model)
         found = write_answers(JSON, request.ids, _parts(groups), lead.version.version)
         answer = orjson.loads(found)
         answer["columns"]["explanation"] = reasons
@@ -196,7 +185,7 @@ def _table_scores(
     Raises:
         RequestError: 422, if without lanes there is no finite answer to a row.
     """
-    if lanes is not None and lanes.step.share < 1:
+    if lanes is not None and lanes.step.mode != "watch":
         return None
     try:
         scores = model.predictor.predict_table(request.features)
@@ -211,6 +200,19 @@ def _table_scores(
         return None
     reason = f"the model has no finite answer for {len(bad)} of {len(scores)} rows, the first {bad[0]}"
     raise RequestError(422, reason)
+
+
+def _lead(groups: Sequence[Answered], model: LoadedModel) -> LoadedModel:
+    """Return the model that a whole answer names: that of all rows, else the champion."""
+    return groups[0].model if len(groups) == 1 else model
+
+
+def _told(groups: Sequence[Answered], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the answers to a request's rows; outside of a rollout one version gave all."""
+    first = groups[0]
+    return (
+        answers(rows, first.scores, first.model.predictor.bundle) if first.part is None else _in_order(groups)
+    )
 
 
 @lru_cache(maxsize=64)

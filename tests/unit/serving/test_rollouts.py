@@ -171,6 +171,14 @@ def test_a_table_in_a_watch_is_answered_whole(replica: Replica, source: FolderSo
     assert set(again.json()["columns"]["model_version"]) == {"1"}
 
 
+def test_a_table_in_a_canary_of_all_traffic_is_the_challenger_s(replica: Replica) -> None:
+    """A last step may be the whole of the traffic, before the alias moves."""
+    replica.start("canary", 1.0)
+    columns = {name: [value] * 3 for name, value in ROW.items()}
+    answer = replica.client.post("/v1/predict", json={"columns": columns})
+    assert answer.json()["model_version"] == "2"
+
+
 def test_a_watch_whose_former_champion_is_gone_says_so(replica: Replica, source: FolderSource) -> None:
     """The new one answers alone, and it is not looked for again and again."""
     slots = replica.follower._slots
