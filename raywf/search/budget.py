@@ -16,6 +16,7 @@ from raywf.core.records import Attempt, Rate
 from raywf.core.settings import SearchSettings
 from raywf.search.ledger import Ledger
 
+WORKER_S = 2.0  # until a new worker process has what it imports
 START_S = 5.0  # until the first trial begins, workers and their imports
 _START_SHARE = 0.25  # of a budget that is shorter still
 _NOTE_EVERY_S = 1.0

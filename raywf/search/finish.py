@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raywf.core.records import Bundle, Trial
 from raywf.models.families import traits
-from raywf.search.budget import Budget
+from raywf.search.budget import WORKER_S, Budget
 from raywf.search.choose import Bounds, Chosen, choose
 from raywf.search.data import SearchData, newest_instant
 from raywf.search.refit import Fits, Made, Recipe, await_fits, finish_bundle, measure_row_ms, start_fits
@@ -83,7 +83,7 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
         data, trials = rescue(data, trials, ending.trial_plan)
         bounds = Bounds(
             row_ms=row_ms,
-            left_s=max(0.0 if cut else _LEAST_REFIT_S, ending.budget.closing - time.time()),
+            left_s=_left_s(ending, cut),
             slots=ending.slots,
             bag=ending.trial_plan.keep_models,
             made=frozenset(name for name, folds in fits[0] if not folds and name not in cut),
@@ -108,6 +108,14 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
         ]
 
 
+def _left_s(ending: Ending, cut: frozenset[str]) -> float:
+    """Return the seconds for the members' fits; where folds' models stand in, no more than there are."""
+    left_s = ending.budget.closing - time.time()
+    if ending.trial_plan.keep_models:
+        return max(0.0, left_s - WORKER_S)
+    return max(0.0 if cut else _LEAST_REFIT_S, left_s)
+
+
 def _attempt(
     ending: Ending,
     data: SearchData,
@@ -127,9 +135,9 @@ def _attempt(
         deadline=max(ending.budget.closing, soon),
     )
     until = max(ending.budget.instant(1.0), soon) + _REFIT_GRACE_S
-    ordered = data.times is not None and len(data.gate) > 0
-    proof_fits = start_fits(recipe, ending.shared, data.rest, known=fits[0])
-    final_fits = start_fits(recipe, ending.shared, None, known=fits[1]) if ordered else []
+    ordered, problem = data.times is not None and len(data.gate) > 0, data.problem()
+    proof_fits = start_fits(recipe, ending.shared, data.rest, problem=problem, known=fits[0])
+    final_fits = start_fits(recipe, ending.shared, None, problem=problem, known=fits[1]) if ordered else []
     proof_made = await_fits(proof_fits, until=until)
     lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
     if lost:

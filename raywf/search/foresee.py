@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from raywf.core.metrics import Metric
 from raywf.core.records import Trial
+from raywf.search.budget import WORKER_S
 from raywf.search.choose import Bounds, choose, chosen_fits_s, fits_to_come_s
 from raywf.search.data import SearchData
 from raywf.search.ledger import Ledger
@@ -36,6 +37,10 @@ class LastFits:
 
     def seconds(self, done: Sequence[Trial]) -> float:
         """Return the seconds that fits would take, of the members chosen among these trials."""
+        fits_s = self._fits_s(done)
+        return fits_s + WORKER_S if fits_s else 0.0
+
+    def _fits_s(self, done: Sequence[Trial]) -> float:
         bounds = self.bounds
         guess = fits_to_come_s(done, self.data, row_ms=bounds.row_ms, slots=bounds.slots, bag=bounds.bag)
         if guess < _WORTH_SHARE * bounds.left_s:

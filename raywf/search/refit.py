@@ -1,4 +1,4 @@
-"""Makes an ensemble's members, by fitting them or of their folds' models, one Ray task each; the bundle."""
+"""Makes an ensemble's members, each fitted by a Ray task or merged here of its folds' models; the bundle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from raywf.models.bundle import Draft, Predictor, plain_rows, write_bundle
 from raywf.models.calibration import Calibration
 from raywf.models.encoding import Encoder
 from raywf.models.families import family
-from raywf.models.family import Model, rows_for
+from raywf.models.family import Model, Problem, rows_for
 from raywf.search.data import SearchData
 from raywf.search.ledger import Ledger
 from raywf.search.own import Families
@@ -64,40 +64,47 @@ Fits = dict[tuple[str, int], Any]
 
 
 def start_fits(
-    recipe: Recipe, data: Any, index: NDArray[np.int64] | None, *, known: Fits | None = None
+    recipe: Recipe,
+    data: Any,
+    index: NDArray[np.int64] | None,
+    *,
+    problem: Problem,
+    known: Fits | None = None,
 ) -> list[Any]:
-    """Start making each member; return the references of what the tasks give: a `Made` each.
+    """Start making each member; return a `Made` each, or the reference of a task that gives it.
 
-    A member of folds is merged of their models, another is fitted on the rows at `index` (None: all). `data`
-    is the object reference of the `SearchData`. What `known` holds is not made again; it is added to.
+    A member of folds is merged of their models, at once: that takes milliseconds, a worker's start seconds.
+    Another is fitted on the rows at `index` (None: all). `data` is the object reference of the `SearchData`,
+    and `problem` its. What `known` holds is not made again; it is added to.
     """
-    fit, merge = ray.remote(max_retries=2)(_fit), ray.remote(max_retries=2)(_merge)
+    fit = ray.remote(max_retries=2)(_fit)
     rows = None if index is None else ray.put(index)
     made: Fits = {} if known is None else known
-    for member in recipe.members:
-        name = member.trial_id, member.folds
-        if name in made:
-            continue
+    wanted = [m for m in recipe.members if (m.trial_id, m.folds) not in made]
+    for member in sorted(wanted, key=lambda m: m.folds > 0):  # fits go on while others are merged
         if member.folds:
-            made[name] = merge.options(num_cpus=recipe.threads).remote(data, member, recipe.ledger)
+            made[member.trial_id, member.folds] = _merge(problem, member, recipe.ledger)
         else:
             takes = recipe.families.resources(member.family, default=recipe.threads)
             placed = fit.options(num_cpus=takes.get("CPU", 0), num_gpus=takes.get("GPU", 0))
-            made[name] = placed.remote(data, rows, member, recipe)
+            made[member.trial_id, member.folds] = placed.remote(data, rows, member, recipe)
     return [made[member.trial_id, member.folds] for member in recipe.members]
 
 
 def await_fits(fits: list[Any], *, until: float) -> list[Made]:
     """Return what became of the fits; those that have not ended by `until` (`time.time()`) are ended."""
-    ready, late = ray.wait(fits, num_returns=len(fits), timeout=max(0.0, until - time.time()))
-    for fit in late:
-        ray.cancel(fit, force=True)
+    tasks = [fit for fit in fits if not isinstance(fit, Made)]
+    late = ray.wait(tasks, num_returns=len(tasks), timeout=max(0.0, until - time.time()))[1] if tasks else []
+    for task in late:
+        ray.cancel(task, force=True)
     return [
-        _made(fit) if fit in ready else Made(None, False, "its last fit did not end in time") for fit in fits
+        Made(None, False, "its last fit did not end in time") if fit in late else _made(fit) for fit in fits
     ]
 
 
 def _made(fit: Any) -> Made:
+    if isinstance(fit, Made):
+        return fit
     try:
         made: Made = ray.get(fit)
     except Exception as err:  # noqa: BLE001 - a worker died, or the user's model would not travel
@@ -172,12 +179,13 @@ def _fit(data: SearchData, index: NDArray[np.int64] | None, member: Member, reci
     return Made(model, not problem.is_over() or (member.rounds > 0 and share == 1.0), share=share)
 
 
-def _merge(data: SearchData, member: Member, ledger: Ledger) -> Made:
-    yield_cpu()
-    made, problem = family(member.family), data.problem()
-    models = []
-    for number in range(member.folds):
-        with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
-            ledger.write_model(member.trial_id, number, Path(folder))
-            models.append(made.load(problem, Path(folder)))
-    return Made(made.merge(models), True)
+def _merge(problem: Problem, member: Member, ledger: Ledger) -> Made:
+    made, models = family(member.family), []
+    try:
+        for number in range(member.folds):
+            with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
+                ledger.write_model(member.trial_id, number, Path(folder))
+                models.append(made.load(problem, Path(folder)))
+        return Made(made.merge(models), True)
+    except (OSError, ValueError, KeyError) as err:  # a fold's model that is not what was written
+        return Made(None, False, f"its folds' models do not merge: {describe_error(err)}")
