@@ -7,6 +7,8 @@ import os
 import threading
 from datetime import datetime, timedelta
 
+from ray.util import metrics
+
 from raywf.core.errors import RaywfError
 from raywf.core.records import Evidence
 from raywf.core.rollout import Duel, RolloutStep
@@ -47,6 +49,12 @@ class PatientReferences:
         return found
 
 
+def _unread_gauge(workflow: str) -> metrics.Gauge:
+    gauge = metrics.Gauge("raywf_log_unread_bytes", tag_keys=("workflow",))
+    gauge.set_default_tags({"workflow": workflow})
+    return gauge
+
+
 class MonitorActor:
     """Polls the log in a thread of its own and answers for the fold; made a Ray actor by its caller.
 
@@ -66,6 +74,7 @@ class MonitorActor:
         self._caught_up = threading.Event()
         self._stopped = threading.Event()
         self._error = ""
+        self._unread = _unread_gauge(workflow.name)
         threading.Thread(target=self._run, name="raywf-monitor", daemon=True).start()
 
     def evidence(self, version: str) -> tuple[Evidence, ...]:
@@ -128,7 +137,9 @@ class MonitorActor:
             entries, self._cursor = self._fold_batch()
             if not entries:
                 break
-        behind = self._reader.unread_bytes(self._cursor) > _NEAR_BYTES
+        unread = self._reader.unread_bytes(self._cursor)
+        self._unread.set(unread)
+        behind = unread > _NEAR_BYTES
         if not behind:
             with self._lock:
                 self._fold.update(())

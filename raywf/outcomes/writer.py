@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -52,6 +53,7 @@ class LogWriter:
         self._each, self._sync_s, self._limit = sync == "each", sync_ms / 1000, segment_bytes
         self._lock = threading.Lock()
         self._fd, self._size, self._dirty, self._closed = -1, 0, False, False
+        self._since = 0.0  # when the first append came that no sync has taken up yet
         self._waiting: list[asyncio.Future[None]] = []
         self._unsynced: OSError | None = None  # why some of what was written may never be on the disk
         self._wake = threading.Event()
@@ -74,9 +76,15 @@ class LogWriter:
             if self._closed:
                 raise ValueError("the log's writer is closed")
             self._write(data)
-            self._dirty = True
+            if not self._dirty:
+                self._dirty, self._since = True, time.monotonic()
         if not self._each and not self._wake.is_set():
             self._wake.set()
+
+    @property
+    def unsynced_s(self) -> float:
+        """How long ago the oldest append came that no sync has taken up yet; 0 where there is none."""
+        return time.monotonic() - self._since if self._dirty else 0.0
 
     async def synced(self) -> None:
         """Return once all that was appended is on the disk; at once where `sync` is not "each".

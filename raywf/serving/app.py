@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -36,6 +37,7 @@ from raywf.serving.admin import AdminDesk
 from raywf.serving.cache import BundleCache, LoadedModel
 from raywf.serving.exchange import Call, Reply, json_reply, refusal
 from raywf.serving.explaining import may_explain
+from raywf.serving.gather import MOST_ROWS
 from raywf.serving.guard import Guard, keep_fresh
 from raywf.serving.history import History, Versions
 from raywf.serving.inline import INLINE_BYTES, InlineAnswers
@@ -118,6 +120,7 @@ class Endpoint:
             workflow.stores.root, workflow.name, sync=self._settings.sync, sync_ms=self._settings.sync_ms
         )
         self._load = LoadGauge()
+        self._threads = ThreadPoolExecutor(MOST_ROWS, "raywf-slow")
         self._prefix = self._settings.route.rstrip("/")
         self._meter = Meter()
         self._predictions = Predictions(self._log, self._rollout, self._clock, self._meter, self._settings)
@@ -152,7 +155,7 @@ class Endpoint:
 
     def _make_routes(self) -> dict[str, dict[str, Route]]:
         return {
-            "/v1/predict": {"POST": Route(self._predict, "predict", is_slow_body=may_explain)},
+            "/v1/predict": {"POST": Route(self._predict, "predict", is_slow_body=self._predicts_slowly)},
             f"{PREDICTION}{{id}}": {"GET": Route(self._prediction, "predict", is_slow=True)},
             "/v1/outcomes": {"POST": Route(self._outcomes, "outcomes")},
             "/v1/model": {"GET": Route(self._model, None)},
@@ -180,7 +183,7 @@ class Endpoint:
         else:
             call = Call(headers, body, caller, path)
             if len(body) > INLINE_BYTES or route.takes_long(body):
-                reply = await asyncio.to_thread(_carry_out, route.handler, call)
+                reply = await self._in_thread(route.handler, call)
             else:
                 reply = _carry_out(route.handler, call)
             reply = await self._settled(reply) if route.is_traffic else reply
@@ -219,8 +222,8 @@ class Endpoint:
             def handle(call: Call) -> Reply:
                 return route.handler(call._replace(body=read()))
 
-            if route.is_slow or size > INLINE_BYTES:
-                reply = await asyncio.to_thread(_carry_out, handle, call)
+            if size > INLINE_BYTES or route.takes_long(b""):
+                reply = await self._in_thread(handle, call)
             else:
                 reply = _carry_out(handle, call)
             reply = await self._settled(reply) if route.is_traffic else reply
@@ -249,6 +252,10 @@ class Endpoint:
         """Say which version serves."""
         return self._slots.served()
 
+    async def grpc_port(self) -> int | None:
+        """Say on which port gRPC is served."""
+        return None if self._rpc is None else self._rpc.port
+
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell Ray Serve how much the replica has to do."""
         return {BUSY: self._load.busy, WAIT_S: self._load.wait_s}
@@ -273,6 +280,7 @@ class Endpoint:
             if self._rpc is not None:
                 self._rpc.close()
             self._rollout.close()
+            self._threads.shutdown(wait=False)
             self._log.close()
 
     def _facts(self) -> dict[str, float]:
@@ -285,6 +293,7 @@ class Endpoint:
             "rollout_share": 0.0 if lanes is None else lanes.step.share,
             "rollout_under_way": float(lanes is not None),
             "wait_seconds": self._load.wait_s,
+            "log_unsynced_seconds": self._log.unsynced_s,
             "shadow_rows": float(counts[0]),
             "shadow_dropped": float(counts[1]),
         }
@@ -330,6 +339,14 @@ class Endpoint:
             )
             return refusal(RequestError(503, reason))
         return reply
+
+    def _predicts_slowly(self, body: bytes) -> bool:
+        return may_explain(body) or self._predictions.are_slow(self._slots.active)
+
+    async def _in_thread(self, handler: Callable[[Call], Reply], call: Call) -> Reply:
+        """Carry out a call in a thread: in one of many where they mostly wait for a slow model's answers."""
+        many = self._threads if self._predictions.are_slow(self._slots.active) else None
+        return await asyncio.get_running_loop().run_in_executor(many, _carry_out, handler, call)
 
     def _predict(self, call: Call) -> Reply:
         asked = Asked(

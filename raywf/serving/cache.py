@@ -11,13 +11,17 @@ import math
 import shutil
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import orjson
 import psutil
+from numpy.typing import NDArray
 
 from raywf.core.codec import DecodeError, decode, encode
 from raywf.core.errors import BundleError, ServingError
@@ -27,6 +31,7 @@ from raywf.core.store import Store
 from raywf.models.bundle import Predictor, load_bundle, read_record
 from raywf.models.explanation import Explainer
 from raywf.serving.exchange import RawHeaders
+from raywf.serving.gather import Gathered, Pace, measure_pace
 from raywf.serving.schema import RowSchema
 
 KEPT_BUNDLES = 8
@@ -46,6 +51,15 @@ class LoadedModel:
     predictor: Predictor
     schema: RowSchema
     loaded: datetime
+    pace: Pace
+
+    @cached_property
+    def _gathered(self) -> Gathered | None:
+        return Gathered(self.predictor.predict_rows) if self.pace.gathers else None
+
+    def score(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+        """Return the scores ``(n_rows, k)`` of rows by column name; together with others' where that pays."""
+        return self.predictor.predict_rows(rows) if self._gathered is None else self._gathered(rows)
 
     @cached_property
     def headers(self) -> RawHeaders:
@@ -190,12 +204,14 @@ def _load(version: ModelVersion, folder: Path, *, trust: bool) -> LoadedModel:
     try:
         predictor = load_bundle(folder, digest=version.digest, trust=trust)
         predictor.check_reference()
+        pace = measure_pace(predictor.predict_rows, predictor.reference_rows())
     except BundleError:
         raise
     except Exception as err:  # each model library raises errors of its own for a file that it cannot read
         raise BundleError(f"bundle {folder} cannot be loaded: {err}") from err
     schema = RowSchema(predictor.bundle.columns)
-    return LoadedModel(version=version, predictor=predictor, schema=schema, loaded=datetime.now(UTC))
+    loaded = datetime.now(UTC)
+    return LoadedModel(version=version, predictor=predictor, schema=schema, loaded=loaded, pace=pace)
 
 
 def _modified(path: Path) -> float:

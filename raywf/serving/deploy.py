@@ -29,12 +29,13 @@ from raywf.core.source import ModelSource
 from raywf.serving.app import Endpoint
 from raywf.serving.keys import KeyBook
 from raywf.serving.scaling import autoscaling
-from raywf.serving.swap import broadcast
+from raywf.serving.swap import broadcast, call_replicas
 
 MAX_ONGOING = 100
 MAX_QUEUED = 1000
 MAX_CONSTRUCTOR_TRIES = 3
 HEALTHY_S = 60.0
+_ASK_S = 10.0
 
 
 def app_name(workflow: Workflow) -> str:
@@ -131,7 +132,7 @@ def status(workflow: Workflow) -> dict[str, Any]:
     if app is None:
         return {"app": app_name(workflow), "status": "DOWN", "url": None, "replicas": []}
     running = str(app.status.value) == "RUNNING"
-    replicas = broadcast(app_name(workflow), "served", deadline=time.monotonic() + 10) if running else []
+    replicas = broadcast(app_name(workflow), "served", deadline=time.monotonic() + _ASK_S) if running else []
     return {
         "app": app_name(workflow),
         "status": str(app.status.value),
@@ -167,14 +168,22 @@ def _check_keys(workflow: Workflow) -> None:
 def _check_grpc_port(workflow: Workflow) -> None:
     """Refuse a port that another listens on: replicas share theirs, and would share the other's calls too."""
     settings = workflow.serving
-    if settings.grpc_port is None or status(workflow)["status"] != "DOWN":
+    if settings.grpc_port is None:
         return
     with socket.socket() as probe:
         probe.settimeout(1)
-        if probe.connect_ex((urlsplit(url(settings)).hostname, settings.grpc_port)) == 0:
+        is_taken = probe.connect_ex((urlsplit(url(settings)).hostname, settings.grpc_port)) == 0
+        if is_taken and settings.grpc_port not in _grpc_ports(workflow):
             raise ServingError(
                 f"serving.grpc_port {settings.grpc_port} is in use by another; choose a free one"
             )
+
+
+def _grpc_ports(workflow: Workflow) -> set[int | None]:
+    """Return the ports on which the workflow's replicas serve gRPC now."""
+    up = status(workflow)["status"] == "RUNNING"
+    deadline = time.monotonic() + _ASK_S
+    return set(call_replicas(app_name(workflow), "grpc_port", deadline=deadline)) if up else set()
 
 
 def _wait_until_healthy(base: str, deadline: float) -> None:

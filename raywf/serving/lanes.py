@@ -68,6 +68,11 @@ class Lanes:
     challenger: LoadedModel | None
     key: str | None
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether a model that answers rows is."""
+        return any(m.pace.is_slow for m in (self.champion, self.challenger) if m is not None)
+
     def answer(self, rows: Sequence[Row], sticky: str | None) -> tuple[Answered, ...]:
         """Let each row be answered by its lane's model; `sticky` is the key of the whole request, if any.
 
@@ -123,11 +128,7 @@ def lane_of(rollout: str, key: str) -> float:
 
 
 def _score(model: LoadedModel, rows: Sequence[Row]) -> Scores:
-    if len(rows) == 1:
-        scores: Scores = [model.predictor.predict_row(rows[0].features)]
-    else:
-        table = model.predictor.predict_rows([row.features for row in rows]).tolist()
-        scores = [tuple(values) for values in table]
+    scores = [tuple(values) for values in model.score([row.features for row in rows]).tolist()]
     refusal: RequestError | None = refused_scores(rows, scores)
     if refusal is not None:
         raise refusal

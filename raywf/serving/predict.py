@@ -89,6 +89,11 @@ class Predictions:
             return self._explain_table(model, request, wanted, asked.sticky)
         return self._answer_table(model, request, wanted, asked.sticky)
 
+    def are_slow(self, model: LoadedModel) -> bool:
+        """Return whether a single row may take so long that other requests should not wait for it."""
+        lanes = self._lanes(model)
+        return model.pace.is_slow if lanes is None else lanes.is_slow
+
     def _lanes(self, model: LoadedModel) -> Lanes | None:
         lanes = self._rollout.lanes
         return lanes if lanes is not None and lanes.step.serves == model.version.version else None
