@@ -180,26 +180,36 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _many(key: str, item: str, max_rows: int) -> Schema:
-    rows = {"type": "array", "items": _ref(item), "minItems": 1, "maxItems": max_rows}
-    return {"oneOf": [_ref(item), _object({key: rows}, key, closed=True)]}
+def _one_of(*names: str) -> Schema:
+    return {"oneOf": [_ref(name) for name in names]}
 
 
-def _with_columns(many: Schema, columns: tuple[Column, ...], max_rows: int) -> Schema:
-    """Allow rows by column beside one row and many, and explanations of all of them."""
-    lists = {
-        c.name: {"type": "array", "items": _COLUMN[c.kind], "minItems": 1, "maxItems": max_rows}
-        for c in columns
-    }
-    given = {
-        "columns": _object(lists, *lists, closed=True),
+def _list(item: Schema, max_rows: int) -> Schema:
+    return {"type": "array", "items": item, "minItems": 1, "maxItems": max_rows}
+
+
+def _requests(columns: tuple[Column, ...], max_rows: int) -> dict[str, Schema]:
+    """Return the forms of a predict request: one row, many, or many by column. Each has a name of its own.
+
+    A generator of clients makes a class of each, and names those without by their place, which may clash.
+    """
+    row = {"features": _ref("Features"), "id": _ID, "time": _TIME}
+    lists = {c.name: _list(_COLUMN[c.kind], max_rows) for c in columns}
+    by_column = {
+        "columns": _ref("FeatureColumns"),
         "ids": {"type": ["array", "null"], "items": _or_null(_ID)},
         "times": {"type": ["array", "null"], "items": _or_null(_TIME)},
         "explain": _ASKED,
     }
-    rows = many["oneOf"][1]
-    rows["properties"]["explain"] = _ASKED
-    return {"oneOf": [_ref("OneRow"), rows, _object(given, "columns", closed=True)]}
+    many = {"rows": _list(_ref("Row"), max_rows), "explain": _ASKED}
+    return {
+        "Row": _object(row, "features", closed=True),
+        "OneRow": _object(row | {"explain": _ASKED}, "features", closed=True),
+        "ManyRows": _object(many, "rows", closed=True),
+        "FeatureColumns": _object(lists, *lists, closed=True),
+        "RowsByColumn": _object(by_column, "columns", closed=True),
+        "PredictRequest": _one_of("OneRow", "ManyRows", "RowsByColumn"),
+    }
 
 
 def _features(columns: tuple[Column, ...]) -> Schema:
@@ -210,16 +220,12 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
     number: Schema = {"type": "number"}
     text: Schema = {"type": "string"}
     label = _label(bundle)
-    row = {"features": _ref("Features"), "id": _ID, "time": _TIME}
     outcome = {"id": _ID, "label": label, "time": _TIME, "value": {"type": ["number", "null"]}}
     return {
         "Features": _features(bundle.columns),
-        "Row": _object(row, "features", closed=True),
-        "OneRow": _object(row | {"explain": _ASKED}, "features", closed=True),
-        "PredictRequest": _with_columns(_many("rows", "Row", max_rows), bundle.columns, max_rows),
-        "Prediction": _prediction(bundle),
-        "Explanation": _explanation(bundle),
-        "PastPrediction": _past_prediction(),
+        **_requests(bundle.columns, max_rows),
+        **_predictions(bundle),
+        **_past_predictions(),
         "PredictAnswer": _object(
             {
                 "model_version": text,
@@ -232,7 +238,8 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
             "model_version",
         ),
         "Outcome": _object(outcome, "id", "label", closed=True),
-        "OutcomesRequest": _many("outcomes", "Outcome", max_rows),
+        "ManyOutcomes": _object({"outcomes": _list(_ref("Outcome"), max_rows)}, "outcomes", closed=True),
+        "OutcomesRequest": _one_of("Outcome", "ManyOutcomes"),
         "Accepted": _object({"accepted": {"type": "integer", "minimum": 1}}, "accepted"),
         "RetrainRequest": _object({"reason": _REASON}, closed=True),
         "RolloutAct": _object({"act": {"enum": ["pause", "resume", "abort"]}}, "act", closed=True),
@@ -253,46 +260,36 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
     }
 
 
-def _prediction(bundle: Bundle) -> Schema:
-    if bundle.task == "regression":
-        told = {
-            "id": _ID,
-            "value": {"type": "number"},
-            "model_version": _VERSION,
-            "explanation": _ref("Explanation"),
-        }
-        return _object(told, "id", "value")
-    share = {"type": "number", "minimum": 0, "maximum": 1}
-    shares = _object(dict.fromkeys(bundle.classes, share), *bundle.classes, closed=True)
-    return _object(
-        {
-            "id": _ID,
-            "prediction": {"enum": list(bundle.classes)},
-            "probabilities": shares,
-            "model_version": _VERSION,
-            "explanation": _ref("Explanation"),
-        },
-        "id",
-        "prediction",
-        "probabilities",
-    )
-
-
-def _explanation(bundle: Bundle) -> Schema:
+def _predictions(bundle: Bundle) -> dict[str, Schema]:
+    """Return what a prediction is, and why it is so: of a regression numbers, else numbers by class."""
     number: Schema = {"type": "number"}
-    told = number
-    if bundle.task != "regression":
-        told = _object(dict.fromkeys(bundle.classes, number), *bundle.classes, closed=True)
+    named = {"id": _ID, "model_version": _VERSION, "explanation": _ref("Explanation")}
+    if bundle.task == "regression":
+        return {
+            "Prediction": _object(named | {"value": number}, "id", "value"),
+            **_explanation(bundle, number),
+        }
+    share = number | {"minimum": 0, "maximum": 1}
+    told = {"prediction": {"enum": list(bundle.classes)}, "probabilities": _ref("Probabilities")}
+    return {
+        "Prediction": _object(named | told, "id", *told),
+        "Probabilities": _object(dict.fromkeys(bundle.classes, share), *bundle.classes, closed=True),
+        "ByClass": _object(dict.fromkeys(bundle.classes, number), *bundle.classes, closed=True),
+        **_explanation(bundle, _ref("ByClass")),
+    }
+
+
+def _explanation(bundle: Bundle, told: Schema) -> dict[str, Schema]:
     names = [column.name for column in bundle.columns]
     methods = {"type": "array", "items": {"enum": ["trees", "linear", "sampled"]}, "minItems": 1}
-    shares = _object(dict.fromkeys(names, told), *names, closed=True)
-    schema = _object(
-        {"methods": methods, "base": told, "contributions": shares}, "methods", "base", "contributions"
-    )
-    return schema | {"description": _EXPLAIN}
+    parts = {"methods": methods, "base": told, "contributions": _ref("Contributions")}
+    return {
+        "Contributions": _object(dict.fromkeys(names, told), *names, closed=True),
+        "Explanation": _object(parts, *parts) | {"description": _EXPLAIN},
+    }
 
 
-def _past_prediction() -> Schema:
+def _past_predictions() -> dict[str, Schema]:
     """Describe an answer of any version: one of old may have had other features and classes."""
     answer: dict[str, Schema] = {
         "model_version": {"type": "string"},
@@ -306,14 +303,19 @@ def _past_prediction() -> Schema:
         "time": _TIME,
         "value": {"type": ["number", "null"]},
     }
-    either = {"oneOf": [{"type": "null"}, _object(outcome, "label", "time", "value")]}
-    shadows = {"type": "array", "items": _object(answer, "model_version", "scores")}
+    either = {"oneOf": [{"type": "null"}, _ref("PastOutcome")]}
+    shadows = {"type": "array", "items": _ref("ShadowAnswer")}
     made: dict[str, Schema] = {"id": _ID, "time": _TIME, "features": {"type": "object"}, **answer}
     known: dict[str, Schema] = {
         "outcome": either | {"description": "The latest, null while none is known"},
         "shadows": shadows,
     }
-    return _object(made | known, "id", "time", "features", "model_version", "scores", *known)
+    past = _object(made | known, "id", "time", "features", "model_version", "scores", *known)
+    return {
+        "PastPrediction": past,
+        "PastOutcome": _object(outcome, "label", "time", "value"),
+        "ShadowAnswer": _object(answer, "model_version", "scores"),
+    }
 
 
 def _label(bundle: Bundle) -> Schema:
