@@ -57,7 +57,6 @@ def swap(
     """
     start = time.monotonic()
     deadline = start + timeout_s
-    before = broadcast(app_name, "served", deadline=deadline)
     prepared = _prepare(app_name, version, deadline=deadline)
     refused = [status for status in prepared if not status.ok]
     if refused:
@@ -73,7 +72,7 @@ def swap(
     _commit(app_name, version, deadline=deadline)
     return SwapReport(
         version=version.version,
-        previous=before[0].version,
+        previous=prepared[0].version,
         replicas=tuple(prepared),
         prepare_s=ready - start,
         commit_s=time.monotonic() - ready,
