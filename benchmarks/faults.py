@@ -42,7 +42,6 @@ from raywf.core.records import Prediction  # noqa: E402
 from raywf.core.serving_settings import ServingSettings  # noqa: E402
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow  # noqa: E402
 from raywf.loop.references import RegistryReferences  # noqa: E402
-from raywf.monitor.actor import MonitorActor  # noqa: E402
 from raywf.outcomes import LogReader  # noqa: E402
 from raywf.registry.registry import CHAMPION, Registry  # noqa: E402
 from raywf.serving.environment import free_ports, serve_env  # noqa: E402
@@ -268,6 +267,7 @@ def run(workflow: Workflow, folder: Path, names: list[str], times: int) -> tuple
     registry.point(CHAMPION, "1")
     import ray
 
+    from raywf.monitor.actor import MonitorActor  # imports ray, which reads the environment
     from raywf.serving.deploy import deploy
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)

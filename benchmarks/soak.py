@@ -35,7 +35,6 @@ from raywf.client import CallError, Client  # noqa: E402
 from raywf.core.duration import parse_duration  # noqa: E402
 from raywf.core.serving_settings import ServingSettings  # noqa: E402
 from raywf.core.settings import MonitorSettings, SpineSettings, StoreSettings, Workflow  # noqa: E402
-from raywf.monitor.actor import MonitorActor  # noqa: E402
 from raywf.monitor.reference import KnownReferences, Reference  # noqa: E402
 from raywf.registry.registry import CHAMPION  # noqa: E402
 from raywf.serving.environment import free_ports, serve_env  # noqa: E402
@@ -92,6 +91,7 @@ def soak(workflow: Workflow, folder: Path, seconds: float) -> dict[str, Any]:
     registry = make_registry(workflow, folder, 200)
     import ray
 
+    from raywf.monitor.actor import MonitorActor  # imports ray, which reads the environment
     from raywf.serving.deploy import app_name, deploy
     from raywf.serving.swap import broadcast, swap
 
