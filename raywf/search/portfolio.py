@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from raywf.core.ids import stable_id
+from raywf.core.ids import stable_id, stable_number
 from raywf.core.records import Effort, Sweep, Trial
 from raywf.core.settings import SearchSettings
 from raywf.models.families import is_family, is_installed, traits
 
 _DECAY, _PLACE_WEIGHT = 0.5, 0.25  # of a sweep's ranks by its age; of the portfolio's own order
-_RUNNERS_UP, _NEIGHBOURS = 3, 4
+_POOL_WEIGHT = 0.3  # of what is expected of any configuration, beside what it showed in the newest sweep
+_RUNNERS_UP, _NEIGHBOURS, _SHAKEN = 3, 4, 4
 _MOST_ROWS = {"extratrees": 20_000, "torch": 60_000}
 _MOST_LEAVES = 8_000  # of a tree whose leaves are single rows, in all score columns
 _MAX_RATE = 0.12
@@ -205,7 +206,7 @@ def plan_trials(
     wanted = allowed(_members(former[0])) if former else []
     if not wanted or effort in {"warm", "full"}:
         if wanted and effort == "warm":
-            wanted += _missed(portfolio, former) + allowed(_runners_up(former[0], seed=settings.seed))
+            wanted += _missed(portfolio, former) + allowed(_runners_up(former, seed=settings.seed))
         wanted += order_by_history(portfolio, former)
     return tuple({t.id: t for t in wanted}.values())[: settings.trials]
 
@@ -267,13 +268,39 @@ def _missed(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> list[Trial]:
     return [oldest] if oldest is not None and ages[oldest.family] > 0 else []
 
 
-def _runners_up(sweep: Sweep, *, seed: int) -> list[Trial]:
-    """Return the best former trials beside the members, and neighbours of the best."""
-    members = {m.trial_id for m in sweep.members}
-    done = _ranked(sweep)
-    found = [make_trial(t.family, t.params) for t in done if t.id not in members][:_RUNNERS_UP]
-    shaken = (neighbour(done, number, seed=seed + 1) for number in range(_NEIGHBOURS))
+def _runners_up(former: Sequence[Sweep], *, seed: int) -> list[Trial]:
+    """Return the best trials of former sweeps beside the newest members, and neighbours of the best."""
+    members = {m.trial_id for m in former[0].members}
+    pool = pool_trials(former)
+    found = [t for t in pool if t.id not in members][:_RUNNERS_UP]
+    shaken = (_beside(pool, number, seed=seed + stable_number(former[0].id)) for number in range(_NEIGHBOURS))
     return found + [t for t in shaken if t is not None]
+
+
+def pool_trials(former: Sequence[Sweep]) -> list[Trial]:
+    """Return all configurations that former sweeps finished, the best first.
+
+    What a configuration lost beyond the best of its sweep, as a share of it, tells how good it is; the newest
+    sweep counts most. Each is drawn a little to the middle of all, which one lucky sweep weighs less against.
+    """
+    lost: dict[str, list[tuple[float, float]]] = {}
+    newest: dict[str, Trial] = {}
+    for age, sweep in enumerate(former):
+        ranked = _ranked(sweep)
+        least = float(np.mean(ranked[0].fold_losses)) if ranked else 0.0
+        for trial in ranked:
+            excess = (float(np.mean(trial.fold_losses)) - least) / max(abs(least), 1e-12)
+            lost.setdefault(_likeness(trial), []).append((_DECAY**age, excess))
+            newest.setdefault(_likeness(trial), make_trial(trial.family, trial.params))
+    if not lost:
+        return []
+    middle = float(np.median([excess for seen in lost.values() for _, excess in seen]))
+
+    def standing(name: str) -> float:
+        seen = [(_POOL_WEIGHT, middle), *lost[name]]
+        return sum(w * e for w, e in seen) / sum(w for w, _ in seen)
+
+    return [newest[name] for name in sorted(lost, key=standing)]
 
 
 def _ranked(sweep: Sweep) -> list[Trial]:
@@ -291,8 +318,11 @@ def neighbour(done: Sequence[Trial], number: int, *, seed: int) -> Trial | None:
 
     The best is chosen most often; None if nothing can be changed.
     """
-    known = (t for t in done if is_family(t.family) and _changeable(t.params))
-    ranked = sorted(known, key=lambda t: np.mean(t.fold_losses))[:4]
+    return _beside(sorted(done, key=lambda t: float(np.mean(t.fold_losses))), number, seed=seed)
+
+
+def _beside(best_first: Sequence[Trial], number: int, *, seed: int) -> Trial | None:
+    ranked = [t for t in best_first if is_family(t.family) and _changeable(t.params)][:_SHAKEN]
     if not ranked:
         return None
     draw = np.random.default_rng((seed, number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ search: {{budget_s: 30, trials: 2, folds: 2, families: [lightgbm, linear]}}
 serving: {{port: {port}, alias_poll_s: 1}}
 monitor: {{clock: log, window: 1d, min_labelled: 50, poll_s: 0.25}}
 retrain: {{tolerance: 0.02, cooldown: 365d}}
+alerts: {{command: [tee, {folder}/alert.json], on: [promoted, rejected, failed]}}
 """
 
 
@@ -43,7 +45,7 @@ class Running:
     def __init__(self, folder: Path) -> None:
         self.project = Project(folder)
         write_orders(folder / "orders.csv", days=90)
-        (folder / "workflow.yaml").write_text(SETTINGS.format(port=free_ports(1)[0]))
+        (folder / "workflow.yaml").write_text(SETTINGS.format(port=free_ports(1)[0], folder=folder))
         first = self.project.raywf("run", "--as-of", "2024-01-31T00:00:00Z")
         assert first["status"] == "promoted", first["verdict"]
         self.traffic = Traffic(self.project.raywf("serve", "up")["url"])
@@ -143,6 +145,16 @@ def test_killed_retraining_is_done_once(running: Running) -> None:
     ]
     assert sum(s in {"promoted", "rejected", "failed"} for s in stages) == 1
     assert "failed" not in stages
+
+
+def test_the_end_was_told(running: Running) -> None:
+    """By the alert's channel, with the evidence; nothing was told of the first version, nor of what is lost."""
+    told = running.project.folder / "alert.json"
+    until(told.exists, "an alert", seconds=30)
+    alert = json.loads(told.read_text())
+    assert alert["kind"] in {"promoted", "rejected"}
+    assert alert["figures"]["cause"] == "request"
+    assert alert["windows"]
 
 
 def test_each_decision_has_one_version(running: Running) -> None:

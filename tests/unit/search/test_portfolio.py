@@ -9,7 +9,14 @@ import pytest
 
 from raywf.core.records import Effort, Member, Sweep
 from raywf.core.settings import FAMILIES, SearchSettings
-from raywf.search.portfolio import make_trial, neighbour, order_by_history, plan_trials, trial_id
+from raywf.search.portfolio import (
+    make_trial,
+    neighbour,
+    order_by_history,
+    plan_trials,
+    pool_trials,
+    trial_id,
+)
 
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
@@ -172,6 +179,19 @@ def test_the_portfolio_follows_the_workflow_s_own_history() -> None:
     both = order_by_history(portfolio, [former((3, 0.1), (4, 0.2)), former((4, 0.1), (3, 0.2))])
     assert both.index(portfolio[3]) < both.index(portfolio[4])
     assert order_by_history(portfolio, []) == portfolio
+
+
+def test_the_pool_is_of_all_former_sweeps() -> None:
+    """By the loss beyond the best of the same sweep; the newest counts most, and one lucky sweep little."""
+    portfolio = plan_trials(SearchSettings(), rows=1000)
+    new, old = former((3, 0.20), (4, 0.21), (5, 0.24)), former((6, 0.10), (4, 0.14), (5, 0.11))
+    pooled = [t.id for t in pool_trials([new, old])]
+    assert pooled[0] == portfolio[3].id
+    assert pooled.index(portfolio[4].id) < pooled.index(portfolio[5].id)  # better in the newest
+    assert pool_trials([new])[0] == portfolio[3]
+    assert pool_trials([sweep(("linear", {}, 1.0))]) == []
+    hard = former((3, 2.0), (4, 2.1))  # a month in which all lose ten times as much
+    assert [t.id for t in pool_trials([hard, new])][:2] == [portfolio[3].id, portfolio[4].id]
 
 
 def test_efforts_try_more_and_more() -> None:

@@ -1,0 +1,295 @@
+"""Who is told what: the journal's ends and a silent system become alerts, each told once by each channel.
+
+What was handed over is noted in ``alerts/<workflow>.json`` of the store after it was, so that a crash between
+the two tells it twice and never not at all. A channel that fails is tried again, the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from raywf.core.alert_settings import AlertKind, AlertSettings
+from raywf.core.clock import format_time, parse_time
+from raywf.core.errors import RaywfError
+from raywf.core.ids import stable_id
+from raywf.core.journal import FINAL, Journal
+from raywf.core.records import Decision, Evidence, JournalEntry
+from raywf.core.settings import Workflow
+from raywf.core.store import Store
+from raywf.loop.channels import Alert, Channel, beat, open_channels
+
+EVERY_S = 5.0
+_BEAT_S = 60.0
+_AGAIN = (
+    timedelta(seconds=30),
+    timedelta(hours=1),
+)  # until a failed channel is tried again: at first, at most
+_REMEMBERED = timedelta(days=30)
+_MOST_WINDOWS = 60
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """How the system is: `problem` is empty where the monitor answers and reads; totals are of its fold."""
+
+    problem: str = ""
+    predictions: int = 0
+    labels: int = 0
+
+
+class Watched(Protocol):
+    """What alerts ask of the running system."""
+
+    def pulse(self) -> Pulse:
+        """Return how it is; never raises."""
+        ...
+
+    def windows(self) -> Sequence[Evidence]:
+        """Return the champion's windows in time order; none where that cannot be told. Never raises."""
+        ...
+
+
+def journal_alerts(
+    decisions: Sequence[Decision], entries: Sequence[JournalEntry], *, helpless_after: int
+) -> list[tuple[datetime, Alert]]:
+    """Return an alert for each end in the journal, with the wall's time at which it came about.
+
+    A retraining is promoted, rejected or failed; a rollback rolls back. From the `helpless_after`-th
+    retraining in a row that gave no champion on, each is an alert of its own kind.
+    """
+    known = {d.id: d for d in decisions}
+    found, vain = [], 0
+    for entry in sorted(entries, key=lambda e: e.wall_time):
+        decision = known.get(entry.decision_id)
+        if decision is None or entry.stage not in FINAL:
+            continue
+        if decision.kind == "retrain":
+            vain = 0 if entry.stage == "promoted" else vain + 1
+        kind = _kind(decision, entry, vain, helpless_after)
+        found.append((entry.wall_time, _of_entry(decision, entry, kind, vain)))
+    return found
+
+
+def _kind(decision: Decision, entry: JournalEntry, vain: int, helpless_after: int) -> AlertKind:
+    if entry.stage == "failed":
+        return "failed"
+    if decision.kind == "rollback" or "failed" in entry.figures:
+        return "rolled_back"
+    if entry.stage == "rejected":
+        return "helpless" if vain >= helpless_after else "rejected"
+    return "promoted"
+
+
+def _of_entry(decision: Decision, entry: JournalEntry, kind: AlertKind, vain: int) -> Alert:
+    version = entry.figures.get("version")
+    what = {
+        "promoted": f"version {version} is champion",
+        "rejected": "a retraining gave nothing better",
+        "rolled_back": f"rolled back to version {version}",
+        "failed": f"a {decision.kind} failed",
+        "helpless": f"{vain} retrainings in a row gave nothing better than the champion",
+    }[kind]
+    return Alert(
+        id=stable_id("alert", decision.id, entry.stage),
+        kind=kind,
+        workflow=decision.workflow,
+        title=f"raywf {decision.workflow}: {what}",
+        time=decision.time,
+        reasons=tuple(dict.fromkeys((*decision.reasons, *entry.reasons))),
+        figures={"decision": decision.id, "cause": decision.cause, **entry.figures},
+    )
+
+
+@dataclass(slots=True)
+class _State:
+    """What was told and what goes on; kept in the store.
+
+    `begun`: older entries of the journal are nobody's news. `sent` has when by alert and channel; `silent`
+    since when the monitor does not answer, `labels` how many labels there were and since when.
+    """
+
+    begun: datetime
+    sent: dict[str, dict[str, str]] = field(default_factory=dict)
+    silent: datetime | None = None
+    labels: int = -1
+    predictions: int = -1
+    labels_since: datetime | None = None
+
+
+class Alerts:
+    """Tells the channels of a workflow; `tick` is for one thread of one process."""
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        watched: Watched,
+        *,
+        channels: Mapping[str, Channel] | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._settings, self._name, self._watched, self._now = workflow.alerts, workflow.name, watched, now
+        self._journal = Journal(workflow.stores.root, workflow.name)
+        self._store, self._file = Store(workflow.stores.root), f"alerts/{workflow.name}.json"
+        self._channels = open_channels(workflow.alerts) if channels is None else channels
+        self._state = self._read()
+        self._failed: dict[tuple[str, str], tuple[datetime, timedelta]] = {}
+
+    def tick(self) -> bool:
+        """Look once and tell what is new; return whether all is well."""
+        now = self._now()
+        pulse = self._watched.pulse()
+        due = [
+            alert
+            for wall, alert in journal_alerts(
+                self._journal.decisions(),
+                self._journal.entries(),
+                helpless_after=self._settings.helpless_after,
+            )
+            if wall > max(self._state.begun, now - _REMEMBERED)
+        ]
+        due += self._silence(pulse, now) + self._labels(pulse, now)
+        for alert in due:
+            if alert.kind in self._settings.on and self._is_open(alert):
+                self._tell(replace(alert, windows=self._windows(), link=self._settings.link), now)
+        self._forget(now)
+        self._write()
+        return not pulse.problem
+
+    def _silence(self, pulse: Pulse, now: datetime) -> list[Alert]:
+        state = self._state
+        if not pulse.problem:
+            since, state.silent = state.silent, None
+            if since is None or not self._was_told(f"monitor-{format_time(since)}"):
+                return []
+            return [self._alert("monitor", f"well-{format_time(since)}", "the monitor answers again", now)]
+        state.silent = state.silent or now
+        if now - state.silent < self._settings.silent_after:
+            return []
+        again = int((now - state.silent - self._settings.silent_after) / self._settings.repeat)
+        title = f"the monitor is silent since {format_time(state.silent)}"
+        key = f"monitor-{format_time(state.silent)}" + (f"-{again}" if again else "")
+        return [self._alert("monitor", key, title, now, pulse.problem)]
+
+    def _labels(self, pulse: Pulse, now: datetime) -> list[Alert]:
+        state = self._state
+        if pulse.problem:
+            return []
+        since = state.labels_since
+        if since is None or pulse.labels != state.labels:
+            state.labels, state.predictions, state.labels_since = pulse.labels, pulse.predictions, now
+            if since is None or not self._was_told(f"labels-{format_time(since)}"):
+                return []
+            return [self._alert("labels", f"came-{format_time(now)}", "labels come again", now)]
+        more, waited = pulse.predictions - state.predictions, now - since
+        if waited < self._settings.labels_after or more <= 0:
+            return []
+        again = int((waited - self._settings.labels_after) / self._settings.repeat)
+        key = f"labels-{format_time(since)}" + (f"-{again}" if again else "")
+        title = f"no label came since {format_time(since)}"
+        reason = f"{more} predictions were made meanwhile: nobody knows how good they were"
+        return [self._alert("labels", key, title, now, reason)]
+
+    def _alert(self, kind: AlertKind, key: str, title: str, now: datetime, *reasons: str) -> Alert:
+        return Alert(
+            id=stable_id("alert", self._name, key),
+            kind=kind,
+            workflow=self._name,
+            title=f"raywf {self._name}: {title}",
+            time=now,
+            reasons=reasons,
+        )
+
+    def _was_told(self, key: str) -> bool:
+        return stable_id("alert", self._name, key) in self._state.sent
+
+    def _is_open(self, alert: Alert) -> bool:
+        return any(name not in self._state.sent.get(alert.id, {}) for name in self._channels)
+
+    def _tell(self, alert: Alert, now: datetime) -> None:
+        told = self._state.sent.setdefault(alert.id, {})
+        for name, channel in self._channels.items():
+            not_before, wait = self._failed.get((alert.id, name), (now, _AGAIN[0]))
+            if name in told or now < not_before:
+                continue
+            try:
+                channel(alert)
+            except RaywfError as err:
+                self._failed[alert.id, name] = now + wait, min(2 * wait, _AGAIN[1])
+                _log.warning("an alert was not handed over: %s", err)
+            else:
+                told[name] = format_time(now)
+                self._failed.pop((alert.id, name), None)
+                self._write()
+
+    def _windows(self) -> tuple[dict[str, Any], ...]:
+        return tuple(
+            {
+                "start": format_time(window.start),
+                "end": format_time(window.end),
+                "rows": window.rows,
+                "labelled": window.labelled,
+                "loss": window.loss_sum / window.labelled if window.labelled else None,
+                "metric": window.metric,
+            }
+            for window in list(self._watched.windows())[-_MOST_WINDOWS:]
+        )
+
+    def _forget(self, now: datetime) -> None:
+        """Drop what was told so long ago that its entry is no longer looked at."""
+        edge = now - 2 * _REMEMBERED
+        self._state.sent = {
+            name: told
+            for name, told in self._state.sent.items()
+            if not told or max(map(parse_time, told.values())) > edge
+        }
+
+    def _read(self) -> _State:
+        try:
+            kept = json.loads(self._store.read(self._file))
+        except FileNotFoundError:
+            return _State(begun=self._now())
+        return _State(
+            begun=parse_time(kept["begun"]),
+            sent=kept["sent"],
+            silent=_instant(kept["silent"]),
+            labels=kept["labels"],
+            predictions=kept["predictions"],
+            labels_since=_instant(kept["labels_since"]),
+        )
+
+    def _write(self) -> None:
+        state = self._state
+        kept = {
+            "begun": format_time(state.begun),
+            "sent": state.sent,
+            "silent": None if state.silent is None else format_time(state.silent),
+            "labels": state.labels,
+            "predictions": state.predictions,
+            "labels_since": None if state.labels_since is None else format_time(state.labels_since),
+        }
+        self._store.write(self._file, json.dumps(kept).encode())
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else parse_time(text)
+
+
+def keep_telling(alerts: Alerts, settings: AlertSettings, stop: threading.Event) -> None:
+    """Tick again and again until `stop` is set, and tell the dead-man's switch; meant for a daemon thread."""
+    due = 0.0
+    while not stop.wait(EVERY_S):
+        try:
+            well = alerts.tick()
+            if well and time.monotonic() >= due:
+                due = time.monotonic() + _BEAT_S
+                beat(settings)
+        except Exception as err:  # noqa: BLE001 - nothing above this thread would see it; it must look on
+            _log.warning("alerts could not be told: %s: %s", type(err).__name__, err)
