@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import click
 
@@ -36,11 +38,11 @@ def test(workflow: Workflow, *, as_json: bool) -> None:
         reasons=("sent by `raywf alerts test`; nothing is wrong",),
         link=settings.link,
     )
-    ways = {
-        name: (lambda channel=channel: channel(alert)) for name, channel in open_channels(settings).items()
+    ways: dict[str, Callable[[], None]] = {
+        name: partial(channel, alert) for name, channel in open_channels(settings).items()
     }
     if settings.heartbeat:
-        ways["heartbeat"] = lambda: beat(settings)
+        ways["heartbeat"] = partial(beat, settings)
     problems: dict[str, str] = {}
     for name, way in ways.items():
         try:

@@ -173,9 +173,8 @@ class Alerts:
         state.silent = state.silent or now
         if now - state.silent < self._settings.silent_after:
             return []
-        again = int((now - state.silent - self._settings.silent_after) / self._settings.repeat)
         title = f"the monitor is silent since {format_time(state.silent)}"
-        key = f"monitor-{format_time(state.silent)}" + (f"-{again}" if again else "")
+        key = self._repeated(f"monitor-{format_time(state.silent)}", now)
         return [self._alert("monitor", key, title, now, pulse.problem)]
 
     def _labels(self, pulse: Pulse, now: datetime) -> list[Alert]:
@@ -191,8 +190,7 @@ class Alerts:
         more, waited = pulse.predictions - state.predictions, now - since
         if waited < self._settings.labels_after or more <= 0:
             return []
-        again = int((waited - self._settings.labels_after) / self._settings.repeat)
-        key = f"labels-{format_time(since)}" + (f"-{again}" if again else "")
+        key = self._repeated(f"labels-{format_time(since)}", now)
         title = f"no label came since {format_time(since)}"
         reason = f"{more} predictions were made meanwhile: nobody knows how good they were"
         return [self._alert("labels", key, title, now, reason)]
@@ -208,7 +206,13 @@ class Alerts:
         )
 
     def _was_told(self, key: str) -> bool:
-        return stable_id("alert", self._name, key) in self._state.sent
+        return bool(self._state.sent.get(stable_id("alert", self._name, key)))
+
+    def _repeated(self, key: str, now: datetime) -> str:
+        """Return the key of what goes on: another one each time that it is to be told again."""
+        told = self._state.sent.get(stable_id("alert", self._name, key))
+        again = int((now - min(map(parse_time, told.values()))) / self._settings.repeat) if told else 0
+        return f"{key}-{again}" if again else key
 
     def _is_open(self, alert: Alert) -> bool:
         return any(name not in self._state.sent.get(alert.id, {}) for name in self._channels)

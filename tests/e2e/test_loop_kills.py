@@ -148,7 +148,7 @@ def test_killed_retraining_is_done_once(running: Running) -> None:
 
 
 def test_the_end_was_told(running: Running) -> None:
-    """By the alert's channel, with the evidence; nothing was told of the first version, nor of what is lost."""
+    """By the alert's channel, with the evidence; nothing was told of the first version."""
     told = running.project.folder / "alert.json"
     until(told.exists, "an alert", seconds=30)
     alert = json.loads(told.read_text())

@@ -184,7 +184,7 @@ def test_the_portfolio_follows_the_workflow_s_own_history() -> None:
 def test_the_pool_is_of_all_former_sweeps() -> None:
     """By the loss beyond the best of the same sweep; the newest counts most, and one lucky sweep little."""
     portfolio = plan_trials(SearchSettings(), rows=1000)
-    new, old = former((3, 0.20), (4, 0.21), (5, 0.24)), former((6, 0.10), (4, 0.14), (5, 0.11))
+    new, old = former((3, 0.20), (4, 0.21), (5, 0.24)), former((6, 0.10), (4, 0.13), (5, 0.11))
     pooled = [t.id for t in pool_trials([new, old])]
     assert pooled[0] == portfolio[3].id
     assert pooled.index(portfolio[4].id) < pooled.index(portfolio[5].id)  # better in the newest
