@@ -4,9 +4,9 @@ Two replicas and a monitor on this machine; the requests come from h2load (``apt
 else from `load.py`, and beside them one caller predicts and reports outcomes. Windows of the monitor are ten
 seconds long and its horizon a minute, so that it forgets as it would after months. Each five seconds the
 memory and the open files of replicas and monitor are looked at, after the first third of the time, in which
-pools and caches fill. A slope is that of a line through the memory by time, `noise` its standard error with
-the samples' own correlation counted (blocks of a minute), and `is_flat` says that no slope is above twice its
-noise, or that it comes to less than one per cent of the memory over the run.
+pools and caches fill. A slope is the mean growth from one two minutes' mean to the next, since memory moves
+in steps, `noise` its standard error, and `is_flat` says that no slope is above twice its noise, or that it
+comes to less than one per cent of the memory over the run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from raywf.registry.registry import CHAMPION  # noqa: E402
 from raywf.serving.environment import free_ports, serve_env  # noqa: E402
 from raywf.testing import SMALL_ROW  # noqa: E402
 
-SHARE, CONNECTIONS, LOOK_S, SWAP_S, SETTLE = 0.5, 16, 5.0, 60.0, 1 / 3
+SHARE, CONNECTIONS, LOOK_S, SWAP_S, BLOCK_S, SETTLE = 0.5, 16, 5.0, 60.0, 120.0, 1 / 3
 
 
 class Reports:
@@ -76,15 +76,14 @@ def look(pids: dict[str, int]) -> dict[str, tuple[float, int]]:
 
 
 def slope(times: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """Return a line's slope and its standard error, from means of minutes."""
-    minutes = ((times - times[0]) // 60).astype(int)
-    t = np.array([times[minutes == m].mean() for m in np.unique(minutes)])
-    v = np.array([values[minutes == m].mean() for m in np.unique(minutes)])
-    if len(t) < 3:
-        return 0.0, float("inf")
-    (a, b), covariance = np.polyfit(t, v, 1, cov="unscaled")
-    spread = np.sqrt(np.sum((v - a * t - b) ** 2) / (len(t) - 2))
-    return float(a), float(spread * np.sqrt(covariance[0, 0]))
+    """Return the mean growth between blocks of two minutes and its standard error, a second.
+
+    Memory moves in steps: a line's own error would take each step for a trend.
+    """
+    blocks = (times // BLOCK_S).astype(int)
+    means = np.array([values[blocks == block].mean() for block in np.unique(blocks)])
+    growth = np.diff(means) / BLOCK_S
+    return float(growth.mean()), float(growth.std(ddof=1) / np.sqrt(len(growth)))
 
 
 def soak(workflow: Workflow, folder: Path, seconds: float) -> dict[str, Any]:

@@ -13,14 +13,15 @@ _SHARE_S = 1.0  # over which the processor time is looked at
 class LoadGauge:
     """Measures the event loop that it is started in.
 
-    `wait_s` is about how long a request waits before it is looked at: how late a timer of the loop comes, of
-    late. `busy` is the processor time that this process takes, in processors.
+    `wait_s` is about how long a request waits before it is looked at: how late two timers of the loop in a
+    row come at least, of late. One alone tells of a stall that is over, such as a disk's, and what gathered
+    meanwhile is answered soon. `busy` is the processor time that this process takes, in processors.
     """
 
     def __init__(self) -> None:
         self.wait_s = self.busy = 0.0
         self._is_started = False
-        self._due = self._wall = self._used = 0.0
+        self._due = self._wall = self._used = self._late = 0.0
 
     def start(self) -> None:
         """Begin, in the loop that runs here, if one does; safe to call again."""
@@ -37,7 +38,8 @@ class LoadGauge:
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = time.perf_counter()
-        self.wait_s = max(now - self._due, _KEPT * self.wait_s)
+        former, self._late = self._late, now - self._due
+        self.wait_s = max(min(former, self._late), _KEPT * self.wait_s)
         if now - self._wall >= _SHARE_S:
             used = time.process_time()
             self.busy = (used - self._used) / (now - self._wall)
