@@ -17,7 +17,7 @@ from raywf.search.data import SearchData
 from raywf.search.ensemble import Candidates, keep_largest, most_candidates, select_ensemble
 from raywf.search.ledger import FoldResult, Ledger
 
-_ORDERED_GROWTH = 2.2  # a fit on all rows beside one on an ordered fold's
+_ORDERED_SLACK = 1.2  # a fit on more rows beside what their number says
 _HELD_GROWTH = 1.3  # the same beside one on four fifths of them
 _AROUND_US, _COLUMN_US = 20.0, 0.5  # what a row takes beside the members, and its encoder for a column
 _PAIRS_US = 15.0  # what making the pairs of numbers takes, once for all members
@@ -98,8 +98,9 @@ def _span_s(fits_s: Sequence[float], slots: int) -> float:
 def _fits_s(trial: Trial, data: SearchData) -> list[float]:
     """Return the seconds of each last fit of a trial's configuration, on more rows than a fold had."""
     count = len(data.folds)
-    if data.times is not None:  # the proof and the final one
-        return [_ORDERED_GROWTH * trial.seconds / count] * 2
+    if data.times is not None:  # the proof and the final one, each beside an ordered fold's
+        row_s = _ORDERED_SLACK * trial.seconds / sum(len(f.fit) for f in data.folds)
+        return [row_s * len(data.rest), row_s * len(data.rows.y)]
     growth = count / (count - 1) if count > 1 else _HELD_GROWTH
     return [growth * trial.seconds / count]
 
