@@ -83,6 +83,8 @@ def slope(times: np.ndarray, values: np.ndarray) -> tuple[float, float]:
     blocks = (times // BLOCK_S).astype(int)
     means = np.array([values[blocks == block].mean() for block in np.unique(blocks)])
     growth = np.diff(means) / BLOCK_S
+    if len(growth) < 2:
+        return float(growth.sum()), float("inf")
     return float(growth.mean()), float(growth.std(ddof=1) / np.sqrt(len(growth)))
 
 

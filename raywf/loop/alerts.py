@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from raywf.core.alert_settings import AlertKind, AlertSettings
 from raywf.core.clock import format_time, parse_time
+from raywf.core.codec import DecodeError, decode, encode
 from raywf.core.errors import RaywfError
 from raywf.core.ids import stable_id
 from raywf.core.journal import FINAL, Journal
@@ -25,7 +26,7 @@ from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.channels import Alert, Channel, beat, open_channels
 
-EVERY_S = 5.0
+EVERY_S = 15.0
 _BEAT_S = 60.0
 _AGAIN = (
     timedelta(seconds=30),
@@ -63,15 +64,16 @@ def journal_alerts(
     """Return an alert for each end in the journal, with the wall's time at which it came about.
 
     A retraining is promoted, rejected or failed; a rollback rolls back. From the `helpless_after`-th
-    retraining in a row that gave no champion on, each is an alert of its own kind.
+    retraining in a row on that was rejected, each is an alert of its own kind. Of a decision's ends the first
+    counts, as for the controller.
     """
     known = {d.id: d for d in decisions}
     found, vain = [], 0
     for entry in sorted(entries, key=lambda e: e.wall_time):
-        decision = known.get(entry.decision_id)
-        if decision is None or entry.stage not in FINAL:
+        if entry.stage not in FINAL or entry.decision_id not in known:
             continue
-        if decision.kind == "retrain":
+        decision = known.pop(entry.decision_id)
+        if decision.kind == "retrain" and entry.stage != "failed":
             vain = 0 if entry.stage == "promoted" else vain + 1
         kind = _kind(decision, entry, vain, helpless_after)
         found.append((entry.wall_time, _of_entry(decision, entry, kind, vain)))
@@ -81,7 +83,7 @@ def journal_alerts(
 def _kind(decision: Decision, entry: JournalEntry, vain: int, helpless_after: int) -> AlertKind:
     if entry.stage == "failed":
         return "failed"
-    if decision.kind == "rollback" or "failed" in entry.figures:
+    if decision.kind == "rollback":
         return "rolled_back"
     if entry.stage == "rejected":
         return "helpless" if vain >= helpless_after else "rejected"
@@ -112,11 +114,13 @@ def _of_entry(decision: Decision, entry: JournalEntry, kind: AlertKind, vain: in
 class _State:
     """What was told and what goes on; kept in the store.
 
-    `begun`: older entries of the journal are nobody's news. `sent` has when by alert and channel; `silent`
+    `begun` is since when a channel is told of a kind: what was before is no news to it. `sent` has when by
+    alert and channel; `notices` are alerts that are about an instant and not told by all yet; `silent` is
     since when the monitor does not answer, `labels` how many labels there were and since when.
     """
 
-    begun: datetime
+    begun: dict[str, str] = field(default_factory=dict)
+    notices: dict[str, Any] = field(default_factory=dict)
     sent: dict[str, dict[str, str]] = field(default_factory=dict)
     silent: datetime | None = None
     labels: int = -1
@@ -139,29 +143,61 @@ class Alerts:
         self._journal = Journal(workflow.stores.root, workflow.name)
         self._store, self._file = Store(workflow.stores.root), f"alerts/{workflow.name}.json"
         self._channels = open_channels(workflow.alerts) if channels is None else channels
-        self._state = self._read()
+        self._kept: _State | None = None
+        self._written = b""
         self._failed: dict[tuple[str, str], tuple[datetime, timedelta]] = {}
 
     def tick(self) -> bool:
         """Look once and tell what is new; return whether all is well."""
         now = self._now()
+        self._begin(now)
         pulse = self._watched.pulse()
-        due = [
-            alert
-            for wall, alert in journal_alerts(
-                self._journal.decisions(),
-                self._journal.entries(),
-                helpless_after=self._settings.helpless_after,
-            )
-            if wall > max(self._state.begun, now - _REMEMBERED)
-        ]
-        due += self._silence(pulse, now) + self._labels(pulse, now)
-        for alert in due:
-            if alert.kind in self._settings.on and self._is_open(alert):
-                self._tell(replace(alert, windows=self._windows(), link=self._settings.link), now)
+        due = journal_alerts(
+            self._journal.decisions(), self._journal.entries(), helpless_after=self._settings.helpless_after
+        )
+        for alert in self._silence(pulse, now) + self._labels(pulse, now):
+            self._state.notices[alert.id] = encode(alert)
+        due += [(a.time, a) for a in (decode(Alert, one) for one in self._state.notices.values())]
+        windows: tuple[dict[str, Any], ...] | None = None
+        for came, found in due:
+            alert = self._as_wanted(found)
+            channels = self._waiting(alert, came, now)
+            if channels:
+                windows = self._windows() if windows is None else windows
+                self._tell(replace(alert, windows=windows, link=self._settings.link), channels, now)
         self._forget(now)
         self._write()
         return not pulse.problem
+
+    @property
+    def _state(self) -> _State:
+        """What is kept; read when it is first asked for, so that a store that is away ends no actor."""
+        if self._kept is None:
+            self._kept = self._read()
+        return self._kept
+
+    def _begin(self, now: datetime) -> None:
+        """Note since when each channel is told of each kind; what is not wanted now begins anew later."""
+        wanted = [f"{name}:{kind}" for name in self._channels for kind in self._settings.on]
+        self._state.begun = {name: self._state.begun.get(name, format_time(now)) for name in wanted}
+
+    def _as_wanted(self, alert: Alert) -> Alert:
+        """Return an alert by the kind that is asked for: who wants the rejected wants the helpless too."""
+        if alert.kind == "helpless" and "helpless" not in self._settings.on:
+            return replace(alert, kind="rejected")
+        return alert
+
+    def _waiting(self, alert: Alert, came: datetime, now: datetime) -> list[str]:
+        """Return the channels that have still to be told, and not only later because they failed."""
+        begun, told = self._state.begun, self._state.sent.get(alert.id, {})
+        return [
+            name
+            for name in self._channels
+            if name not in told
+            and f"{name}:{alert.kind}" in begun
+            and came >= max(parse_time(begun[f"{name}:{alert.kind}"]), now - _REMEMBERED)
+            and now >= self._failed.get((alert.id, name), (now, _AGAIN[0]))[0]
+        ]
 
     def _silence(self, pulse: Pulse, now: datetime) -> list[Alert]:
         state = self._state
@@ -214,22 +250,17 @@ class Alerts:
         again = int((now - min(map(parse_time, told.values()))) / self._settings.repeat) if told else 0
         return f"{key}-{again}" if again else key
 
-    def _is_open(self, alert: Alert) -> bool:
-        return any(name not in self._state.sent.get(alert.id, {}) for name in self._channels)
-
-    def _tell(self, alert: Alert, now: datetime) -> None:
-        told = self._state.sent.setdefault(alert.id, {})
-        for name, channel in self._channels.items():
-            not_before, wait = self._failed.get((alert.id, name), (now, _AGAIN[0]))
-            if name in told or now < not_before:
-                continue
+    def _tell(self, alert: Alert, channels: Sequence[str], now: datetime) -> None:
+        for name in channels:
             try:
-                channel(alert)
-            except RaywfError as err:
+                self._channels[name](alert)
+            except Exception as err:  # noqa: BLE001 whatever one channel raises, the others are told
+                _, wait = self._failed.get((alert.id, name), (now, _AGAIN[0]))
                 self._failed[alert.id, name] = now + wait, min(2 * wait, _AGAIN[1])
-                _log.warning("an alert was not handed over: %s", err)
+                reason = str(err) if isinstance(err, RaywfError) else type(err).__name__
+                _log.warning("an alert was not handed over by %s: %s", name, reason)
             else:
-                told[name] = format_time(now)
+                self._state.sent.setdefault(alert.id, {})[name] = format_time(now)
                 self._failed.pop((alert.id, name), None)
                 self._write()
 
@@ -247,43 +278,33 @@ class Alerts:
         )
 
     def _forget(self, now: datetime) -> None:
-        """Drop what was told so long ago that its entry is no longer looked at."""
-        edge = now - 2 * _REMEMBERED
-        self._state.sent = {
+        """Drop notices that all were told or that are old, and what was told too long ago to come again."""
+        state, edge = self._state, now - _REMEMBERED
+        state.notices = {
+            name: one
+            for name, one in state.notices.items()
+            if parse_time(one["time"]) > edge and not set(self._channels) <= set(state.sent.get(name, ()))
+        }
+        state.sent = {
             name: told
-            for name, told in self._state.sent.items()
-            if not told or max(map(parse_time, told.values())) > edge
+            for name, told in state.sent.items()
+            if max(map(parse_time, told.values())) > edge - _REMEMBERED
         }
 
     def _read(self) -> _State:
         try:
-            kept = json.loads(self._store.read(self._file))
+            return decode(_State, json.loads(self._store.read(self._file)))
         except FileNotFoundError:
-            return _State(begun=self._now())
-        return _State(
-            begun=parse_time(kept["begun"]),
-            sent=kept["sent"],
-            silent=_instant(kept["silent"]),
-            labels=kept["labels"],
-            predictions=kept["predictions"],
-            labels_since=_instant(kept["labels_since"]),
-        )
+            return _State()
+        except (ValueError, DecodeError) as err:
+            _log.warning("%s cannot be read, alerts begin anew: %s", self._file, err)
+            return _State()
 
     def _write(self) -> None:
-        state = self._state
-        kept = {
-            "begun": format_time(state.begun),
-            "sent": state.sent,
-            "silent": None if state.silent is None else format_time(state.silent),
-            "labels": state.labels,
-            "predictions": state.predictions,
-            "labels_since": None if state.labels_since is None else format_time(state.labels_since),
-        }
-        self._store.write(self._file, json.dumps(kept).encode())
-
-
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else parse_time(text)
+        data = json.dumps(encode(self._state)).encode()
+        if data != self._written:
+            self._store.write(self._file, data)
+            self._written = data
 
 
 def keep_telling(alerts: Alerts, settings: AlertSettings, stop: threading.Event) -> None:

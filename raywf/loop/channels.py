@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import smtplib
 import ssl
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.message import EmailMessage
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from raywf.core.errors import RaywfError, SettingsError
 
 TIMEOUT_S = 10.0
 _COMMAND_S = 30.0
+_TALKATIVE = ("httpx", "httpcore")  # they log whole addresses, at INFO
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_WINDOWS = 60
 
@@ -44,8 +47,8 @@ class Alert:
     title: str
     time: datetime
     reasons: tuple[str, ...] = ()
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    windows: tuple[Mapping[str, Any], ...] = ()
+    figures: dict[str, Any] = field(default_factory=dict)
+    windows: tuple[dict[str, Any], ...] = ()
     link: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -57,8 +60,8 @@ class Alert:
             "title": self.title,
             "time": format_time(self.time),
             "reasons": list(self.reasons),
-            "figures": dict(self.figures),
-            "windows": [dict(window) for window in self.windows],
+            "figures": self.figures,
+            "windows": list(self.windows),
             "link": self.link,
         }
 
@@ -92,6 +95,8 @@ Channel = Callable[[Alert], None]
 
 def open_channels(settings: AlertSettings) -> dict[str, Channel]:
     """Return the channels that are set, by name; each raises `ChannelError` where it cannot hand over."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     found: dict[str, Channel] = {}
     if settings.webhook:
         webhook = settings.webhook
@@ -155,7 +160,7 @@ def _ask(method: str, address: str, *, of: str, **more: Any) -> None:
 def _mail(settings: EmailSettings, alert: Alert) -> None:
     message = EmailMessage()
     message["Subject"], message["From"] = alert.title, settings.sender
-    message["To"] = ", ".join(settings.to)
+    message["To"], message["Date"] = ", ".join(settings.to), format_datetime(alert.time)
     message["Message-ID"] = f"<{alert.id}@raywf>"  # a mail that comes twice is one for its reader
     message.set_content(alert.as_text())
     evidence = json.dumps(alert.as_json(), indent=1).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +27,7 @@ from raywf.registry.registry import Registry
 _log = logging.getLogger(__name__)
 _ANSWER_S = 30.0
 _TICK_S = 0.5
+_HANGS_S = 300.0
 _TAIL_CHARS = 3000
 
 
@@ -44,6 +46,7 @@ class Controller:
         self._rollouts = RolloutKeeper(workflow, registry, monitor)
         self._last_skip: Decision | None = None
         self._error = ""
+        self._looked = time.monotonic()  # when a tick last came to its end
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="raywf-controller", daemon=True).start()
         if workflow.alerts.has_channel:
@@ -75,9 +78,12 @@ class Controller:
             )
         except RayError as err:
             return Pulse(problem=f"the monitor does not answer: {type(err).__name__}")
-        if problem or self._error:
-            found = f"the monitor failed: {problem}" if problem else f"the controller failed: {self._error}"
-            return Pulse(problem=found)
+        if problem:
+            return Pulse(problem=f"the monitor failed: {problem}")
+        if self._error:
+            return Pulse(problem=f"the controller failed: {self._error}")
+        if time.monotonic() > self._looked + _HANGS_S:
+            return Pulse(problem="the controller hangs in what it does")
         return Pulse(predictions=counts["predictions"], labels=counts["labelled"])
 
     def windows(self) -> tuple[Evidence, ...]:
@@ -97,6 +103,7 @@ class Controller:
             try:
                 self.tick()
                 self._error = ""
+                self._looked = time.monotonic()
             except Exception as err:  # noqa: BLE001 - the thread is a process boundary: the next tick looks again
                 self._error = f"{type(err).__name__}: {err}"
                 _log.warning("the controller could not look: %s", self._error)
@@ -176,18 +183,18 @@ class Controller:
         return watermark
 
     def _past(self) -> tuple[PastDecision, ...]:
+        decisions = self._journal.decisions()
+        back = {d.id for d in decisions if d.kind == "rollback"}
         last: dict[str, str] = {}
         made: dict[str, str] = {}  # which decision's version became champion
         for entry in self._journal.entries():
             if last.get(entry.decision_id) not in FINAL:  # what an orphaned attempt adds changes nothing
                 last[entry.decision_id] = entry.stage
-            if entry.stage == "promoted" and "failed" in entry.figures:  # taken back again
-                last[made.get(str(entry.figures["failed"]), "")] = "rejected"
+            if entry.stage == "promoted" and entry.decision_id in back:
+                last[made.get(str(entry.figures.get("failed")), "")] = "rejected"
             elif entry.stage == "promoted" and "version" in entry.figures:
                 made[str(entry.figures["version"])] = entry.decision_id
-        return tuple(
-            PastDecision(decision=d, stage=last.get(d.id, "decided")) for d in self._journal.decisions()
-        )
+        return tuple(PastDecision(decision=d, stage=last.get(d.id, "decided")) for d in decisions)
 
     def _history(self, past: tuple[PastDecision, ...], champion: ModelVersion) -> History:
         retrainings = [p.decision for p in past if p.decision.kind == "retrain"]

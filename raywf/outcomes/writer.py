@@ -77,7 +77,7 @@ class LogWriter:
                 raise ValueError("the log's writer is closed")
             self._write(data)
             if not self._dirty:
-                self._dirty, self._since = True, time.monotonic()
+                self._since, self._dirty = time.monotonic(), True
         if not self._each and not self._wake.is_set():
             self._wake.set()
 
@@ -136,7 +136,7 @@ class LogWriter:
                 view = view[os.write(self._fd, view) :]
         except OSError:
             # A torn line must stay the last of its segment: the next append starts another.
-            fd, self._fd = self._fd, -1
+            fd, self._fd, self._dirty = self._fd, -1, False
             self._unsynced = _sync_and_close(fd) or self._unsynced
             raise
         self._size += len(data)

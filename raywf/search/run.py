@@ -305,8 +305,7 @@ def _with_affordable_folds(
         trials = plan.trials(settings, data, pace)
         ordered, core_s = data.times is not None, _core_seconds(settings, budget)
         count = choose_folds(pace, trials, core_s, rows=len(data.rest), ordered=ordered)
-        least = 1 if plan.effort == "warm" else 2  # what is tried there was chosen by several already
-        count = min(max(count, least), _ORDERED_FOLDS) if ordered else count
+        count = min(max(count, 2), _ORDERED_FOLDS) if ordered else count
     try:
         more = with_folds(data, settings, count, metric=metric)
     except SearchError:

@@ -344,9 +344,15 @@ class Endpoint:
         return may_explain(body) or self._predictions.are_slow(self._slots.active)
 
     async def _in_thread(self, handler: Callable[[Call], Reply], call: Call) -> Reply:
-        """Carry out a call in a thread: in one of many where they mostly wait for a slow model's answers."""
-        many = self._threads if self._predictions.are_slow(self._slots.active) else None
-        return await asyncio.get_running_loop().run_in_executor(many, _carry_out, handler, call)
+        """Carry out a call in a thread: in one of many where they mostly wait for others to gather."""
+        many = self._threads if self._slots.active.pace.gathers else None
+        asked = time.perf_counter()
+
+        def work() -> Reply:
+            self._load.waited(time.perf_counter() - asked)
+            return _carry_out(handler, call)
+
+        return await asyncio.get_running_loop().run_in_executor(many, work)
 
     def _predict(self, call: Call) -> Reply:
         asked = Asked(

@@ -173,17 +173,19 @@ def _check_grpc_port(workflow: Workflow) -> None:
     with socket.socket() as probe:
         probe.settimeout(1)
         is_taken = probe.connect_ex((urlsplit(url(settings)).hostname, settings.grpc_port)) == 0
-        if is_taken and settings.grpc_port not in _grpc_ports(workflow):
+        if is_taken and not _may_be_ours(workflow, settings.grpc_port):
             raise ServingError(
                 f"serving.grpc_port {settings.grpc_port} is in use by another; choose a free one"
             )
 
 
-def _grpc_ports(workflow: Workflow) -> set[int | None]:
-    """Return the ports on which the workflow's replicas serve gRPC now."""
-    up = status(workflow)["status"] == "RUNNING"
-    deadline = time.monotonic() + _ASK_S
-    return set(call_replicas(app_name(workflow), "grpc_port", deadline=deadline)) if up else set()
+def _may_be_ours(workflow: Workflow, port: int) -> bool:
+    """Return whether the workflow's own replicas may be who listens: False only where all say otherwise."""
+    state = status(workflow)["status"]
+    if state != "RUNNING":
+        return bool(state != "DOWN")
+    answers = call_replicas(app_name(workflow), "grpc_port", deadline=time.monotonic() + _ASK_S)
+    return any(not (answer is None or isinstance(answer, int)) or answer == port for answer in answers)
 
 
 def _wait_until_healthy(base: str, deadline: float) -> None:

@@ -117,7 +117,8 @@ class Lanes:
         """Answer some of a request's `of` rows; only a row alone tells the time, lest the shares do."""
         start = time.perf_counter()
         scores = _score(model, rows)
-        took_us = 1e6 * (time.perf_counter() - start) if of == 1 else 0.0
+        alone = of == 1 and not model.pace.gathers  # else the time is the others' too
+        took_us = 1e6 * (time.perf_counter() - start) if alone else 0.0
         return Answered(model, places, rows, scores, Part(self.step.tag, took_us, failed))
 
 

@@ -15,13 +15,18 @@ class LoadGauge:
 
     `wait_s` is about how long a request waits before it is looked at: how late two timers of the loop in a
     row come at least, of late. One alone tells of a stall that is over, such as a disk's, and what gathered
-    meanwhile is answered soon. `busy` is the processor time that this process takes, in processors.
+    meanwhile is answered soon. Or it is how long a request waited for a thread. `busy` is the processor time
+    that this process takes, in processors.
     """
 
     def __init__(self) -> None:
         self.wait_s = self.busy = 0.0
         self._is_started = False
-        self._due = self._wall = self._used = self._late = 0.0
+        self._due = self._wall = self._used = self._late = self._threads_s = 0.0
+
+    def waited(self, seconds: float) -> None:
+        """Take in how long a request waited for a thread; from any thread."""
+        self._threads_s = max(self._threads_s, seconds)
 
     def start(self) -> None:
         """Begin, in the loop that runs here, if one does; safe to call again."""
@@ -39,7 +44,8 @@ class LoadGauge:
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now = time.perf_counter()
         former, self._late = self._late, now - self._due
-        self.wait_s = max(min(former, self._late), _KEPT * self.wait_s)
+        self.wait_s = max(min(former, self._late), self._threads_s, _KEPT * self.wait_s)
+        self._threads_s = 0.0
         if now - self._wall >= _SHARE_S:
             used = time.process_time()
             self.busy = (used - self._used) / (now - self._wall)

@@ -44,9 +44,10 @@ class System:
     """A running system, its journal, a clock that is set, and what was told."""
 
     def __init__(self, root: Path, **settings: Any) -> None:
-        self.now, self.here = datetime.now(UTC), Pulse()
+        self.now, self.here = datetime.now(UTC) - timedelta(hours=1), Pulse()
         self.told: list[Alert] = []
-        self.broken = False
+        self.broken: Exception | None = None
+        self.names = ["here"]
         self.workflow = Workflow(
             name="w",
             task="binary",
@@ -58,12 +59,13 @@ class System:
         self.alerts = self.restarted()
 
     def restarted(self) -> Alerts:
-        self.alerts = Alerts(self.workflow, self, channels={"here": self._take}, now=lambda: self.now)
+        channels = dict.fromkeys(self.names, self._take)
+        self.alerts = Alerts(self.workflow, self, channels=channels, now=lambda: self.now)
         return self.alerts
 
     def _take(self, alert: Alert) -> None:
-        if self.broken:
-            raise ChannelError("away")
+        if self.broken is not None:
+            raise self.broken
         self.told.append(alert)
 
     def pulse(self) -> Pulse:
@@ -122,22 +124,26 @@ def test_each_end_is_told_once(system: System) -> None:
     assert system.kinds(after=timedelta(days=90)) == []
 
 
-def test_what_was_before_the_first_start_is_no_news(tmp_path: Path) -> None:
-    """A journal of years does not come as a flood."""
-    first = System(tmp_path)
-    first.end("d1", "failed")
-    again = System(tmp_path)
-    again.alerts._state.begun = datetime.now(UTC)
-    assert again.kinds() == []
+def test_what_was_before_is_no_news(system: System) -> None:
+    """Neither to the first channel, nor to one that comes later, nor of a kind that is wanted later."""
+    late = System(Path(system.workflow.stores.root))
+    system.end("d1", "failed")
+    assert system.kinds() == ["failed"]
+    late.names, late.now = ["another"], datetime.now(UTC)
+    late.restarted()
+    assert late.kinds(after=timedelta(0)) == []
+    late.end("d2", "failed")
+    assert late.kinds() == ["failed"]
 
 
 def test_kinds_of_ends(system: System) -> None:
     """A rollback by hand or by itself; the third retraining in a row that gave nothing calls a human."""
     for name in ("d1", "d2", "d3", "d4"):
-        system.end(name, "rejected")
+        system.end(name, "rejected", version=name, failed=0)
     system.end("d5", "promoted", version="1", failed="2", kind="rollback")
+    system.end("d5", "failed", kind="rollback")  # what an orphan adds
     system.end("d6", "failed", kind="promote")
-    system.end("d7", "promoted", version="3")
+    system.end("d7", "promoted", version="3", failed=4)  # by a canary, with its figures
     system.end("d8", "rejected")
     wanted = ["rejected", "rejected", "helpless", "helpless", "rolled_back", "failed", "promoted", "rejected"]
     assert system.kinds() == wanted
@@ -149,20 +155,23 @@ def test_only_what_is_wanted(tmp_path: Path) -> None:
     decisions, entries = System(tmp_path).journal.decisions(), ()
     assert journal_alerts(decisions, entries, helpless_after=3) == []
     system = System(tmp_path)
-    quiet = encode(system.workflow.alerts) | {"on": ["failed"]}
+    quiet = encode(system.workflow.alerts) | {"on": ["failed", "rejected"], "helpless_after": 1}
     object.__setattr__(system.workflow, "alerts", decode(AlertSettings, quiet))
     system.restarted()
+    assert system.kinds() == []
     system.end("d1", "promoted", version="2")
     system.end("d2", "failed")
-    assert system.kinds() == ["failed"]
+    system.end("d3", "rejected")
+    assert system.kinds() == ["failed", "rejected"]
 
 
-def test_a_channel_that_fails_is_tried_again(system: System) -> None:
-    """Ever more rarely, by a restarted process too; and told once when it is back."""
-    system.broken = True
+@pytest.mark.parametrize("error", [ChannelError("away"), UnicodeEncodeError("ascii", "x", 0, 1, "no")])
+def test_a_channel_that_fails_is_tried_again(system: System, error: Exception) -> None:
+    """Ever more rarely; and told once when it is back."""
+    system.broken = error
     system.end("d1", "failed")
     assert system.kinds() == []
-    system.broken = False
+    system.broken = None
     assert system.kinds() == []  # half a minute is not over
     assert system.kinds(after=timedelta(seconds=30)) == ["failed"]
     assert system.kinds(after=timedelta(seconds=30)) == []
@@ -182,7 +191,10 @@ def test_a_silent_monitor(system: System) -> None:
     system.restarted()
     assert system.kinds(after=minute) == []
     assert system.kinds(after=timedelta(days=1)) == ["monitor"]
-    system.here = Pulse()
+    system.here, system.broken = Pulse(), ChannelError("away")
+    assert system.kinds(after=minute) == []
+    system.broken = None
+    system.restarted()
     assert system.kinds(after=minute) == ["monitor"]
     assert system.told[-1].title == "raywf w: the monitor answers again"
     assert system.kinds(after=minute) == []

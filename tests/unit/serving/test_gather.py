@@ -87,6 +87,29 @@ def test_one_caller_s_error_is_its_own() -> None:
     assert gathered([{"x": 3.0}]).tolist() == [[6.0]]  # and those who come later
 
 
+def test_a_model_that_ends_its_thread_leaves_nobody_waiting() -> None:
+    """Each caller hears of it, and the next ones are answered."""
+
+    def predict(rows: Rows) -> NDArray[np.float64]:
+        time.sleep(0.01)
+        if any(row["x"] < 0 for row in rows):
+            raise SystemExit(3)
+        return np.array([[2.0 * row["x"]] for row in rows])
+
+    gathered = Gathered(predict)
+
+    def ask(x: float) -> Any:
+        try:
+            return gathered([{"x": x}]).tolist()
+        except SystemExit as err:
+            return err.code
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, [-1.0] * 8))
+    assert found == [3] * 8
+    assert ask(2.0) == [[4.0]]
+
+
 class SlowEndpoint:
     """An endpoint whose champion takes so long."""
 

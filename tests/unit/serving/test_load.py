@@ -40,6 +40,19 @@ def test_a_blocked_loop_is_seen_and_forgotten() -> None:
     assert later < blocked / 3
 
 
+def test_a_wait_for_a_thread_is_a_wait() -> None:
+    """It is told for a while."""
+
+    async def run() -> float:
+        gauge = LoadGauge()
+        gauge.start()
+        gauge.waited(2.0)
+        await asyncio.sleep(3 * TICK_S)
+        return gauge.wait_s
+
+    assert 0.5 < asyncio.run(run()) <= 2.0
+
+
 def test_only_traffic_is_refused_while_requests_wait(client: Client) -> None:
     """Predictions and outcomes get 503 and Retry-After; health and admin calls are answered."""
     client.endpoint._load.wait_s = 1.5
