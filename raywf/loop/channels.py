@@ -81,7 +81,7 @@ def bars(values: list[float]) -> str:
     """Return numbers as a row of bars, the newest of many.
 
     >>> bars([0.1, 0.2, 0.3])
-    '▁▄█'
+    '▁▅█'
     """
     values = values[-_MOST_WINDOWS:]
     low, high = min(values), max(values)
