@@ -47,7 +47,7 @@ retrain:                      # when the running system retrains
 
 # alerts:                     # whom to tell, and of what; try it by 'raywf alerts test'
 #   slack: env:SLACK_WEBHOOK  # or webhook, email, command; a secret stands elsewhere: env:NAME, file:PATH
-#   on: [rolled_back, failed, helpless, monitor, labels]
+#   kinds: [rolled_back, failed, helpless, monitor, labels]
 
 stores:
   root: .raywf                # snapshots, sweeps, log, journal, MLflow's SQLite

@@ -61,7 +61,7 @@ class AlertSettings:
     email: EmailSettings | None = None
     command: tuple[str, ...] = ()
     heartbeat: str | None = None
-    on: tuple[AlertKind, ...] = ("promoted", "rolled_back", "failed", "helpless", "monitor", "labels")
+    kinds: tuple[AlertKind, ...] = ("promoted", "rolled_back", "failed", "helpless", "monitor", "labels")
     helpless_after: int = 3
     silent_after: timedelta = timedelta(minutes=10)
     labels_after: timedelta = timedelta(days=7)

@@ -178,12 +178,12 @@ class Alerts:
 
     def _begin(self, now: datetime) -> None:
         """Note since when each channel is told of each kind; what is not wanted now begins anew later."""
-        wanted = [f"{name}:{kind}" for name in self._channels for kind in self._settings.on]
+        wanted = [f"{name}:{kind}" for name in self._channels for kind in self._settings.kinds]
         self._state.begun = {name: self._state.begun.get(name, format_time(now)) for name in wanted}
 
     def _as_wanted(self, alert: Alert) -> Alert:
         """Return an alert by the kind that is asked for: who wants the rejected wants the helpless too."""
-        if alert.kind == "helpless" and "helpless" not in self._settings.on:
+        if alert.kind == "helpless" and "helpless" not in self._settings.kinds:
             return replace(alert, kind="rejected")
         return alert
 

@@ -35,7 +35,7 @@ search: {{budget_s: 30, trials: 2, folds: 2, families: [lightgbm, linear]}}
 serving: {{port: {port}, alias_poll_s: 1}}
 monitor: {{clock: log, window: 1d, min_labelled: 50, poll_s: 0.25}}
 retrain: {{tolerance: 0.02, cooldown: 365d}}
-alerts: {{command: [tee, {folder}/alert.json], on: [promoted, rejected, failed]}}
+alerts: {{command: [tee, {folder}/alert.json], kinds: [promoted, rejected, failed]}}
 """
 
 

@@ -53,7 +53,7 @@ class System:
             task="binary",
             spine=SpineSettings(path="x.csv", label="y"),
             stores=StoreSettings(root=str(root)),
-            alerts=AlertSettings(command=("true",), on=KINDS, **settings),
+            alerts=AlertSettings(command=("true",), kinds=KINDS, **settings),
         )
         self.journal = Journal(str(root), "w")
         self.alerts = self.restarted()
@@ -151,11 +151,11 @@ def test_kinds_of_ends(system: System) -> None:
 
 
 def test_only_what_is_wanted(tmp_path: Path) -> None:
-    """`on` chooses."""
+    """`kinds` chooses."""
     decisions, entries = System(tmp_path).journal.decisions(), ()
     assert journal_alerts(decisions, entries, helpless_after=3) == []
     system = System(tmp_path)
-    quiet = encode(system.workflow.alerts) | {"on": ["failed", "rejected"], "helpless_after": 1}
+    quiet = encode(system.workflow.alerts) | {"kinds": ["failed", "rejected"], "helpless_after": 1}
     object.__setattr__(system.workflow, "alerts", decode(AlertSettings, quiet))
     system.restarted()
     assert system.kinds() == []
@@ -350,7 +350,7 @@ def test_the_command_line_sends_a_test(web: Web, tmp_path: Path) -> None:
     """Each channel by name; the exit status says whether all took it."""
     file = tmp_path / "workflow.yaml"
     text = f"name: w\ntask: binary\nspine: {{path: x.csv, label: y}}\nalerts: {{webhook: '{web.url}/a', "
-    file.write_text(text + "command: ['false']}\n")
+    file.write_text(text + "command: ['false'], kinds: [failed]}\n")
     found = CliRunner().invoke(command, ["test", "--file", str(file)])
     assert found.exit_code == 1, found.output
     assert "webhook: taken" in found.output
