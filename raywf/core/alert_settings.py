@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, get_args
 
 from raywf.core.codec import require
 
 AlertKind = Literal["promoted", "rejected", "rolled_back", "failed", "helpless", "monitor", "labels"]
-KINDS: tuple[AlertKind, ...] = (
-    "promoted",
-    "rejected",
-    "rolled_back",
-    "failed",
-    "helpless",
-    "monitor",
-    "labels",
-)
+KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 _SCHEMES = ("http://", "https://", "env:", "file:")
 _URL = "a URL, or env:NAME or file:PATH that holds it"
 
@@ -75,8 +67,8 @@ class AlertSettings:
             require(value is None or value.startswith(_SCHEMES), name, _URL, "something else")
         require(self.helpless_after >= 1, "helpless_after", "at least 1", self.helpless_after)
         for name in ("silent_after", "labels_after", "repeat"):
-            value_s = getattr(self, name)
-            require(value_s > timedelta(0), name, "longer than nothing", value_s)
+            length = getattr(self, name)
+            require(length > timedelta(0), name, "longer than nothing", length)
 
     @property
     def has_channel(self) -> bool:

@@ -24,16 +24,13 @@ from raywf.core.journal import FINAL, Journal
 from raywf.core.records import Decision, Evidence, JournalEntry
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
-from raywf.loop.channels import Alert, Channel, beat, open_channels
+from raywf.loop.channels import MOST_WINDOWS, Alert, Channel, beat, open_channels
 
 EVERY_S = 15.0
 _BEAT_S = 60.0
-_AGAIN = (
-    timedelta(seconds=30),
-    timedelta(hours=1),
-)  # until a failed channel is tried again: at first, at most
+# until a failed channel is tried again: at first, at most
+_AGAIN = timedelta(seconds=30), timedelta(hours=1)
 _REMEMBERED = timedelta(days=30)
-_MOST_WINDOWS = 60
 _log = logging.getLogger(__name__)
 
 
@@ -274,7 +271,7 @@ class Alerts:
                 "loss": window.loss_sum / window.labelled if window.labelled else None,
                 "metric": window.metric,
             }
-            for window in list(self._watched.windows())[-_MOST_WINDOWS:]
+            for window in list(self._watched.windows())[-MOST_WINDOWS:]
         )
 
     def _forget(self, now: datetime) -> None:

@@ -21,13 +21,14 @@ import httpx
 from raywf.core.addresses import LOOPBACK
 from raywf.core.alert_settings import AlertKind, AlertSettings, EmailSettings
 from raywf.core.clock import format_time
+from raywf.core.codec import encode
 from raywf.core.errors import RaywfError, SettingsError
 
 TIMEOUT_S = 10.0
 _COMMAND_S = 30.0
 _TALKATIVE = ("httpx", "httpcore")  # they log whole addresses, at INFO
 _BARS = "▁▂▃▄▅▆▇█"
-_MOST_WINDOWS = 60
+MOST_WINDOWS = 60
 
 
 class ChannelError(RaywfError):
@@ -53,17 +54,8 @@ class Alert:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {
-            "id": self.id,
-            "kind": self.kind,
-            "workflow": self.workflow,
-            "title": self.title,
-            "time": format_time(self.time),
-            "reasons": list(self.reasons),
-            "figures": self.figures,
-            "windows": list(self.windows),
-            "link": self.link,
-        }
+        plain: dict[str, Any] = encode(self)
+        return plain
 
     def as_text(self) -> str:
         """Return it as a person reads it, the loss by window as bars."""
@@ -83,7 +75,7 @@ def bars(values: list[float]) -> str:
     >>> bars([0.1, 0.2, 0.3])
     '▁▅█'
     """
-    values = values[-_MOST_WINDOWS:]
+    values = values[-MOST_WINDOWS:]
     low, high = min(values), max(values)
     if high == low:
         return _BARS[0] * len(values)
