@@ -12,8 +12,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from raywf.core.codec import decode
 from raywf.core.errors import RaywfError
-from raywf.core.journal import BY_HAND, FINAL, ROLLOUT, Journal
+from raywf.core.journal import BY_HAND, FINAL, LOOKED, ROLLOUT, Journal
+from raywf.core.probe import Probe
 from raywf.core.records import Decision, Evidence, ModelVersion
 from raywf.core.settings import Workflow
 from raywf.loop.alerts import Alerts, Pulse, keep_telling
@@ -29,6 +31,7 @@ _ANSWER_S = 30.0
 _TICK_S = 0.5
 _HANGS_S = 300.0
 _TAIL_CHARS = 3000
+_CARRIED = frozenset({"retrain", "probe"})  # kinds of decisions whose job has the same name
 
 
 class Controller:
@@ -131,7 +134,7 @@ class Controller:
             now=now,
             min_labelled=self._workflow.monitor.min_labelled,
         )
-        if decision.kind == "retrain":
+        if decision.kind in _CARRIED:
             self._journal.decide(decision)
             self._carry(decision)
         else:
@@ -161,7 +164,7 @@ class Controller:
                 )
                 return
         job_id = self._job_id(decision, attempt + 1)
-        new = self._jobs.submit("retrain", job_id, "--decision", decision.id)
+        new = self._jobs.submit(decision.kind, job_id, "--decision", decision.id)
         reason = "submitted" if new else "was submitted before"
         self._journal.record(
             decision, f"submitted-{attempt + 1}", reasons=(*decision.reasons, reason), figures={"job": job_id}
@@ -196,6 +199,9 @@ class Controller:
                 made[str(entry.figures["version"])] = entry.decision_id
         return tuple(PastDecision(decision=d, stage=last.get(d.id, "decided")) for d in decisions)
 
+    def _probes(self) -> tuple[Probe, ...]:
+        return tuple(decode(Probe, e.figures) for e in self._journal.entries() if e.stage == LOOKED)
+
     def _history(self, past: tuple[PastDecision, ...], champion: ModelVersion) -> History:
         retrainings = [p.decision for p in past if p.decision.kind == "retrain"]
         answered = {d.window for d in retrainings}
@@ -207,9 +213,10 @@ class Controller:
             running=False,
             last_retrain=max((d.time for d in retrainings), default=None),
             requests=tuple(sorted(r for r in self._journal.requests() if r not in answered)),
+            probes=self._probes(),
         )
 
 
 def _is_ours(decision: Decision) -> bool:
     """Return whether the controller carries a decision out, not the command that wrote it."""
-    return decision.kind == "retrain" and decision.cause != BY_HAND
+    return decision.kind in _CARRIED and decision.cause != BY_HAND
