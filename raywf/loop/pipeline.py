@@ -47,7 +47,7 @@ _LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleErro
 
 FORMER = 6  # sweeps that a new one learns from
 Fetch = Callable[[ModelVersion, Path], str | Path]
-_FORMAT = 2  # of what trials keep: a search of another one does not go on with it
+FORMAT = 2  # of what trials keep: a search of another one does not go on with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +254,7 @@ def search(
     settings = encode(workflow.search)
     held = encode(workflow.gate) if hold_gate else None
     started = [s.id for s in former]
-    sweep_id = stable_id(_FORMAT, snapshot.id, settings, own, workflow.metric, started, held, effort)
+    sweep_id = stable_id(FORMAT, snapshot.id, settings, own, workflow.metric, started, held, effort)
     start = time.time()
     plan = SearchPlan(
         sweep_id=sweep_id,

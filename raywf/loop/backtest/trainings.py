@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from raywf import __version__
 from raywf.core.codec import decode, encode
 from raywf.core.ids import stable_id
 from raywf.core.own import read_code
@@ -18,7 +17,7 @@ from raywf.core.records import Bundle, Effort, ModelVersion, Sweep
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
 from raywf.loop.backtest.past import Past
-from raywf.loop.pipeline import FORMER
+from raywf.loop.pipeline import FORMAT, FORMER
 from raywf.search.run import SearchPlan, SearchResult, run_search
 
 
@@ -121,7 +120,7 @@ class Trainings:
         members = [[m.trial_id, m.family, m.params, m.weight] for s in former[:1] for m in s.members]
         given = members if effort == "refit" else [sweep.id for sweep in former]
         return stable_id(
-            __version__,
+            FORMAT,
             self._past.snapshot.digest,
             encode(self._past.workflow.spine),
             instant.isoformat(),
