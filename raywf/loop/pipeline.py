@@ -26,7 +26,7 @@ from raywf.core.ids import stable_id
 from raywf.core.journal import BY_HAND, ROLLOUT, Journal
 from raywf.core.own import read_code, workflow_metric
 from raywf.core.records import Decision, Effort, ModelVersion, Snapshot, Sweep, Trial, Verdict
-from raywf.core.settings import Workflow
+from raywf.core.settings import GateSettings, Workflow
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
 from raywf.gate.verdict import GateBlock, judge
@@ -134,7 +134,7 @@ def _train(
     refuse_few(workflow, snapshot, table, champion)
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
         found = search(
-            workflow,
+            replace(workflow, gate=fresh_gate(workflow, table, champion)),
             snapshot,
             table,
             champion=champion,
@@ -196,6 +196,17 @@ def _refuse_seen(workflow: Workflow, table: pa.Table, champion: ModelVersion) ->
             f"{format_time(champion.fitted_until)}; the gate needs {needed}: wait for labels, lower "
             f"gate.min_rows or see spine.maturity"
         )
+
+
+def fresh_gate(workflow: Workflow, table: pa.Table, champion: ModelVersion | None) -> GateSettings:
+    """Return the gate's settings with no more rows held than half of those that the champion has not seen.
+
+    Rows that it has seen prove nothing, and of what is new the proof should know a part.
+    """
+    if champion is None or champion.fitted_until is None or "__time" not in table.column_names:
+        return workflow.gate
+    most = max(workflow.gate.min_rows, int(_is_fresh(table, champion).sum()) // 2)
+    return replace(workflow.gate, max_rows=min(workflow.gate.max_rows, most))
 
 
 def _is_fresh(table: pa.Table, champion: ModelVersion) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

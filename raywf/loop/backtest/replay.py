@@ -21,7 +21,7 @@ from raywf.core.records import Decision, Evidence, ModelVersion, Outcome, Predic
 from raywf.loop.backtest.past import Past
 from raywf.loop.backtest.rules import Moment, Rule
 from raywf.loop.backtest.trainings import Training, Trainings
-from raywf.loop.pipeline import gate, refuse_few
+from raywf.loop.pipeline import fresh_gate, gate, refuse_few
 from raywf.loop.probe import probe, spread
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.monitor.fold import Fold
@@ -258,9 +258,11 @@ class Replay:
     def _retrain(self, live: _Live, decision: Decision, following: datetime) -> _Live:
         try:
             snapshot, table = self._past.as_of(decision.time)
+            held = None
             if self._rule.gated:
                 refuse_few(self._past.workflow, snapshot, table, live.version)
-            made = self._trainings.train(decision.time, effort=decision.effort, former=live.sweeps)
+                held = fresh_gate(self._past.workflow, table, live.version)
+            made = self._trainings.train(decision.time, effort=decision.effort, former=live.sweeps, gate=held)
         except (ValidationError, SearchError) as err:
             self._note(decision, "failed", str(err))
             return live

@@ -14,6 +14,7 @@ from raywf.core.codec import decode, encode
 from raywf.core.ids import stable_id
 from raywf.core.own import read_code
 from raywf.core.records import Bundle, Effort, ModelVersion, Sweep
+from raywf.core.settings import GateSettings, Workflow
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
 from raywf.loop.backtest.past import Past
@@ -80,15 +81,25 @@ class Trainings:
         self._folder = folder
         self._workflow = replace(workflow, stores=replace(workflow.stores, root=str(folder)))
 
-    def train(self, instant: datetime, *, effort: Effort, former: tuple[Sweep, ...] = ()) -> Training:
+    def train(
+        self,
+        instant: datetime,
+        *,
+        effort: Effort,
+        former: tuple[Sweep, ...] = (),
+        gate: GateSettings | None = None,
+    ) -> Training:
         """Return the training of an instant, made now if it is new; Ray must be initialised then.
+
+        Rows are held for `gate` (default: the workflow's).
 
         Raises:
             RaywfError: if the rows of that instant are refused, or the search gave nothing.
         """
         former = former[:FORMER]
         effort = effort if former else "full"
-        identity = self._identity(instant, effort, former)
+        workflow = self._workflow if gate is None else replace(self._workflow, gate=gate)
+        identity = self._identity(workflow, instant, effort, former)
         path = f"trainings/{identity}.json"
         if self._store.exists(path):
             return decode(Training, json.loads(self._store.read(path)))
@@ -98,9 +109,9 @@ class Trainings:
             folder=self._folder / "bundles" / identity,
             former=former,
             effort=effort,
-            rate=resolve_rate(self._workflow.cost),
+            rate=resolve_rate(workflow.cost),
         )
-        found = run_search(self._workflow, snapshot, table, plan=plan)
+        found = run_search(workflow, snapshot, table, plan=plan)
         made = Training(
             id=identity,
             as_of=instant,
@@ -114,19 +125,21 @@ class Trainings:
         self._say(f"trained as of {instant:%Y-%m-%d} ({effort}): {found.sweep.cpu_s:.0f} CPU-s")
         return made
 
-    def _identity(self, instant: datetime, effort: Effort, former: tuple[Sweep, ...]) -> str:
-        settings = self._workflow.search
-        own = [m.code for m in settings.models.values()] + [m.code for m in self._workflow.metrics.values()]
+    def _identity(
+        self, workflow: Workflow, instant: datetime, effort: Effort, former: tuple[Sweep, ...]
+    ) -> str:
+        settings = workflow.search
+        own = [m.code for m in settings.models.values()] + [m.code for m in workflow.metrics.values()]
         members = [[m.trial_id, m.family, m.params, m.weight] for s in former[:1] for m in s.members]
         given = members if effort == "refit" else [sweep.id for sweep in former]
         return stable_id(
             FORMAT,
             self._past.snapshot.digest,
-            encode(self._past.workflow.spine),
+            encode(workflow.spine),
             instant.isoformat(),
             encode(settings),
-            encode(self._workflow.gate),
-            self._workflow.metric,
+            encode(workflow.gate),
+            workflow.metric,
             [read_code(code).digest for code in own],
             effort,
             given,
