@@ -42,6 +42,7 @@ def judge_regret(
 ) -> RegretFinding:
     """Add the champion's regret up over the looks after `since`; a sum never lies below 0.
 
+    Half of `settings.regret` is forgiven at each look, lest chance add up where nothing changes.
     The limit is `settings.regret`, and no less than what chance exceeds once in five times, so that few rows
     do not decide: the gate then judges by more.
     """
@@ -53,8 +54,8 @@ def judge_regret(
         return RegretFinding(looks=0)
     total = variance = 0.0
     for look in looks:
-        total = max(0.0, total + look.regret)
-        variance += look.regret_error**2
+        total = max(0.0, total + look.regret - settings.regret / 2)
+        variance = variance + look.regret_error**2 if total else 0.0
     chance = _LUCK * math.sqrt(variance)
     return RegretFinding(
         looks=len(looks), total=total, limit=max(settings.regret, chance), until=looks[-1].time
