@@ -286,8 +286,9 @@ class RetrainSettings:
 
     Each `look` (none: never) a quick model of newer rows is scored beside the champion on the rows whose
     label came since; a retraining is due once what the champion loses by it, less half of `regret` a look,
-    has added up to the share `regret` of its loss. `effort` "auto" begins with a refit of the champion's members, goes on to a warm
-    search where a challenger was not good enough (or three refits in a row were), then to a full one.
+    has added up to the share `regret` of its loss. `effort` "auto" begins with a refit of the champion's
+    members, goes on to a warm search where a challenger was not good enough (or three refits in a row were),
+    then to a full one.
     """
 
     every: timedelta | None = None
