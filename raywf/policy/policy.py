@@ -127,7 +127,7 @@ def _new(choices: list[_Choice], history: History, workflow: str) -> _Choice | N
 def _offer_loss(
     finding: LossFinding, regret: RegretFinding, history: History, settings: RetrainSettings, now: datetime
 ) -> _Choice | None:
-    """Offer a retraining for a risen loss, or first a look, or nothing if the look says that it is in vain."""
+    """Offer a retraining for a risen loss, or first a look, or nothing if the look says: in vain."""
     if not finding.risen or finding.until is None:
         return None
     reason = (
