@@ -38,10 +38,20 @@ def connect(workflow: Workflow) -> None:
                 _node_ip_address="127.0.0.1",
             )
         else:
-            try:
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-            except (ConnectionError, RuntimeError, ValueError) as err:
-                raise SettingsError(f"the Ray cluster at {address!r} cannot be reached: {err}") from err
+            join_cluster(address)
+    _quiet()
+
+
+def join_cluster(address: str) -> None:
+    """Connect this process to a cluster that is up.
+
+    Raises:
+        SettingsError: if it cannot be reached.
+    """
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as err:
+        raise SettingsError(f"the Ray cluster at {address!r} cannot be reached: {err}") from err
     _quiet()
 
 
