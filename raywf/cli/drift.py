@@ -75,7 +75,7 @@ def describe(found: TableDrift, *, top: int) -> list[str]:
             ["column", "kind", "", "effect", "psi", "js", "distance", "q", "missing", "unknown", "outside"],
             [_row(c, drifted=c.column in found.drifted) for c in shown],
         ),
-        *([f"{left} more columns moved less; --top shows them"] if left else []),
+        *([f"{left} more column{'s' if left > 1 else ''} moved less; --top shows more"] if left else []),
         *_named("only in the reference", found.gone),
         *_named("not in the reference", found.new),
         *_named("left out, lists or structures", found.left_out),

@@ -54,7 +54,7 @@ def find_side(text: str, workflow: Callable[[], Workflow]) -> Side:
     Raises:
         SourceError: if there is neither, or the files cannot be read.
     """
-    if any(c in text for c in "/*?[") or Path(text).exists():
+    if any(c in text for c in "/*?[.") or Path(text).exists():  # an id has none of these
         table = open_table(text, name="drift")
         columns, left_out = find_columns(table)
         return Side(name=text, table=table, columns=columns, left_out=left_out)
