@@ -14,9 +14,7 @@ def main() -> None:
     asked = json.loads(sys.stdin.read())
     columns = [*asked["numbers"], *asked["categories"]]
     start, cpu = time.perf_counter(), time.process_time()
-    definition = DataDefinition(
-        numerical_columns=asked["numbers"], categorical_columns=asked["categories"]
-    )
+    definition = DataDefinition(numerical_columns=asked["numbers"], categorical_columns=asked["categories"])
     sides = [
         Dataset.from_pandas(pd.read_parquet(path, columns=columns), data_definition=definition)
         for path in (asked["current"], asked["reference"])
