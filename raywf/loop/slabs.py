@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from raywf.core.errors import SourceError
 from raywf.core.records import Column, ColumnKind
@@ -30,7 +31,7 @@ class Slab:
     piece: Piece | None = None
 
 
-def cut_slabs(table: Table, columns: tuple[Column, ...], *, size: int = SLAB_BYTES) -> tuple[Slab, ...]:
+def cut_slabs(table: Table, columns: tuple[Column, ...], *, size: int | None = None) -> tuple[Slab, ...]:
     """Return slabs that hold each of the columns' values once, in an order that is always the same.
 
     Raises:
@@ -45,7 +46,7 @@ def cut_slabs(table: Table, columns: tuple[Column, ...], *, size: int = SLAB_BYT
             metadata = pq.read_metadata(file, filesystem=filesystem)
         except (OSError, pa.ArrowException) as err:
             raise SourceError(f"{file} cannot be read: {str(err).splitlines()[0]}") from err
-        slabs += _slabs_of_file(file, metadata, columns, size)
+        slabs += _slabs_of_file(file, metadata, columns, SLAB_BYTES if size is None else size)
     return tuple(slabs)
 
 
@@ -147,7 +148,8 @@ def _read_groups(path: str, slab: Slab) -> pa.Table:
     categories = [c.name for c in slab.columns if c.kind == "category"]
     try:
         with filesystem.open_input_file(slab.file) as source:
-            file = pq.ParquetFile(source, read_dictionary=categories, pre_buffer=True)
+            far = not isinstance(filesystem, fs.LocalFileSystem)  # many small reads cost a round trip each
+            file = pq.ParquetFile(source, read_dictionary=categories, pre_buffer=far)
             there = set(file.schema_arrow.names)
             names = [c.name for c in slab.columns if c.name in there]
             return file.read_row_groups(list(slab.groups), columns=names, use_threads=False)
