@@ -45,7 +45,7 @@ class EstimateError:
     """How estimates of past windows turned out: the estimate less what labels gave.
 
     `bias` is the mean, `mean_absolute` that of its size, `covered` the share of windows within their
-    interval. `spread` is the deviation around the bias that the intervals do not account for.
+    interval. `spread` is the root of the mean square of what the intervals do not account for.
     """
 
     windows: int
@@ -56,26 +56,26 @@ class EstimateError:
 
     def settle(self, estimate: Estimate) -> Estimate:
         """Return the estimate less the bias so far (half of it after one window), as wide as errors were."""
-        share = self.windows / (self.windows + 1)
-        value = estimate.value - share * self.bias
-        around = share * self.bias / self.windows
-        half = _Z * float(np.sqrt(estimate.error**2 + self.spread**2 + around**2))
+        value = estimate.value - self.bias * self.windows / (self.windows + 1)
+        half = _Z * float(np.sqrt(estimate.error**2 + self.spread**2))
         return replace(estimate, value=value, low=value - half, high=value + half)
 
 
 def judge_estimates(past: Sequence[tuple[Estimate, float]]) -> EstimateError | None:
-    """Sum up windows, each with its estimate and the metric by its labels; None of none."""
+    """Sum up windows, each with its estimate and the metric by its labels; None of none.
+
+    Of a stream whose labels come to mean something else the last few windows tell more than all do.
+    """
     if not past:
         return None
     errors = np.array([estimate.value - found for estimate, found in past])
     known = np.array([estimate.error for estimate, _ in past])
-    bias = float(errors.mean())
     return EstimateError(
         windows=len(past),
-        bias=bias,
+        bias=float(errors.mean()),
         mean_absolute=float(np.abs(errors).mean()),
         covered=float(np.mean([estimate.low <= found <= estimate.high for estimate, found in past])),
-        spread=float(np.sqrt(max(0.0, np.mean((errors - bias) ** 2 - known**2)))),
+        spread=float(np.sqrt(max(0.0, np.mean(errors**2 - known**2)))),
     )
 
 

@@ -164,7 +164,7 @@ def test_errors_are_followed() -> None:
     assert judged.bias == pytest.approx(0.15)
     assert judged.mean_absolute == pytest.approx(0.15)
     assert judged.covered == 0.25
-    assert judged.spread == pytest.approx(np.sqrt(0.0125 - 0.0001))
+    assert judged.spread == pytest.approx(np.sqrt(0.035 - 0.0001))
     assert judge_estimates([]) is None
 
 
