@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -188,3 +189,13 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         find_side("abc", no_workflow)
     shown = CliRunner().invoke(cli, ["drift", "abc", "def"])
     assert isinstance(shown.exception, SourceError)
+
+
+def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+    """Is said at once."""
+    side = find_side(written(tmp_path, "a.parquet", made(0, rows=10)), no_workflow)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        with pytest.raises(SettingsError, match=f"the Ray cluster at '{address}' cannot be reached"):
+            compare_tables(side, side, DriftOptions(address=address))
