@@ -43,6 +43,8 @@ serving: {{port: 8000}}
 retrain:                      # when the running system retrains
   tolerance: 0.01             # rise of the bounded loss that is forgiven
   cooldown: 7d
+  look: 7d                    # how often a quick model of newer rows is scored beside the champion
+  regret: 0.02                # what the champion may lose by it, as a share of its loss, over the looks
   # every: 30d                # or cron: "0 3 * * 1"
 
 # alerts:                     # whom to tell, and of what; try it by 'raywf alerts test'

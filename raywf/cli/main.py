@@ -37,6 +37,7 @@ _COMMANDS = {
         "decisions",
         "Show the journal: what was decided, why, what came of it.",
     ),
+    "backtest": ("raywf.cli.backtest", "backtest", "Play the loop back on history: compare policies."),
     "alerts": ("raywf.cli.alerts", "alerts", "Send a test alert by each channel."),
     "cost": ("raywf.cli.cost", "cost", "Show what searches cost, and what the next one will."),
     "job": ("raywf.cli.job", "job", "Submit jobs to the cluster, read their logs, stop them."),

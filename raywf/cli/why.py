@@ -12,6 +12,7 @@ import click
 from raywf.cli.options import show, workflow_options
 from raywf.core.clock import format_time
 from raywf.core.journal import BY_HAND
+from raywf.core.probe import Probe
 from raywf.core.records import Check, JournalEntry, Sweep, Verdict
 from raywf.core.rollout import RolloutStep
 from raywf.core.settings import Workflow
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _CAUSES = {
     "loss": "the champion's loss rose",
+    "regret": "looks at newer rows",
     "schedule": "the schedule",
     "request": "somebody asked",
     "watch": "the watch",
@@ -54,6 +56,7 @@ def tell(story: VersionStory) -> list[str]:
 
 
 def _parts(story: VersionStory) -> Iterator[Part]:
+    yield "looks", [_look(look) for look in story.looks]
     if story.made_by is not None:
         yield "alarm", _alarm(story.made_by)
         yield "job", _job(story.made_by)
@@ -73,6 +76,13 @@ def _parts(story: VersionStory) -> Iterator[Part]:
         yield "then", _deed(deed)
     yield "served", [_reign(reign) for reign in story.reigns] or ["never as champion"]
     yield "cost", _cost(story)
+
+
+def _look(look: Probe) -> str:
+    return (
+        f"{_at(look.time)}: version {look.version} loses {look.champion:.4f}, a quick model of newer rows "
+        f"{look.quick:.4f}: {look.regret:+.1%} (+-{1.96 * look.regret_error:.1%}) on {look.rows:,} rows"
+    )
 
 
 def _alarm(deed: Deed) -> list[str]:

@@ -12,7 +12,8 @@ from raywf.core.codec import decode, encode
 from raywf.core.records import Decision, JournalEntry
 from raywf.core.store import Store
 
-FINAL = frozenset({"promoted", "rejected", "failed"})
+LOOKED = "looked"  # the last stage of a probe; its figures are those of a `Probe`
+FINAL = frozenset({"promoted", "rejected", "failed", LOOKED})
 ROLLOUT = "rollout"  # the stage of a decision whose version live traffic is to decide on
 BY_HAND = "hand"  # the cause of a decision that the command which wrote it carries out itself
 

@@ -331,7 +331,7 @@ class Decision:
 
     id: str
     workflow: str
-    kind: Literal["retrain", "promote", "rollback", "skip"]
+    kind: Literal["retrain", "probe", "promote", "rollback", "skip"]
     cause: str
     window: str
     reasons: tuple[str, ...]

@@ -284,12 +284,17 @@ class MonitorSettings:
 class RetrainSettings:
     """When a retraining job is submitted, and how much it does.
 
-    `effort` "auto" begins with a refit of the champion's members, goes on to a warm search where a challenger
-    was not good enough (or three refits in a row were), then to a full one.
+    Each `look` (none: never) a quick model of newer rows is scored beside the champion on the rows whose
+    label came since; a retraining is due once what the champion loses by it, less half of `regret` a look,
+    has added up to the share `regret` of its loss. `effort` "auto" begins with a refit of the champion's
+    members, goes on to a warm search where a challenger was not good enough (or three refits in a row were),
+    then to a full one.
     """
 
     every: timedelta | None = None
     cron: str | None = None
+    look: timedelta | None = timedelta(days=7)
+    regret: float | None = 0.02
     tolerance: float = 0.01
     alpha: float = 0.05
     cooldown: timedelta = timedelta(days=7)
@@ -299,6 +304,8 @@ class RetrainSettings:
     def __post_init__(self) -> None:
         require(self.tolerance >= 0, "tolerance", "at least 0 (a rise of the bounded loss)", self.tolerance)
         require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
+        require(self.regret is None or self.regret > 0, "regret", "a share above 0", self.regret)
+        require(self.look is None or self.look > timedelta(0), "look", "longer than nothing", self.look)
         require(self.max_attempts >= 1, "max_attempts", "at least 1", self.max_attempts)
         require(
             self.cron is None or len(self.cron.split()) == 5,

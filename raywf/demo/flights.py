@@ -48,7 +48,7 @@ features:
 search: {budget_s: 30, trials: 4, folds: 2, families: [lightgbm, xgboost, linear]}
 gate: {newest: 0.1, max_rows: 5000}
 monitor: {window: 3d, min_labelled: 100, poll_s: 0.25, clock: log}
-retrain: {every: 45d, tolerance: 0.01, cooldown: 30d}
+retrain: {every: 45d, tolerance: 0.01, cooldown: 30d, look: null}
 serving: {replicas: 2}
 stores: {root: .raywf}
 """

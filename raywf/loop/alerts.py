@@ -20,7 +20,7 @@ from raywf.core.clock import format_time, parse_time
 from raywf.core.codec import DecodeError, decode, encode
 from raywf.core.errors import RaywfError
 from raywf.core.ids import stable_id
-from raywf.core.journal import FINAL, Journal
+from raywf.core.journal import FINAL, LOOKED, Journal
 from raywf.core.records import Decision, Evidence, JournalEntry
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
@@ -67,7 +67,7 @@ def journal_alerts(
     known = {d.id: d for d in decisions}
     found, vain = [], 0
     for entry in sorted(entries, key=lambda e: e.wall_time):
-        if entry.stage not in FINAL or entry.decision_id not in known:
+        if entry.stage not in FINAL - {LOOKED} or entry.decision_id not in known:
             continue
         decision = known.pop(entry.decision_id)
         if decision.kind == "retrain" and entry.stage != "failed":

@@ -14,12 +14,12 @@ from ray.exceptions import RayError
 
 from raywf.core.errors import RaywfError
 from raywf.core.journal import BY_HAND, FINAL, ROLLOUT, Journal
-from raywf.core.records import Decision, Evidence, ModelVersion
+from raywf.core.records import Decision, Evidence
 from raywf.core.settings import Workflow
 from raywf.loop.alerts import Alerts, Pulse, keep_telling
 from raywf.loop.jobs import ENDED, Jobs
+from raywf.loop.past import history_of, past_decisions
 from raywf.loop.rollout import RolloutKeeper
-from raywf.policy.history import History, PastDecision
 from raywf.policy.policy import decide
 from raywf.policy.rollout import Move
 from raywf.registry.registry import Registry
@@ -29,6 +29,7 @@ _ANSWER_S = 30.0
 _TICK_S = 0.5
 _HANGS_S = 300.0
 _TAIL_CHARS = 3000
+_CARRIED = frozenset({"retrain", "probe"})  # kinds of decisions whose job has the same name
 
 
 class Controller:
@@ -112,7 +113,8 @@ class Controller:
         """Look once: carry a running decision on, or ask the policy for a new one."""
         now = self._now()
         rolling = self._rollouts.tick(now)
-        past = self._past()
+        entries = self._journal.entries()
+        past = past_decisions(self._journal.decisions(), entries)
         running = next((p.decision for p in past if _is_ours(p.decision) and p.stage not in FINAL), None)
         if running is not None:
             self._carry(running)
@@ -125,13 +127,13 @@ class Controller:
         evidence = ray.get(self._monitor.evidence.remote(champion.version), timeout=_ANSWER_S)
         decision = decide(
             evidence,
-            self._history(past, champion),
+            history_of(past, entries, champion, requests=self._journal.requests()),
             self._workflow.retrain,
             workflow=self._workflow.name,
             now=now,
             min_labelled=self._workflow.monitor.min_labelled,
         )
-        if decision.kind == "retrain":
+        if decision.kind in _CARRIED:
             self._journal.decide(decision)
             self._carry(decision)
         else:
@@ -161,7 +163,7 @@ class Controller:
                 )
                 return
         job_id = self._job_id(decision, attempt + 1)
-        new = self._jobs.submit("retrain", job_id, "--decision", decision.id)
+        new = self._jobs.submit(decision.kind, job_id, "--decision", decision.id)
         reason = "submitted" if new else "was submitted before"
         self._journal.record(
             decision, f"submitted-{attempt + 1}", reasons=(*decision.reasons, reason), figures={"job": job_id}
@@ -182,34 +184,7 @@ class Controller:
         watermark: datetime | None = ray.get(self._monitor.watermark.remote(), timeout=_ANSWER_S)
         return watermark
 
-    def _past(self) -> tuple[PastDecision, ...]:
-        decisions = self._journal.decisions()
-        back = {d.id for d in decisions if d.kind == "rollback"}
-        last: dict[str, str] = {}
-        made: dict[str, str] = {}  # which decision's version became champion
-        for entry in self._journal.entries():
-            if last.get(entry.decision_id) not in FINAL:  # what an orphaned attempt adds changes nothing
-                last[entry.decision_id] = entry.stage
-            if entry.stage == "promoted" and entry.decision_id in back:
-                last[made.get(str(entry.figures.get("failed")), "")] = "rejected"
-            elif entry.stage == "promoted" and "version" in entry.figures:
-                made[str(entry.figures["version"])] = entry.decision_id
-        return tuple(PastDecision(decision=d, stage=last.get(d.id, "decided")) for d in decisions)
-
-    def _history(self, past: tuple[PastDecision, ...], champion: ModelVersion) -> History:
-        retrainings = [p.decision for p in past if p.decision.kind == "retrain"]
-        answered = {d.window for d in retrainings}
-        made_by = next((d for d in retrainings if d.id == champion.decision_id), None)
-        return History(
-            champion=champion,
-            since=made_by.time if made_by else champion.fitted_until,
-            decisions=past,
-            running=False,
-            last_retrain=max((d.time for d in retrainings), default=None),
-            requests=tuple(sorted(r for r in self._journal.requests() if r not in answered)),
-        )
-
 
 def _is_ours(decision: Decision) -> bool:
     """Return whether the controller carries a decision out, not the command that wrote it."""
-    return decision.kind == "retrain" and decision.cause != BY_HAND
+    return decision.kind in _CARRIED and decision.cause != BY_HAND

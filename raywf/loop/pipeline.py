@@ -26,7 +26,7 @@ from raywf.core.ids import stable_id
 from raywf.core.journal import BY_HAND, ROLLOUT, Journal
 from raywf.core.own import read_code, workflow_metric
 from raywf.core.records import Decision, Effort, ModelVersion, Snapshot, Sweep, Trial, Verdict
-from raywf.core.settings import Workflow
+from raywf.core.settings import GateSettings, Workflow
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
 from raywf.gate.verdict import GateBlock, judge
@@ -45,8 +45,9 @@ from raywf.snapshots.catalog import load_snapshot, read_snapshot
 _LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleError)
 
 
-_FORMER = 6  # sweeps that a new one learns from
-_FORMAT = 2  # of what trials keep: a search of another one does not go on with it
+FORMER = 6  # sweeps that a new one learns from
+Fetch = Callable[[ModelVersion, Path], str | Path]
+FORMAT = 2  # of what trials keep: a search of another one does not go on with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +131,10 @@ def _train(
     journal.record(decision, "snapshot", figures={"snapshot": snapshot.id, "rows": snapshot.rows})
     table = read_snapshot(snapshot)
     champion = registry.find("champion")
-    _refuse_small(workflow, snapshot)
-    if champion is not None:
-        _refuse_seen(workflow, table, champion)
+    refuse_few(workflow, snapshot, table, champion)
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
         found = search(
-            workflow,
+            replace(workflow, gate=fresh_gate(workflow, table, champion)),
             snapshot,
             table,
             champion=champion,
@@ -144,7 +143,7 @@ def _train(
             effort=decision.effort,
         )
         journal.record(decision, "searched", figures=_sweep_figures(found.sweep))
-        verdict = gate(workflow, registry, table, champion=champion, found=found)
+        verdict = gate(workflow, table, champion=champion, found=found, fetch=registry.fetch)
         if champion is not None and decision.cause != BY_HAND:
             verdict = _keep_schema(workflow, verdict, snapshot, champion)
         listener.stage(f"gate: {verdict.outcome}; {verdict.reason}")
@@ -171,13 +170,22 @@ def _keep_schema(workflow: Workflow, verdict: Verdict, snapshot: Snapshot, champ
     return replace(verdict, outcome="undecided", reason=reason)
 
 
-def _refuse_small(workflow: Workflow, snapshot: Snapshot) -> None:
+def refuse_few(
+    workflow: Workflow, snapshot: Snapshot, table: pa.Table, champion: ModelVersion | None
+) -> None:
+    """See that the gate will have rows.
+
+    Raises:
+        ValidationError: if the snapshot leaves it too few, or too few that the champion has not seen.
+    """
     held, needed = int(snapshot.rows * workflow.gate.newest), workflow.gate.min_rows
     if held < needed:
         raise ValidationError(
             f"{snapshot.rows} rows leave {held} for the gate (gate.newest {workflow.gate.newest:g}), which "
             f"needs {needed}; add rows, raise gate.newest or lower gate.min_rows"
         )
+    if champion is not None:
+        _refuse_seen(workflow, table, champion)
 
 
 def _refuse_seen(workflow: Workflow, table: pa.Table, champion: ModelVersion) -> None:
@@ -188,6 +196,17 @@ def _refuse_seen(workflow: Workflow, table: pa.Table, champion: ModelVersion) ->
             f"{format_time(champion.fitted_until)}; the gate needs {needed}: wait for labels, lower "
             f"gate.min_rows or see spine.maturity"
         )
+
+
+def fresh_gate(workflow: Workflow, table: pa.Table, champion: ModelVersion | None) -> GateSettings:
+    """Return the gate's settings with no more rows held than half of those that the champion has not seen.
+
+    Rows that it has seen prove nothing, and of what is new the proof should know a part.
+    """
+    if champion is None or champion.fitted_until is None or "__time" not in table.column_names:
+        return workflow.gate
+    most = max(workflow.gate.min_rows, int(_is_fresh(table, champion).sum()) // 2)
+    return replace(workflow.gate, max_rows=min(workflow.gate.max_rows, most))
 
 
 def _is_fresh(table: pa.Table, champion: ModelVersion) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -246,7 +265,7 @@ def search(
     settings = encode(workflow.search)
     held = encode(workflow.gate) if hold_gate else None
     started = [s.id for s in former]
-    sweep_id = stable_id(_FORMAT, snapshot.id, settings, own, workflow.metric, started, held, effort)
+    sweep_id = stable_id(FORMAT, snapshot.id, settings, own, workflow.metric, started, held, effort)
     start = time.time()
     plan = SearchPlan(
         sweep_id=sweep_id,
@@ -270,7 +289,7 @@ def _former_sweeps(root: str, champion: ModelVersion | None) -> tuple[Sweep, ...
     """Return the champion's sweep, the one that it started from, and so on."""
     found: list[Sweep] = []
     name = champion.sweep_id if champion is not None else None
-    while name is not None and len(found) < _FORMER:
+    while name is not None and len(found) < FORMER:
         sweep = Ledger(root, name).read_sweep()
         if sweep is None:
             break
@@ -281,13 +300,16 @@ def _former_sweeps(root: str, champion: ModelVersion | None) -> tuple[Sweep, ...
 
 def gate(
     workflow: Workflow,
-    registry: Registry,
     table: pa.Table,
     *,
     champion: ModelVersion | None,
     found: SearchResult,
+    fetch: Fetch,
 ) -> Verdict:
-    """Score challenger and champion (or, without one, the training prior) on rows neither was fitted on."""
+    """Score challenger and champion (or, without one, the training prior) on rows neither was fitted on.
+
+    `fetch` brings a version's bundle into a folder, or says where it is.
+    """
     rows = found.gate_rows
     if champion is not None:
         rows = rows[_is_fresh(table, champion)[rows]]
@@ -298,7 +320,7 @@ def gate(
     scores = challenger.predict_table(block)
     against, other, threshold = "baseline", _prior(table, found.gate_rows, scores.shape), 0.5
     if champion is not None:
-        theirs = _champion_scores(registry, champion, challenger, block, trust=trust)
+        theirs = _champion_scores(fetch, champion, challenger, block, trust=trust)
         if theirs is not None:
             against, (other, threshold) = f"version {champion.version}", theirs
     metric = workflow_metric(workflow)
@@ -315,11 +337,16 @@ def gate(
 
 
 def _champion_scores(
-    registry: Registry, champion: ModelVersion, challenger: Predictor, block: pa.Table, *, trust: bool
+    fetch: Fetch,
+    champion: ModelVersion,
+    challenger: Predictor,
+    block: pa.Table,
+    *,
+    trust: bool,
 ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], float] | None:
     """Return the champion's scores and threshold; None where its columns or classes are others."""
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
-        predictor = load_bundle(registry.fetch(champion, Path(folder)), digest=champion.digest, trust=trust)
+        predictor = load_bundle(fetch(champion, Path(folder)), digest=champion.digest, trust=trust)
         known = {c.name for c in predictor.bundle.columns} <= set(block.column_names)
         if not known or predictor.bundle.classes != challenger.bundle.classes:
             return None

@@ -8,7 +8,8 @@ from datetime import datetime
 
 from raywf.core.codec import DecodeError, decode
 from raywf.core.errors import NoVersionError, did_you_mean
-from raywf.core.journal import Journal
+from raywf.core.journal import LOOKED, Journal
+from raywf.core.probe import Probe
 from raywf.core.records import Decision, JournalEntry, ModelVersion, Snapshot, Sweep, Verdict
 from raywf.core.rollout import Rollouts, RolloutStep
 from raywf.core.settings import Workflow
@@ -44,13 +45,14 @@ class Reign:
 class VersionStory:
     """From the alarm to the swap, and on: what is there of it.
 
-    `made_by` is what asked for the version (its reasons are the evidence), `deeds` what else was decided of
-    it: by hand, or a rollback. `rollout` are the steps of all rollouts and watches of it. `cost` is the
-    search's by what it paid for.
+    `made_by` is what asked for the version (its reasons are the evidence), `looks` are those at the champion
+    before it that came first, `deeds` what else was decided of it: by hand, or a rollback. `rollout` are the
+    steps of all rollouts and watches of it. `cost` is the search's by what it paid for.
     """
 
     version: ModelVersion
     made_by: Deed | None
+    looks: tuple[Probe, ...]
     snapshot: Snapshot | None
     sweep: Sweep | None
     verdict: Verdict | None
@@ -82,6 +84,7 @@ def tell_version(workflow: Workflow, target: str) -> VersionStory:
     return VersionStory(
         version=version,
         made_by=made_by,
+        looks=_looks(entries, version, made_by),
         snapshot=find_snapshot(Store(root), workflow.name, version.snapshot_id),
         sweep=sweep,
         verdict=_verdict(made_by),
@@ -122,7 +125,17 @@ def _steps(rollouts: Rollouts, version: str) -> tuple[RolloutStep, ...]:
     return tuple(step for step in steps if step.rollout in concerned)
 
 
+def _looks(entries: Sequence[JournalEntry], version: ModelVersion, made_by: Deed | None) -> tuple[Probe, ...]:
+    """Return the looks at the version's parent until it was decided to make the version."""
+    if made_by is None:
+        return ()
+    found = (decode(Probe, e.figures) for e in entries if e.stage == LOOKED)
+    return tuple(p for p in found if p.version == version.parent and p.time <= made_by.decision.time)
+
+
 def _concerns(deed: Deed, version: str, steps: Sequence[RolloutStep]) -> bool:
+    if deed.decision.kind == "probe":
+        return False
     named = {str(e.figures.get(key, "")) for e in deed.stages for key in ("version", "failed")}
     return version in named or deed.decision.id in {step.decision_id for step in steps}
 

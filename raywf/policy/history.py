@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from raywf.core.probe import Probe
 from raywf.core.records import Decision, ModelVersion
 
 
@@ -21,7 +22,7 @@ class History:
     """The loop's past, in event time.
 
     `since` is when the champion was promoted, `last_retrain` when the last retraining was decided, `requests`
-    are the ids of a user's requests that wait, oldest first.
+    are the ids of a user's requests that wait, oldest first. `probes` are the looks that came to an end.
     """
 
     champion: ModelVersion | None
@@ -30,10 +31,16 @@ class History:
     running: bool = False
     last_retrain: datetime | None = None
     requests: tuple[str, ...] = ()
+    probes: tuple[Probe, ...] = ()
 
     def has(self, decision_id: str) -> bool:
         """Return whether a decision of that id was made."""
         return any(past.decision.id == decision_id for past in self.decisions)
+
+    @property
+    def last_look(self) -> datetime | None:
+        """When it was last decided to look whether a retraining would help."""
+        return max((p.decision.time for p in self.decisions if p.decision.kind == "probe"), default=None)
 
     @property
     def last_change(self) -> datetime | None:

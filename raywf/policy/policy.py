@@ -1,4 +1,4 @@
-"""Evidence and history to one decision: retrain, or skip with the reason."""
+"""Evidence and history to one decision: retrain, look whether that would help, or skip with the reason."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from datetime import datetime
 from typing import Literal
 
 from raywf.core.clock import format_time
+from raywf.core.duration import format_duration
 from raywf.core.ids import stable_id
 from raywf.core.records import Decision, Effort, Evidence
 from raywf.core.settings import RetrainSettings
 from raywf.policy.history import History
 from raywf.policy.loss import LossFinding, judge_loss
+from raywf.policy.regret import RegretFinding, judge_regret
 from raywf.policy.schedule import due_slot, next_slot
 
 _LADDER: tuple[Effort, ...] = ("refit", "warm", "full")
+LOOK = "look"  # the cause of a probe, whose window is the instant from which labels are new to it
 _REFITS = 3  # promoted in a row before a search is due
 _ENDED = frozenset({"promoted", "rejected", "failed"})
 
@@ -25,7 +28,7 @@ _ENDED = frozenset({"promoted", "rejected", "failed"})
 class _Choice:
     """A decision before it has its id."""
 
-    kind: Literal["retrain", "skip"]
+    kind: Literal["retrain", "probe", "skip"]
     cause: str
     window: str
     reasons: tuple[str, ...]
@@ -52,9 +55,9 @@ def decide(
     """Return what to do at `now` (event time); the same arguments give the same decision.
 
     The order: one retraining at a time; a user's request is served at once; the cooldown holds the rest
-    back; then the champion's loss; then the schedule. The id is a function of (workflow, kind, cause,
-    window), where the window is the request's id, the last judged window's end or the schedule's slot. A
-    retraining that was decided before is not decided again.
+    back; then the champion's loss; then its regret; then the schedule; then a look that is due. The id is a
+    function of (workflow, kind, cause, window), where the window is the request's id, the end of what was
+    judged, the schedule's slot or when the look before was. What was decided before is not decided again.
     """
     choice = _choose(evidence, history, settings, _Frame(workflow, now, min_labelled))
     return _decision(choice, workflow, now, effort=choose_effort(history, settings))
@@ -64,7 +67,9 @@ def choose_effort(history: History, settings: RetrainSettings) -> Effort:
     """Return how much a retraining does now.
 
     By itself it begins with a refit and does more after each one that gave no new champion: a warm search,
-    then full ones. After three refits in a row it searches too, lest the configurations grow old.
+    then full ones. After three refits in a row it searches too, lest the configurations grow old;
+    and where the look after a refit finds much to regret, though the quick model has no newer rows than the
+    champion.
     """
     if settings.effort != "auto":
         return settings.effort
@@ -72,9 +77,17 @@ def choose_effort(history: History, settings: RetrainSettings) -> Effort:
     ended.sort(key=lambda p: p.decision.time, reverse=True)
     vain = len(list(itertools.takewhile(lambda p: p.stage != "promoted", ended)))
     refits = len(list(itertools.takewhile(lambda p: p.decision.effort == "refit", ended[vain:])))
-    if vain == 0 and refits >= _REFITS:
+    if vain == 0 and (refits >= _REFITS or (refits and _is_regretted(history, settings))):
         return "warm"
     return _LADDER[min(vain, len(_LADDER) - 1)]
+
+
+def _is_regretted(history: History, settings: RetrainSettings) -> bool:
+    if history.champion is None:
+        return False
+    last = history.last_change
+    finding = judge_regret(history.probes, history.champion.version, settings, since=last)
+    return finding.looks == 1 and finding.due
 
 
 def _choose(
@@ -95,9 +108,15 @@ def _choose(
         until = format_time(last + settings.cooldown)
         return _skip("cooldown", until, f"cooling down until {until}")
     finding = judge_loss(evidence, history.champion, settings, since=last, now=now, min_labelled=min_labelled)
-    offers = [_offer_loss(finding, settings), _offer_schedule(settings, last, now)]
+    regret = judge_regret(history.probes, history.champion.version, settings, since=last)
+    offers = [
+        _offer_loss(finding, settings),
+        _offer_regret(regret),
+        _offer_schedule(settings, last, now),
+        _offer_look(settings, history, now),
+    ]
     wanted = _new([offer for offer in offers if offer is not None], history, workflow)
-    return wanted or _quiet(finding, next_slot(settings, last=last, now=now), moment, min_labelled)
+    return wanted or _quiet(finding, regret, next_slot(settings, last=last, now=now), frame)
 
 
 def _new(choices: list[_Choice], history: History, workflow: str) -> _Choice | None:
@@ -115,6 +134,33 @@ def _offer_loss(finding: LossFinding, settings: RetrainSettings) -> _Choice | No
     return _Choice("retrain", "loss", format_time(finding.until), (reason,))
 
 
+def _offer_regret(finding: RegretFinding) -> _Choice | None:
+    if not finding.due or finding.until is None:
+        return None
+    reason = f"{_regret_words(finding)}, which is worth a retraining from {finding.limit:.1%} on"
+    return _Choice("retrain", "regret", format_time(finding.until), (reason,))
+
+
+def _regret_words(finding: RegretFinding) -> str:
+    return (
+        f"beside quick models of newer rows the champion loses {finding.total:.1%} more of its loss "
+        f"({finding.looks} looks)"
+    )
+
+
+def _offer_look(settings: RetrainSettings, history: History, now: datetime) -> _Choice | None:
+    """Offer to look whether a retraining would help, once in `look` since the last look or change."""
+    before = [time for time in (history.last_look, history.last_change) if time is not None]
+    if settings.look is None or settings.regret is None or not before:
+        return None
+    since = max(before)
+    if since + settings.look > now:
+        return None
+    passed = f"{format_duration(settings.look)} have passed since {format_time(since)}"
+    reason = f"{passed}: would a retraining help?"
+    return _Choice("probe", LOOK, format_time(since), (reason,))
+
+
 def _offer_schedule(settings: RetrainSettings, last: datetime | None, now: datetime) -> _Choice | None:
     slot = due_slot(settings, last=last, now=now)
     if slot is None:
@@ -124,8 +170,11 @@ def _offer_schedule(settings: RetrainSettings, last: datetime | None, now: datet
     )
 
 
-def _quiet(finding: LossFinding, slot: datetime | None, moment: str, min_labelled: int) -> _Choice:
+def _quiet(finding: LossFinding, regret: RegretFinding, slot: datetime | None, frame: _Frame) -> _Choice:
+    moment, min_labelled = format_time(frame.now), frame.min_labelled
     waits = f"the schedule's next slot is {format_time(slot)}" if slot else ""
+    if regret.looks:
+        waits = "; ".join(filter(None, (waits, f"{_regret_words(regret)}, of {regret.limit:.1%}")))
     if finding.level is None or finding.until is None:
         text = f"too few labels: {finding.rows} of {min_labelled} rows in windows that are mostly labelled"
         return _skip("labels", moment, text, waits)

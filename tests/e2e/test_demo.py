@@ -84,6 +84,10 @@ def test_the_demo_gains_swaps_and_loses_nothing(tmp_path: Path) -> None:
     assert last["swaps"] >= 1
     assert last["auc_live"] - last["auc_static"] >= 0.025
     assert (tmp_path / "report.html").stat().st_size > 50_000
+    told = Project(tmp_path).raywf("backtest", "--log")  # live and played back agree
+    assert sum(a["recorded"] is not None for a in told) >= 2
+    assert [a for a in told if a["recorded"] is not None and a["recorded"]["id"] != a["replayed"]["id"]] == []
+    assert [a for a in told if a["recorded"] is None and a["replayed"]["kind"] == "retrain"] == []
 
 
 def test_the_demo_survives_kills(tmp_path: Path) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from raywf.cli.why import tell
+from raywf.core.clock import format_time
+from raywf.core.codec import decode
 from raywf.core.errors import NoVersionError, ValidationError
-from raywf.core.journal import FINAL, Journal
+from raywf.core.journal import FINAL, LOOKED, Journal
+from raywf.core.probe import Probe
 from raywf.core.records import Decision
 from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
 from raywf.loop.pipeline import Retraining, retrain
+from raywf.loop.probe import look
 from raywf.loop.spending import by_version, read_spending
 from raywf.loop.why import tell_version
 from raywf.registry.registry import open_registry
@@ -77,6 +82,21 @@ def crash(first: tuple[Workflow, Retraining]) -> Callable[..., Journal]:
         return Journal(workflow.stores.root, "orders")
 
     return forget
+
+
+def test_a_look_is_in_the_journal(first: tuple[Workflow, Retraining]) -> None:
+    """The champion beside a quick model on two weeks that neither has seen; the journal has it."""
+    workflow = first[0]
+    decision = replace(
+        decide("look", day=45), kind="probe", cause="look", window=format_time(decide("d1").time)
+    )
+    journal = Journal(workflow.stores.root, "orders")
+    journal.decide(decision)
+    found = look(workflow, decision)
+    assert 15 * 24 - 2 <= found.rows <= 15 * 24
+    assert found.version == "1"
+    assert found.regret < 0.25  # a line beside trees
+    assert decode(Probe, journal.stages("look")[LOOKED].figures) == found
 
 
 def test_every_stage_is_in_the_journal(first: tuple[Workflow, Retraining]) -> None:

@@ -13,6 +13,7 @@ from raywf.cli.main import cli
 from raywf.cli.why import tell
 from raywf.core.codec import encode
 from raywf.core.errors import NoVersionError
+from raywf.core.probe import Probe
 from raywf.core.records import (
     Check,
     Decision,
@@ -111,9 +112,11 @@ MADE_BY = Deed(
         entry("promoted", 9, "better", version="2", prepare_s=0.31, commit_s=0.004, replicas=2),
     ),
 )
+LOOK = Probe(version="1", since=NOON, time=NOON, rows=900, champion=0.2, quick=0.15, error=0.01, cpu_s=1.0)
 STORY = VersionStory(
     version=VERSION,
     made_by=MADE_BY,
+    looks=(LOOK,),
     snapshot=None,
     sweep=SWEEP,
     verdict=VERDICT,
@@ -134,6 +137,8 @@ def test_the_whole_story() -> None:
     assert tell(STORY) == [
         "version 2 of churn: rolled_back",
         "",
+        "looks    2026-03-01T12:00:00Z: version 1 loses 0.2000, a quick model of newer rows 0.1500: +25.0% "
+        "(+-9.8%) on 900 rows",
         "alarm    2026-03-01T12:00:00Z: retrain (full): the champion's loss rose; decision d1",
         "         the champion's loss reached at least 0.3",
         "job      2026-03-01T12:01:00Z: churn-d1 submitted",

@@ -13,6 +13,7 @@ from raywf.core.journal import BY_HAND, Journal
 from raywf.core.records import Decision, ModelVersion
 from raywf.core.settings import MonitorSettings, RetrainSettings, SpineSettings, StoreSettings, Workflow
 from raywf.loop.controller import Controller
+from raywf.loop.past import past_decisions
 
 
 class MemoryJobs:
@@ -175,15 +176,13 @@ def test_one_at_a_time(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> No
     assert list(jobs.states) == ["w-d1", "w-d2"]
 
 
-def test_a_retraining_that_was_taken_back_was_in_vain(
-    tmp_path: Path, journal: Journal, jobs: MemoryJobs
-) -> None:
+def test_a_retraining_that_was_taken_back_was_in_vain(journal: Journal) -> None:
     """So that the next one does more than a refit."""
     for one, figures in (("d1", {"version": "2"}), ("back", {"version": "1", "failed": "2"})):
         made = decision(one, kind="retrain" if one == "d1" else "rollback")
         journal.decide(made)
         journal.record(made, "promoted", figures=figures)
-    past = {p.decision.id: p.stage for p in make(tmp_path, jobs=jobs)._past()}
+    past = {p.decision.id: p.stage for p in past_decisions(journal.decisions(), journal.entries())}
     assert past == {"d1": "rejected", "back": "promoted"}
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raywf.core.probe import Probe
 from raywf.core.records import Decision, Evidence, ModelVersion
 from raywf.core.settings import RetrainSettings
 from raywf.policy.history import History, PastDecision
@@ -58,16 +59,44 @@ GOOD = [window(d, 0.1) for d in range(20)]
 BAD = [window(d, 0.1 if d < 5 else 0.3) for d in range(20)]
 
 
-def run(evidence=GOOD, *, at=20.0, every=None, cron=None, **history):
+def run(evidence=GOOD, *, at=20.0, every=None, cron=None, look=None, **history):
     """Decide at a day."""
     past = {"champion": champion(), "since": START} | history
     return decide(
         evidence,
         History(**past),
-        RetrainSettings(every=every, cron=cron),
+        RetrainSettings(every=every, cron=cron, look=look),
         workflow="w",
         now=START + at * DAY,
         min_labelled=200,
+    )
+
+
+def looked(day):
+    """A look that was decided on at a day."""
+    made = Decision(
+        id=f"look-{day}",
+        workflow="w",
+        kind="probe",
+        cause="look",
+        window="",
+        reasons=(),
+        time=START + day * DAY,
+    )
+    return PastDecision(decision=made, stage="looked")
+
+
+def seen(day, champion_loss, quick, *, rows=1000, error=0.001, version="1"):
+    """What a look at a day found."""
+    return Probe(
+        version=version,
+        since=START,
+        time=START + day * DAY,
+        rows=rows,
+        champion=champion_loss,
+        quick=quick,
+        error=error,
+        cpu_s=1.0,
     )
 
 
@@ -95,6 +124,16 @@ CASES = [
     ({"cron": "0 3 * * 1"}, "retrain", "schedule"),
     ({"cron": "0 3 1 6 *"}, "skip", "quiet"),
     ({"evidence": BAD, "every": 14 * DAY}, "retrain", "loss"),
+    ({"look": 7 * DAY}, "probe", "look"),
+    ({"look": 7 * DAY, "evidence": []}, "probe", "look"),
+    ({"look": 7 * DAY, "evidence": BAD}, "retrain", "loss"),
+    ({"look": 30 * DAY}, "skip", "quiet"),
+    ({"look": 7 * DAY, "decisions": (looked(15),)}, "skip", "quiet"),
+    ({"look": 7 * DAY, "decisions": (looked(12),)}, "probe", "look"),
+    ({"look": 7 * DAY, "decisions": (looked(15),), "probes": (seen(15, 0.1, 0.08),)}, "retrain", "regret"),
+    ({"look": 7 * DAY, "decisions": (looked(15),), "probes": (seen(15, 0.1, 0.1),)}, "skip", "quiet"),
+    ({"look": 7 * DAY, "decisions": (looked(15),), "probes": (seen(-1, 0.1, 0.01),)}, "skip", "quiet"),
+    ({"look": 7 * DAY, "at": 3.0}, "skip", "cooldown"),
 ]
 
 
@@ -231,3 +270,22 @@ def test_effort_grows_with_vain_retrainings(past, expected):
     history = History(champion=champion(), decisions=tuple(ended(*p) for p in past))
     assert choose_effort(history, RetrainSettings()) == expected
     assert choose_effort(history, RetrainSettings(effort="full")) == "full"
+
+
+def test_regret_right_after_a_refit_asks_for_a_search():
+    """The quick model had no newer rows than the refit: the configurations are at fault."""
+    past = (ended(1, "promoted", "full"), ended(10, "promoted", "refit"))
+    history = {"champion": champion(), "decisions": past, "since": START + 10 * DAY}
+    first = History(**history, last_retrain=START + 10 * DAY, probes=(seen(17, 0.1, 0.05),))
+    assert choose_effort(first, RetrainSettings()) == "warm"
+    later = dataclasses.replace(first, probes=(seen(17, 0.1, 0.1), seen(24, 0.1, 0.05)))
+    assert choose_effort(later, RetrainSettings()) == "refit"
+    assert choose_effort(first, RetrainSettings(effort="refit")) == "refit"
+
+
+def test_a_look_tells_from_when_on_labels_are_new_to_it():
+    """Its window is the look before, or the champion's coming; the id stands while it waits."""
+    first = run(look=7 * DAY)
+    assert first.window == "2020-01-01T00:00:00Z"
+    assert run(look=7 * DAY, at=20.5).id == first.id
+    assert run(look=7 * DAY, decisions=(looked(12),)).window == "2020-01-13T00:00:00Z"

@@ -1,0 +1,126 @@
+"""`raywf backtest`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from raywf.cli.options import show, table, workflow_options
+from raywf.core.clock import format_time, parse_time
+from raywf.core.duration import format_duration, parse_duration
+from raywf.core.settings import Workflow
+
+if TYPE_CHECKING:
+    from raywf.loop.backtest.recorded import Agreement
+    from raywf.loop.backtest.run import Backtest
+    from raywf.loop.backtest.tune import Tuned
+
+_POLICY = (
+    "When to retrain: never, raywf [KEY=VALUE ...], 'every 30d [full]', 'adwin [DELTA]', oracle; may be "
+    "given several times. Default: never, every step, raywf and oracle."
+)
+
+
+@click.command()
+@workflow_options
+@click.option("--policy", "policies", multiple=True, metavar="TEXT", help=_POLICY)
+@click.option("--start", type=parse_time, help="When the first model is trained; default: a quarter in.")
+@click.option("--until", type=parse_time, help="Where history ends; default: now.")
+@click.option("--step", type=parse_duration, help="Time between two chances to decide; default: a twentieth.")
+@click.option("--tune", is_flag=True, help="Try settings of retrain, and choose by the history's head.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page too.")
+@click.option("--log", "from_log", is_flag=True, help="Play the recorded log back: the same decisions?")
+def backtest(
+    workflow: Workflow,
+    policies: tuple[str, ...],
+    start: datetime | None,
+    until: datetime | None,
+    step: timedelta | None,
+    report: Path | None,
+    *,
+    tune: bool,
+    from_log: bool,
+    as_json: bool,
+) -> None:
+    """Play the loop back on history: what would this policy have earned, and what would it have cost?
+
+    Each training is real and done once for all policies; interrupted, the same command goes on.
+    """
+    if from_log:
+        _show_log(workflow, as_json=as_json)
+        return
+    from raywf.loop.backtest.past import read_past
+    from raywf.loop.backtest.run import compare, plan_chances
+    from raywf.loop.backtest.tune import tune as choose
+    from raywf.loop.backtest.tune import variants
+    from raywf.loop.cluster import connect
+    from raywf.report.backtest import write_backtest
+
+    connect(workflow)
+    past = read_past(workflow, until=until)
+    chances = plan_chances(past, start=start, step=step)
+    between = timedelta(seconds=int((chances[1] - chances[0]).total_seconds()))
+    given = list(policies) or ["never", f"every {format_duration(between)}", "raywf", "oracle"]
+    given += [p for p in variants(between) if tune and p not in given]
+    found = compare(past, given, chances, say=lambda text: click.echo(text, err=True))
+    tuned = choose(found) if tune else ()
+    if report is not None:
+        write_backtest(report, found)
+    lines = [*_lines(found), *_tuned_lines(tuned), *([f"report: {report}"] if report else [])]
+    show({"backtest": found, "tuned": tuned}, as_json=as_json, lines=lines)
+
+
+def _lines(found: Backtest) -> list[str]:
+    from raywf.report.backtest import HEADS, rows_of_backtest
+
+    first, last = found.chances[0], found.chances[-1]
+    return [
+        f"{found.workflow}: {found.rows:,} rows, {len(found.chances) - 1} steps from {first:%Y-%m-%d} to "
+        f"{last:%Y-%m-%d}",
+        *table([found.metric if head == "metric" else head for head in HEADS], rows_of_backtest(found)),
+        "",
+        "gain: of what the best policy gained over never",
+        "in vain: rejected, or worse than the former model until the next chance",
+    ]
+
+
+def _tuned_lines(tuned: Sequence[Tuned]) -> list[str]:
+    if not tuned:
+        return []
+    heads = ["policy", "head loss", "head CPU-s", "tail loss", "tail CPU-s", "chosen"]
+    rows = [
+        [t.policy, t.head_loss, f"{t.head_cpu_s:.0f}", t.tail_loss, f"{t.tail_cpu_s:.0f}", "*" * t.chosen]
+        for t in tuned
+    ]
+    return [
+        "",
+        *table(heads, rows),
+        "",
+        f"chosen on the head, of {len(tuned)} settings: that flatters it; believe the tail, which had no say",
+    ]
+
+
+def _show_log(workflow: Workflow, *, as_json: bool) -> None:
+    from raywf.loop.backtest.recorded import replay_log
+    from raywf.registry.registry import open_registry
+
+    found = replay_log(workflow, open_registry(workflow))
+    told = [a for a in found if a.recorded is not None or not a.holds]
+    rows = [[format_time(a.replayed.time), *_sides(a), "yes" if a.holds else "NO"] for a in told]
+    lines = [
+        *table(["event time", "recorded", "played back", "same"], rows),
+        "",
+        f"{sum(a.holds for a in found)} of {len(found)} looks at the log agree with what was decided",
+    ]
+    show(found, as_json=as_json, lines=lines)
+
+
+def _sides(one: Agreement) -> tuple[str, str]:
+    return (
+        f"{one.recorded.kind} ({one.recorded.cause})" if one.recorded else "-",
+        f"{one.replayed.kind} ({one.replayed.cause})",
+    )

@@ -1,0 +1,115 @@
+"""The best that refits could have done: which of their moments, had one known what was to come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raywf.core.own import workflow_metric
+from raywf.loop.backtest.past import Past
+from raywf.loop.backtest.replay import Course, Event, Step
+from raywf.loop.backtest.trainings import Training, Trainings
+from raywf.loop.probe import spread
+from raywf.models.bundle import load_bundle
+
+Matrix = NDArray[np.float64]
+
+
+def refits(trainings: Trainings, chances: Sequence[datetime]) -> tuple[Training, ...]:
+    """Return the first model and, of each later chance but the last, a refit of its configuration."""
+    first = trainings.train(chances[0], effort="full")
+    later = (trainings.train(c, effort="refit", former=(first.sweep,)) for c in chances[1:-1])
+    return (first, *later)
+
+
+def losses(past: Past, models: Sequence[Training], chances: Sequence[datetime]) -> Matrix:
+    """Return the loss of the model of chance i in the step from chance k, shape ``(n, n)``; nan for i > k.
+
+    Steps without rows, and those where the metric is not defined, are nan.
+    """
+    metric, classes = workflow_metric(past.workflow), past.snapshot.classes
+    found = np.full((len(models), len(models)), np.nan)
+    for i, made in enumerate(models):
+        trust = past.workflow.trusts_own_code
+        predictor = load_bundle(made.final.uri, digest=made.final.digest, trust=trust)
+        for k in range(i, len(models)):
+            rows = past.between(chances[k], chances[k + 1])
+            table = past.table.slice(rows.start, rows.stop - rows.start)
+            if table.num_rows:
+                labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
+                scores = spread(predictor.predict_table(table), predictor.bundle.classes, classes)
+                found[i, k] = metric.loss(labels, scores, threshold=predictor.bundle.threshold)
+    return found
+
+
+def best_moments(matrix: Matrix, *, changes: int) -> tuple[int, ...]:
+    """Return the chances, at most `changes`, whose models serve from then on with the least sum of losses.
+
+    >>> best_moments(np.array([[1.0, 3.0, 3.0], [np.nan, 2.0, 2.0], [np.nan, np.nan, 1.9]]), changes=1)
+    (1,)
+    """
+    n = len(matrix)
+    filled = np.nan_to_num(matrix)
+    total = np.concatenate([np.zeros((n, 1)), np.cumsum(filled, axis=1)], axis=1)
+    best: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {}
+
+    def cost(model: int, left: int) -> tuple[float, tuple[int, ...]]:
+        """Return the least sum from the chance of `model` on, with `left` changes to come."""
+        if (model, left) not in best:
+            options: list[tuple[float, tuple[int, ...]]] = []
+            options.append((float(total[model, n] - total[model, model]), ()))
+            if left:
+                for k in range(model + 1, n):
+                    later, moments = cost(k, left - 1)
+                    options.append((float(total[model, k] - total[model, model]) + later, (k, *moments)))
+            best[model, left] = min(options, key=lambda option: option[0])
+        return best[model, left]
+
+    return cost(0, changes)[1]
+
+
+def course_of(
+    name: str,
+    matrix: Matrix,
+    models: Sequence[Training],
+    chances: Sequence[datetime],
+    moments: Sequence[int],
+) -> Course:
+    """Return the course of a policy that puts the models of these chances into production."""
+    serving = 0
+    steps, events = [], []
+    for k in range(len(models)):
+        if k in moments:
+            helped = bool(matrix[k, k] < matrix[serving, k])
+            serving = k
+            events.append(_event(name, models[k], version=str(k + 1), helped=helped))
+        loss = float(matrix[serving, k])
+        steps.append(
+            Step(
+                start=chances[k],
+                end=chances[k + 1],
+                version=str(serving + 1),
+                rows=0,
+                loss=None if math.isnan(loss) else loss,
+            )
+        )
+    return Course(policy=name, steps=tuple(steps), events=tuple(events))
+
+
+def _event(name: str, made: Training, *, version: str, helped: bool) -> Event:
+    return Event(
+        time=made.as_of,
+        kind="retrain",
+        cause=name,
+        effort=made.sweep.effort,
+        stage="promoted",
+        reason="",
+        cpu_s=made.sweep.cpu_s,
+        cost_usd=made.sweep.cost_usd,
+        version=version,
+        helped=helped,
+    )

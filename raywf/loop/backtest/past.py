@@ -1,0 +1,119 @@
+"""A workflow's whole history, which can be looked at as it was known at any instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from raywf.core.clock import format_time
+from raywf.core.errors import SettingsError, ValidationError
+from raywf.core.ids import stable_id
+from raywf.core.records import Snapshot
+from raywf.core.settings import Workflow
+from raywf.snapshots.build import build_snapshot
+from raywf.snapshots.catalog import read_snapshot
+from raywf.snapshots.maturity import find_maturity, mature_rows
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """All rows with a label, in the order of their times, whenever it became known.
+
+    `times` and `known` are microseconds since 1970: of the rows and of their labels.
+    """
+
+    workflow: Workflow
+    snapshot: Snapshot
+    table: pa.Table
+    times: NDArray[np.int64]
+    known: NDArray[np.int64]
+
+    def as_of(self, instant: datetime) -> tuple[Snapshot, pa.Table]:
+        """Return the snapshot that would have been built at an instant, and its rows.
+
+        Rows, labels, maturity and classes are those known then; features are so by the snapshot's making.
+
+        Raises:
+            ValidationError: if fewer rows were known than a snapshot must have.
+        """
+        cut = _microseconds(instant)
+        there = (self.times <= cut) & (self.known <= cut)
+        if self.workflow.validate.window is not None:
+            there &= self.times > cut - self.workflow.validate.window // _MICROSECOND
+        table = self.table.filter(pa.array(there))
+        if table.num_rows < self.workflow.validate.min_rows:
+            raise ValidationError(
+                f"{table.num_rows} labelled rows were known at {format_time(instant)}, fewer than "
+                f"validate.min_rows = {self.workflow.validate.min_rows}"
+            )
+        maturity = find_maturity(table, self.workflow, as_of=instant)
+        if maturity.age:
+            table = mature_rows(table, maturity.until_us)
+        table, classes = _with_classes(table, self.snapshot.classes)
+        bounds = pc.min_max(table.column("__time"))
+        snapshot = replace(
+            self.snapshot,
+            id=stable_id(self.snapshot.id, format_time(instant)),
+            rows=table.num_rows,
+            classes=classes,
+            window=(bounds["min"].as_py(), bounds["max"].as_py()),
+            as_of=instant,
+            maturity_s=maturity.wanted.total_seconds(),
+        )
+        return snapshot, table
+
+    def between(self, start: datetime, end: datetime) -> slice:
+        """Return which rows came from `start` until before `end`."""
+        first, last = np.searchsorted(self.times, [_microseconds(start), _microseconds(end)])
+        return slice(int(first), int(last))
+
+
+def read_past(workflow: Workflow, *, until: datetime | None = None) -> Past:
+    """Build the snapshot of all history up to an instant (default: now); Ray must be initialised.
+
+    Raises:
+        SettingsError: if the workflow has no event time.
+        RaywfError: if the tables cannot be read or checks refuse them.
+    """
+    if workflow.spine.event_time is None:
+        raise SettingsError("a backtest needs times: name the spine's event_time (and label_time)")
+    whole = replace(
+        workflow,
+        spine=replace(workflow.spine, maturity=timedelta(0)),
+        validate=replace(workflow.validate, window=None),
+    )
+    snapshot = build_snapshot(whole, as_of=until or datetime.now(UTC))
+    table = read_snapshot(snapshot)
+    times = _instants(table, "__time")
+    known = _instants(table, "__label_time") if "__label_time" in table.column_names else times
+    return Past(workflow=workflow, snapshot=snapshot, table=table, times=times, known=known)
+
+
+def _with_classes(table: pa.Table, classes: tuple[str, ...]) -> tuple[pa.Table, tuple[str, ...]]:
+    """Return the rows with labels as indices into the classes that occur among them."""
+    if not classes:
+        return table, classes
+    labels = np.asarray(table.column("__label").to_numpy(), dtype=np.int64)
+    present = np.unique(labels)
+    if len(present) == len(classes):
+        return table, classes
+    if len(present) < 2:
+        raise ValidationError(f"of the classes {', '.join(classes)} only {len(present)} had come up by then")
+    place = table.column_names.index("__label")
+    index = np.searchsorted(present, labels).astype(np.float64)
+    return table.set_column(place, "__label", pa.array(index)), tuple(classes[i] for i in present)
+
+
+def _instants(table: pa.Table, name: str) -> NDArray[np.int64]:
+    return np.asarray(table.column(name).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())
+
+
+def _microseconds(instant: datetime) -> int:
+    return round(instant.timestamp() * 1e6)

@@ -1,0 +1,94 @@
+"""The recorded log and journal played back: does the policy decide as it did?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from raywf.core.journal import BY_HAND, Journal
+from raywf.core.records import Decision, JournalEntry, ModelVersion
+from raywf.core.settings import Workflow
+from raywf.loop.past import history_of, past_decisions
+from raywf.loop.references import RegistryReferences
+from raywf.monitor.fold import Fold
+from raywf.outcomes.lines import Entry
+from raywf.outcomes.reader import LogReader
+from raywf.policy.policy import decide
+from raywf.registry.registry import Registry
+
+_OURS = frozenset({"retrain", "probe"})
+_BETWEEN = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """What is decided when the log is played back, beside what was; `recorded` is None where nothing was."""
+
+    replayed: Decision
+    recorded: Decision | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is the same decision, or none both times."""
+        if self.recorded is None:
+            return self.replayed.kind not in _OURS
+        return self.replayed.id == self.recorded.id
+
+
+def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
+    """Decide again at the event time of each of the controller's decisions, and once a day between.
+
+    The same fold is given the log's records up to then, the same policy the journal before it. A decision is
+    also found where the playing back finds it a day before or after: the running system looks more often.
+
+    Raises:
+        RegistryError: if the registry does not tell of a version.
+    """
+    journal = Journal(workflow.stores.root, workflow.name)
+    decisions, entries = journal.decisions(), journal.entries()
+    log: list[Entry] = sorted(
+        LogReader(workflow.stores.root, workflow.name).read()[0], key=lambda entry: entry.time
+    )
+    ours = [d for d in decisions if d.kind in _OURS and d.cause != BY_HAND]
+    if not log:
+        return ()
+    fold = Fold(workflow.monitor, RegistryReferences(workflow, registry), metric=workflow.metric)
+    days = (log[-1].time - log[0].time) // _BETWEEN
+    moments = {d.time: d for d in reversed(ours)}
+    between = {log[0].time + n * _BETWEEN for n in range(1, days + 1)}
+    found, at = [], 0
+    for now in sorted({*moments, *between}):
+        until = next((i for i, e in enumerate(itertools.islice(log, at, None), at) if e.time > now), len(log))
+        fold.update(log[at:until])
+        at = until
+        recorded = moments.get(now)
+        before = [d for d in decisions if d.time < now]
+        champion = _champion(registry, before, entries)
+        if champion is None:
+            continue
+        known = {d.id for d in before}
+        told = [e for e in entries if e.decision_id in known]
+        requests = [recorded.window] if recorded is not None and recorded.cause == "request" else []
+        history = history_of(past_decisions(before, told), told, champion, requests=requests)
+        decision = decide(
+            fold.evidence(champion.version),
+            history,
+            workflow.retrain,
+            workflow=workflow.name,
+            now=now,
+            min_labelled=workflow.monitor.min_labelled,
+        )
+        if recorded is None and any(d.id == decision.id and abs(d.time - now) <= _BETWEEN for d in ours):
+            decision = replace(decision, kind="skip")  # the running system came to it within the day
+        found.append(Agreement(replayed=decision, recorded=recorded))
+    return tuple(found)
+
+
+def _champion(
+    registry: Registry, decisions: Sequence[Decision], entries: Sequence[JournalEntry]
+) -> ModelVersion | None:
+    known = {d.id for d in decisions}
+    promoted = [e for e in entries if e.stage == "promoted" and e.decision_id in known]
+    return registry.version(str(promoted[-1].figures["version"])) if promoted else None

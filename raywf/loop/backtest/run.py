@@ -1,0 +1,135 @@
+"""A backtest: policies side by side on one history, each training done once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from raywf.core.clock import format_time
+from raywf.core.duration import format_duration
+from raywf.core.errors import SettingsError
+from raywf.core.settings import Workflow
+from raywf.core.store import Store
+from raywf.loop.backtest.oracle import best_moments, course_of, losses, refits
+from raywf.loop.backtest.past import Past
+from raywf.loop.backtest.replay import Course, Replay
+from raywf.loop.backtest.rules import make_rule
+from raywf.loop.backtest.trainings import Trainings
+
+ORACLE = "oracle"
+_STEPS, _FIRST = 20, 0.25  # of a history's rows before the first chance
+_FEWEST = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backtest:
+    """What came of it; losses are the workflow's metric, negated where greater is better."""
+
+    workflow: str
+    metric: str
+    snapshot_id: str
+    rows: int
+    chances: tuple[datetime, ...]
+    courses: tuple[Course, ...]
+
+    def course(self, policy: str) -> Course | None:
+        """Return a policy's course, or None."""
+        return next((c for c in self.courses if c.policy == policy), None)
+
+    def gain(self, course: Course) -> float | None:
+        """Return how much less a course lost than no retraining, as a share of what the best one gained.
+
+        None without the policy "never", or where none gained.
+        """
+        never = self.course("never")
+        if never is None:
+            return None
+        most = never.loss - min(c.loss for c in self.courses)
+        return (never.loss - course.loss) / most if most > 0 else None
+
+
+def compare(
+    past: Past,
+    policies: Sequence[str],
+    chances: Sequence[datetime],
+    *,
+    say: Callable[[str], None] = lambda _text: None,
+) -> Backtest:
+    """Play the policies back; Ray must be initialised. Done again, or after an interruption, it goes on.
+
+    A policy is a text as `make_rule` has it, or "oracle": the best choice of moments for refits, as many as
+    the policy before it took.
+
+    Raises:
+        SettingsError: if a policy is none of these.
+        RaywfError: if no first model can be trained.
+    """
+    workflow = past.workflow
+    rules = [None if policy == ORACLE else make_rule(policy, workflow) for policy in policies]
+    trainings = Trainings(past, backtest_folder(workflow), say=say)
+    courses: list[Course] = []
+    for policy, rule in zip(policies, rules, strict=True):
+        say(f"policy: {policy}")
+        if rule is None:
+            changes = courses[-1].count("retrain", "promoted") if courses else len(chances)
+            courses.append(_oracle(past, trainings, chances, changes))
+        else:
+            courses.append(Replay(past, trainings, rule).run(chances))
+    return Backtest(
+        workflow=workflow.name,
+        metric=workflow.metric,
+        snapshot_id=past.snapshot.id,
+        rows=past.snapshot.rows,
+        chances=tuple(chances),
+        courses=tuple(courses),
+    )
+
+
+def _oracle(past: Past, trainings: Trainings, chances: Sequence[datetime], changes: int) -> Course:
+    models = refits(trainings, chances)
+    matrix = losses(past, models, chances)
+    moments = best_moments(matrix, changes=changes)
+    return course_of(f"{ORACLE} ({changes})", matrix, models, chances, moments)
+
+
+def plan_chances(past: Past, *, start: datetime | None, step: timedelta | None) -> list[datetime]:
+    """Return the instants at which is decided, the last of them the end.
+
+    Without a `start` it is when a quarter of the labels were known; without a `step` twenty fill the rest.
+
+    Raises:
+        SettingsError: if there are fewer than three.
+    """
+    first = start or _instant(int(np.quantile(past.known, _FIRST)))
+    end = _instant(int(past.times[-1]) + 1)
+    step = step or max(timedelta(seconds=1), (end - first) / _STEPS)
+    count = int((end - first) / step) + 1
+    chances = [first + i * step for i in range(count)]
+    if chances[-1] < end:
+        chances.append(end)
+    if len(chances) < _FEWEST:
+        raise SettingsError(
+            f"from {format_time(first)} to the last row at {format_time(end)} there are no two steps of "
+            f"{format_duration(step)}; begin earlier (--start) or take shorter ones (--step)"
+        )
+    return chances
+
+
+def backtest_folder(workflow: Workflow) -> Path:
+    """Return where trainings are kept.
+
+    Raises:
+        SettingsError: if the store is not local.
+    """
+    store = Store(workflow.stores.root)
+    if not store.is_local:
+        raise SettingsError(f"a backtest needs a local or mounted stores.root, got {workflow.stores.root!r}")
+    return Path(store.filesystem()[1]) / "backtest" / workflow.name
+
+
+def _instant(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC)

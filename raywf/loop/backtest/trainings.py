@@ -1,0 +1,146 @@
+"""Trainings of a backtest, each done once: kept by what went into it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from raywf.core.codec import decode, encode
+from raywf.core.ids import stable_id
+from raywf.core.own import read_code
+from raywf.core.records import Bundle, Effort, ModelVersion, Sweep
+from raywf.core.settings import GateSettings, Workflow
+from raywf.core.store import Store
+from raywf.cost.rate import resolve_rate
+from raywf.loop.backtest.past import Past
+from raywf.loop.pipeline import FORMAT, FORMER
+from raywf.search.run import SearchPlan, SearchResult, run_search
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What a training came to: as a search's result, but that survives JSON; `as_of` is its instant."""
+
+    id: str
+    as_of: datetime
+    sweep: Sweep
+    proof: Bundle
+    final: Bundle
+    gate_rows: tuple[int, ...]
+    maturity_s: float
+
+    @property
+    def result(self) -> SearchResult:
+        """The search's result."""
+        return SearchResult(
+            sweep=self.sweep,
+            proof=self.proof,
+            final=self.final,
+            gate_rows=np.asarray(self.gate_rows, dtype=np.int64),
+            nodes={},
+        )
+
+    def version(self, workflow: str, number: str, *, loss: float | None, rows: int) -> ModelVersion:
+        """Return the final model as if it were registered under a number."""
+        return ModelVersion(
+            workflow=workflow,
+            version=number,
+            uri=self.final.uri,
+            digest=self.final.digest,
+            run_id="",
+            status="champion",
+            snapshot_id=self.final.snapshot_id,
+            sweep_id=self.sweep.id,
+            code_version="",
+            parent=None,
+            decision_id="",
+            metrics={},
+            loss=loss,
+            loss_rows=rows,
+            cost_usd=self.sweep.cost_usd,
+            created=self.as_of,
+            fitted_until=self.final.fitted_until,
+        )
+
+
+class Trainings:
+    """Trains on a past as it was known then; what was trained before, by any policy, is taken from a folder.
+
+    A training is a function of the history, its instant, the settings of search and gate, its effort and what
+    it starts from: of a refit the members, of a search the trials of the sweeps before it.
+    """
+
+    def __init__(self, past: Past, folder: Path, *, say: Callable[[str], None] = lambda _text: None) -> None:
+        self._past, self._store, self._say = past, Store(str(folder)), say
+        workflow = past.workflow
+        self._folder = folder
+        self._workflow = replace(workflow, stores=replace(workflow.stores, root=str(folder)))
+
+    def train(
+        self,
+        instant: datetime,
+        *,
+        effort: Effort,
+        former: tuple[Sweep, ...] = (),
+        gate: GateSettings | None = None,
+    ) -> Training:
+        """Return the training of an instant, made now if it is new; Ray must be initialised then.
+
+        Rows are held for `gate` (default: the workflow's).
+
+        Raises:
+            RaywfError: if the rows of that instant are refused, or the search gave nothing.
+        """
+        former = former[:FORMER]
+        effort = effort if former else "full"
+        workflow = self._workflow if gate is None else replace(self._workflow, gate=gate)
+        identity = self._identity(workflow, instant, effort, former)
+        path = f"trainings/{identity}.json"
+        if self._store.exists(path):
+            return decode(Training, json.loads(self._store.read(path)))
+        snapshot, table = self._past.as_of(instant)
+        plan = SearchPlan(
+            sweep_id=identity,
+            folder=self._folder / "bundles" / identity,
+            former=former,
+            effort=effort,
+            rate=resolve_rate(workflow.cost),
+        )
+        found = run_search(workflow, snapshot, table, plan=plan)
+        made = Training(
+            id=identity,
+            as_of=instant,
+            sweep=found.sweep,
+            proof=found.proof,
+            final=found.final,
+            gate_rows=tuple(found.gate_rows.tolist()),
+            maturity_s=snapshot.maturity_s,
+        )
+        self._store.write(path, json.dumps(encode(made)).encode())
+        self._say(f"trained as of {instant:%Y-%m-%d} ({effort}): {found.sweep.cpu_s:.0f} CPU-s")
+        return made
+
+    def _identity(
+        self, workflow: Workflow, instant: datetime, effort: Effort, former: tuple[Sweep, ...]
+    ) -> str:
+        settings = workflow.search
+        own = [m.code for m in settings.models.values()] + [m.code for m in workflow.metrics.values()]
+        members = [[m.trial_id, m.family, m.params, m.weight] for s in former[:1] for m in s.members]
+        given = members if effort == "refit" else [sweep.id for sweep in former]
+        return stable_id(
+            FORMAT,
+            self._past.snapshot.digest,
+            encode(workflow.spine),
+            instant.isoformat(),
+            encode(settings),
+            encode(workflow.gate),
+            workflow.metric,
+            [read_code(code).digest for code in own],
+            effort,
+            given,
+        )

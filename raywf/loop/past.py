@@ -1,0 +1,53 @@
+"""What a policy must know of the journal: decisions with the stage they reached, promotions, looks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from raywf.core.codec import decode
+from raywf.core.journal import FINAL, LOOKED
+from raywf.core.probe import Probe
+from raywf.core.records import Decision, JournalEntry, ModelVersion
+from raywf.policy.history import History, PastDecision
+
+
+def past_decisions(
+    decisions: Sequence[Decision], entries: Sequence[JournalEntry]
+) -> tuple[PastDecision, ...]:
+    """Return the decisions with the last stage of each; entries are in the order of the wall's time.
+
+    A retraining whose version was taken back counts as rejected.
+    """
+    back = {d.id for d in decisions if d.kind == "rollback"}
+    last: dict[str, str] = {}
+    made: dict[str, str] = {}  # which decision's version became champion
+    for entry in entries:
+        if last.get(entry.decision_id) not in FINAL:  # what an orphaned attempt adds changes nothing
+            last[entry.decision_id] = entry.stage
+        if entry.stage == "promoted" and entry.decision_id in back:
+            last[made.get(str(entry.figures.get("failed")), "")] = "rejected"
+        elif entry.stage == "promoted" and "version" in entry.figures:
+            made[str(entry.figures["version"])] = entry.decision_id
+    return tuple(PastDecision(decision=d, stage=last.get(d.id, "decided")) for d in decisions)
+
+
+def history_of(
+    past: tuple[PastDecision, ...],
+    entries: Sequence[JournalEntry],
+    champion: ModelVersion,
+    *,
+    requests: Collection[str],
+) -> History:
+    """Return what the policy is told while no retraining runs."""
+    retrainings = [p.decision for p in past if p.decision.kind == "retrain"]
+    answered = {d.window for d in retrainings}
+    made_by = next((d for d in retrainings if d.id == champion.decision_id), None)
+    return History(
+        champion=champion,
+        since=made_by.time if made_by else champion.fitted_until,
+        decisions=past,
+        running=False,
+        last_retrain=max((d.time for d in retrainings), default=None),
+        requests=tuple(sorted(r for r in requests if r not in answered)),
+        probes=tuple(decode(Probe, e.figures) for e in entries if e.stage == LOOKED),
+    )

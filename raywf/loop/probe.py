@@ -1,0 +1,160 @@
+"""The look whether a retraining would help: a quick model of what was known then, beside the champion."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raywf.core.clock import parse_time
+from raywf.core.codec import encode
+from raywf.core.errors import RegistryError
+from raywf.core.journal import LOOKED, Journal
+from raywf.core.metrics import bounded_loss
+from raywf.core.own import workflow_metric
+from raywf.core.probe import Probe
+from raywf.core.records import Decision, Snapshot
+from raywf.core.settings import Workflow
+from raywf.models.bundle import Predictor, load_bundle
+from raywf.models.encoding import fit_encoder
+from raywf.models.families import family
+from raywf.models.family import Problem, Rows
+from raywf.registry.registry import CHAMPION, open_registry
+from raywf.snapshots.build import build_snapshot
+from raywf.snapshots.catalog import read_snapshot
+
+_ROWS, _SCORED = 20_000, 4_000  # fitted on: half of them the newest, the others drawn; scored
+_ROUNDS, _ROUNDS_BY_CLASS = 40, 20
+_PARAMS = {"num_leaves": 31, "learning_rate": 0.15, "min_data_in_leaf": 20}
+_FEWEST = 30
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """A snapshot's rows as a look sees them: `then` were known at the look before, `new` are so since."""
+
+    then: Index
+    new: Index
+
+
+def look(workflow: Workflow, decision: Decision) -> Probe:
+    """Carry a decision to look out; Ray must be initialised. The journal has what was found.
+
+    Raises:
+        RaywfError: if the tables, the registry or the champion's bundle cannot be read.
+    """
+    registry = open_registry(workflow)
+    champion = registry.find(CHAMPION)
+    if champion is None:
+        raise RegistryError(f"workflow {workflow.name!r} has no champion to look at")
+    snapshot = build_snapshot(workflow, as_of=decision.time)
+    with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
+        bundle = registry.fetch(champion, Path(folder))
+        predictor = load_bundle(bundle, digest=champion.digest, trust=workflow.trusts_own_code)
+        found = probe(
+            workflow,
+            snapshot,
+            read_snapshot(snapshot),
+            predictor,
+            version=champion.version,
+            since=parse_time(decision.window),
+        )
+    Journal(workflow.stores.root, workflow.name).record(decision, LOOKED, figures=encode(found))
+    return found
+
+
+def probe(
+    workflow: Workflow,
+    snapshot: Snapshot,
+    table: pa.Table,
+    champion: Predictor,
+    *,
+    version: str,
+    since: datetime,
+) -> Probe:
+    """Fit a quick model on the snapshot's rows that were known at `since`; score it and the champion.
+
+    Both are scored on the newest rows that are known only now, at most 4,000, which neither has seen. Where
+    they, or the others, are fewer than 30, or have columns that the champion lacks, there is nothing to tell:
+    `rows` is 0.
+    """
+    assert snapshot.as_of is not None
+    start = time.process_time()
+    rows = split(snapshot, table, since=since)
+    found = (0, 0.0, 0.0, 0.0)
+    known = {c.name for c in champion.bundle.columns} <= set(table.column_names)
+    if known and min(len(rows.then), len(rows.new)) >= _FEWEST:
+        found = _compare(workflow, snapshot, table, champion, rows)
+    return Probe(
+        version=version,
+        since=since,
+        time=snapshot.as_of,
+        rows=found[0],
+        champion=found[1],
+        quick=found[2],
+        error=found[3],
+        cpu_s=time.process_time() - start,
+    )
+
+
+def split(snapshot: Snapshot, table: pa.Table, *, since: datetime) -> Looked:
+    """Return which rows a snapshot as of `since` would have had, and the newest of the others."""
+    cut = int(since.timestamp() * 1e6)
+    times, known = _instants(table, "__time"), _instants(table, "__label_time")
+    then = (known <= cut) & (times <= cut - round(snapshot.maturity_s * 1e6))
+    old, new = np.flatnonzero(then), np.flatnonzero(~then)
+    if len(old) > _ROWS:
+        newest, older = old[-_ROWS // 2 :], old[: -_ROWS // 2]
+        drawn = np.random.default_rng(0).choice(older, _ROWS // 2, replace=False)
+        old = np.sort(np.concatenate([drawn, newest]))
+    return Looked(then=old, new=new[-_SCORED:])
+
+
+def spread(scores: NDArray[np.float64], of: tuple[str, ...], to: tuple[str, ...]) -> NDArray[np.float64]:
+    """Return scores of classes `of` as scores of classes `to`: none for a class that the model knows not.
+
+    >>> spread(np.array([[0.2, 0.8]]), ("a", "c"), ("a", "b", "c")).tolist()
+    [[0.2, 0.0, 0.8]]
+    """
+    if of == to or scores.shape[1] == 1:
+        return scores
+    found = np.zeros((len(scores), len(to)))
+    for i, name in enumerate(of):
+        if name in to:
+            found[:, to.index(name)] = scores[:, i]
+    return found
+
+
+def _compare(
+    workflow: Workflow, snapshot: Snapshot, table: pa.Table, champion: Predictor, rows: Looked
+) -> tuple[int, float, float, float]:
+    fitted, scored = table.take(pa.array(rows.then)), table.take(pa.array(rows.new))
+    encoder = fit_encoder(fitted, snapshot.columns)
+    problem = Problem(
+        task=snapshot.task,
+        n_classes=len(snapshot.classes),
+        sizes=encoder.sizes,
+        quantile=workflow_metric(workflow).quantile,
+    )
+    rounds = _ROUNDS_BY_CLASS if problem.width > 1 else _ROUNDS
+    labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
+    given = Rows(encoder.table(fitted), labels[rows.then])
+    quick = family("lightgbm").fit(problem, given, dict(_PARAMS), valid=None, rounds=rounds)
+    scale = champion.bundle.loss_scale if snapshot.task == "regression" else None
+    answers = spread(champion.predict_table(scored), champion.bundle.classes, snapshot.classes)
+    theirs = bounded_loss(labels[rows.new], answers, scale=scale)
+    ours = bounded_loss(labels[rows.new], quick.predict(encoder.table(scored)), scale=scale)
+    error = float((theirs - ours).std() / np.sqrt(len(theirs)))
+    return len(theirs), float(theirs.mean()), float(ours.mean()), error
+
+
+def _instants(table: pa.Table, name: str) -> Index:
+    column = name if name in table.column_names else "__time"
+    return np.asarray(table.column(column).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())

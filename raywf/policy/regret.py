@@ -1,0 +1,62 @@
+"""Would a retraining help? What the champion loses beside quick models of newer rows, added up.
+
+The champion's own loss moves with the traffic, whether or not there is anything to learn; what another model
+would have lost on the same rows does not tell of that, hence the regret. It is summed over the looks since
+the champion came (a CUSUM; Page, Biometrika 1954): a little of it that lasts counts like much at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import NormalDist
+
+from raywf.core.probe import Probe
+from raywf.core.settings import RetrainSettings
+
+_LUCK = NormalDist().inv_cdf(1 - 0.2)  # standard errors that chance exceeds so often
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegretFinding:
+    """The regret that has added up over `looks`, and the limit from which a retraining is due.
+
+    `until` is when the last look was, None before the first one.
+    """
+
+    looks: int
+    total: float = 0.0
+    limit: float = math.inf
+    until: datetime | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether the regret is worth a retraining."""
+        return self.total >= self.limit
+
+
+def judge_regret(
+    probes: Sequence[Probe], version: str, settings: RetrainSettings, *, since: datetime | None
+) -> RegretFinding:
+    """Add the champion's regret up over the looks after `since`; a sum never lies below 0.
+
+    Half of `settings.regret` is forgiven at each look, lest chance add up where nothing changes.
+    The limit is `settings.regret`, and no less than what chance exceeds once in five times, so that few rows
+    do not decide: the gate then judges by more.
+    """
+    looks = sorted(
+        (p for p in probes if p.version == version and p.rows and (since is None or p.time > since)),
+        key=lambda p: p.time,
+    )
+    if settings.regret is None or not looks:
+        return RegretFinding(looks=0)
+    total = variance = 0.0
+    for look in looks:
+        total = max(0.0, total + look.regret - settings.regret / 2)
+        variance = variance + look.regret_error**2 if total else 0.0
+    chance = _LUCK * math.sqrt(variance)
+    return RegretFinding(
+        looks=len(looks), total=total, limit=max(settings.regret, chance), until=looks[-1].time
+    )

@@ -1,0 +1,91 @@
+"""A backtest as a table and as one HTML page that needs no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from raywf.core.errors import SettingsError
+from raywf.core.metrics import find_metric
+from raywf.loop.backtest.run import Backtest
+from raywf.report.figure import MARK, draw_figure, svg_text
+
+HEADS = ("policy", "metric", "gain", "retrainings", "promoted", "looks", "in vain", "CPU-s", "USD")
+
+
+def rows_of_backtest(made: Backtest) -> list[list[str]]:
+    """Return a row a policy, below `HEADS`."""
+    sign = _sign(made)
+    rows = []
+    for course in made.courses:
+        gain = made.gain(course)
+        vain = sum(e.helped is False or e.stage == "rejected" for e in course.events)
+        counts = (course.count("retrain"), course.count("retrain", "promoted"), course.count("probe"), vain)
+        rows.append(
+            [
+                course.policy,
+                f"{sign * course.loss:.4f}",
+                "-" if gain is None else f"{gain:.0%}",
+                *map(str, counts),
+                f"{course.cpu_s:.0f}",
+                f"{course.cost_usd:.4f}",
+            ]
+        )
+    return rows
+
+
+def write_backtest(path: Path, made: Backtest) -> Path:
+    """Write the page: the metric over time by policy, the table, each policy's events.
+
+    Raises:
+        SettingsError: if the file cannot be written.
+    """
+    loader = PackageLoader("raywf.report", ".")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    text = environment.get_template("backtest.html").render(
+        made=made,
+        figure=Markup(_over_time(made)),  # noqa: S704 our own SVG; matplotlib escapes the text in it
+        heads=[made.metric if head == "metric" else head for head in HEADS],
+        rows=rows_of_backtest(made),
+    )
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as err:
+        raise SettingsError(f"cannot write {path}: {err.strerror}; name another --report file") from err
+    return path
+
+
+def _over_time(made: Backtest) -> str:
+    """Return the metric of each step; marks are new champions."""
+    sign = _sign(made)
+    with draw_figure(3.8) as (figure, axes):
+        for course in made.courses:
+            told = [step for step in course.steps if step.loss is not None]
+            (line,) = axes.plot(
+                [step.start for step in told],
+                [sign * (step.loss or 0.0) for step in told],
+                drawstyle="steps-post",
+                linewidth=1.4,
+                label=course.policy,
+            )
+            swaps = {e.time for e in course.events if e.stage == "promoted"}
+            new = [step for step in told if step.start in swaps]
+            axes.plot(
+                [s.start for s in new],
+                [sign * (s.loss or 0.0) for s in new],
+                "o",
+                markersize=3,
+                color=line.get_color(),
+                markeredgecolor=MARK,
+                markeredgewidth=0.5,
+            )
+        axes.set_ylabel(made.metric)
+        axes.legend(frameon=False, fontsize=8)
+        return svg_text(figure)
+
+
+def _sign(made: Backtest) -> float:
+    metric = find_metric(made.metric)
+    return -1.0 if metric is not None and metric.greater_is_better else 1.0

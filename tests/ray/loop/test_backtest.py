@@ -1,0 +1,134 @@
+"""A history of a turning world, played back: as it was known then, each training once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from raywf.core.codec import decode, encode
+from raywf.core.settings import (
+    MonitorSettings,
+    RetrainSettings,
+    SearchSettings,
+    SpineSettings,
+    StoreSettings,
+    Workflow,
+)
+from raywf.loop.backtest.past import Past, read_past
+from raywf.loop.backtest.run import Backtest, backtest_folder, compare, plan_chances
+from raywf.snapshots.build import build_snapshot
+from raywf.snapshots.catalog import read_snapshot
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+END = START + timedelta(days=101)
+DAYS, TURN = 100, 50
+POLICIES = ("never", "every 14d", "raywf", "oracle")
+
+
+def write_table(path: Path) -> None:
+    """Hourly rows whose label is known up to four days later; at the turn, what x means is reversed."""
+    draw = random.Random(0)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["at", "known", "x", "z", "late"])
+        for i in range(DAYS * 24):
+            at, x = START + timedelta(hours=i), draw.uniform(0, 1)
+            upper = (x > 0.5) != (i >= TURN * 24)
+            late = int(draw.random() < 0.1 + 0.7 * upper)
+            known = at + timedelta(hours=draw.randint(1, 96))
+            writer.writerow([at.isoformat(), known.isoformat(), x, draw.random(), late])
+
+
+@pytest.fixture(scope="module")
+def past(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Past:
+    """The table as a workflow's past."""
+    folder = tmp_path_factory.mktemp("turning")
+    write_table(folder / "table.csv")
+    workflow = Workflow(
+        name="turning",
+        task="binary",
+        metric="log_loss",
+        spine=SpineSettings(
+            path=str(folder / "table.csv"), label="late", event_time="at", label_time="known"
+        ),
+        search=SearchSettings(budget_s=20, trials=1, families=("lightgbm",)),
+        monitor=MonitorSettings(window=timedelta(days=2)),
+        retrain=RetrainSettings(look=timedelta(days=14), cooldown=timedelta(days=14)),
+        stores=StoreSettings(root=str(folder / "root")),
+    )
+    return read_past(workflow, until=END)
+
+
+@pytest.fixture(scope="module")
+def found(past: Past) -> Backtest:
+    """Four policies in steps of two weeks from the thirtieth day on."""
+    return compare(past, POLICIES, chances(past))
+
+
+def chances(past: Past) -> list[datetime]:
+    return plan_chances(past, start=START + timedelta(days=30), step=timedelta(days=14))
+
+
+@pytest.mark.parametrize("day", [12, 40, 77])
+def test_the_past_is_what_a_snapshot_would_have_been(past: Past, day: int) -> None:
+    """Row by row, and as mature."""
+    instant = START + timedelta(days=day)
+    built = build_snapshot(past.workflow, as_of=instant)
+    snapshot, table = past.as_of(instant)
+    there = read_snapshot(built).select(table.column_names)
+    assert table.equals(there.cast(table.schema))
+    assert (snapshot.rows, snapshot.window, snapshot.classes) == (built.rows, built.window, built.classes)
+    assert snapshot.maturity_s == built.maturity_s
+
+
+def test_the_turn_is_noticed(found: Backtest) -> None:
+    """The policy looks each two weeks, retrains after the turn and gains by it."""
+    course = found.course("raywf")
+    assert course is not None
+    looks = [e.time for e in course.events if e.kind == "probe"]
+    assert min(looks) == START + timedelta(days=44)
+    after = [e for e in course.events if e.kind == "retrain" and e.time > START + timedelta(days=TURN)]
+    assert after[0].time == START + timedelta(days=58)
+    assert {e.cause for e in after} <= {"regret", "loss"}
+    assert any(e.helped for e in after)
+    never = found.course("never")
+    assert never is not None
+    assert course.loss < never.loss - 0.1
+    assert [s.version for s in never.steps] == ["1"] * 5
+
+
+def test_shares_of_the_gain(found: Backtest) -> None:
+    """From none to all of it."""
+    gains = [found.gain(course) for course in found.courses]
+    assert gains[0] == 0
+    assert max(g for g in gains if g is not None) == 1
+    assert found.courses[-1].policy.startswith("oracle (")
+
+
+def test_done_again_nothing_is_trained(past: Past, found: Backtest) -> None:
+    """And the same comes out."""
+    told: list[str] = []
+    again = compare(past, POLICIES, chances(past), say=told.append)
+    assert told == [f"policy: {policy}" for policy in POLICIES]
+    assert [c.steps for c in again.courses] == [c.steps for c in found.courses]
+    assert len(list((backtest_folder(past.workflow) / "trainings").iterdir())) <= 9
+
+
+def test_a_backtest_survives_json(found: Backtest) -> None:
+    """As the command prints it."""
+    assert decode(Backtest, json.loads(json.dumps(encode(found)))) == found
+
+
+def test_other_settings_are_other_trainings(past: Past) -> None:
+    """What was trained with one budget is not taken for another."""
+    other = replace(past.workflow, search=replace(past.workflow.search, budget_s=21))
+    told: list[str] = []
+    few = chances(past)[:2]
+    compare(replace(past, workflow=other), ["never"], few, say=told.append)
+    assert sum(text.startswith("trained") for text in told) == 1

@@ -1,0 +1,98 @@
+"""Settings are chosen by a history's head; the page and the table tell of all."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from raywf.core.errors import SettingsError
+from raywf.loop.backtest.replay import Course, Event, Step
+from raywf.loop.backtest.run import Backtest
+from raywf.loop.backtest.tune import tune, variants
+from raywf.report.backtest import rows_of_backtest, write_backtest
+
+START = datetime(2020, 1, 1, tzinfo=UTC)
+CHANCES = tuple(START + timedelta(days=n) for n in range(11))
+
+
+def course(policy, losses, *, retrained=(), cpu_s=10.0):
+    """A policy's losses of ten steps, and the steps at which it retrained."""
+    steps = tuple(
+        Step(start=CHANCES[n], end=CHANCES[n + 1], version="1", rows=10, loss=loss)
+        for n, loss in enumerate(losses)
+    )
+    events = tuple(
+        Event(
+            time=CHANCES[n],
+            kind="retrain",
+            cause="regret",
+            effort="refit",
+            stage="promoted",
+            reason="it fell <at once>",
+            cpu_s=cpu_s,
+            helped=True,
+        )
+        for n in retrained
+    )
+    return Course(policy=policy, steps=steps, events=events)
+
+
+def backtest(*courses, metric="log_loss"):
+    """What came of policies."""
+    return Backtest(
+        workflow="w", metric=metric, snapshot_id="s", rows=100, chances=CHANCES, courses=tuple(courses)
+    )
+
+
+NEVER = course("never", [1.0] * 10)
+DEAR = course("raywf regret=0.01", [0.5] * 7 + [0.9] * 3, retrained=range(1, 7))
+FRUGAL = course("raywf regret=0.05", [0.51] * 7 + [0.4] * 3, retrained=(1, 3, 9))
+BLIND = course("raywf regret=0.1", [0.99] * 7 + [0.1] * 3)
+
+
+def test_the_cheapest_of_the_good_is_chosen():
+    """By the head alone: that the last one has the best tail counts for nothing."""
+    found = {t.policy: t for t in tune(backtest(NEVER, DEAR, FRUGAL, BLIND))}
+    assert [p for p, t in found.items() if t.chosen] == [FRUGAL.policy]
+    assert found[FRUGAL.policy].head_cpu_s == 20
+    assert found[FRUGAL.policy].tail_cpu_s == 10
+    assert found[FRUGAL.policy].tail_loss == pytest.approx(0.4)
+
+
+def test_variants_are_policies_of_the_step():
+    """Eight, by looks and regret."""
+    some = variants(timedelta(days=30))
+    assert len(set(some)) == 8
+    assert "raywf look=60d cooldown=30d regret=0.05" in some
+
+
+def test_gains_are_shares_of_the_best():
+    """None where nothing gained, or never was not played."""
+    made = backtest(NEVER, course("a", [0.5] * 10), course("b", [0.75] * 10))
+    assert [made.gain(c) for c in made.courses] == [0.0, 1.0, 0.5]
+    assert backtest(NEVER).gain(NEVER) is None
+    assert backtest(DEAR).gain(DEAR) is None
+
+
+def test_a_metric_that_should_be_great_is_shown_as_it_is():
+    """Losses of an AUC are negative."""
+    rows = rows_of_backtest(backtest(course("never", [-0.8] * 10), metric="roc_auc"))
+    assert rows[0][1] == "0.8000"
+
+
+def test_the_page_has_all_policies_and_escapes_what_they_say(tmp_path: Path):
+    """And needs no network."""
+    page = write_backtest(tmp_path / "page.html", backtest(NEVER, DEAR, FRUGAL)).read_text()
+    assert page.count("<svg") == 1
+    assert "raywf regret=0.05" in page
+    assert "it fell &lt;at once&gt;" in page
+    assert "src=" not in page
+    assert 'href="http' not in page
+
+
+def test_a_page_that_cannot_be_written(tmp_path: Path):
+    """Is told with the option to change."""
+    with pytest.raises(SettingsError, match="--report"):
+        write_backtest(tmp_path / "none" / "page.html", backtest(NEVER))
