@@ -43,6 +43,11 @@ class History:
         return max((p.decision.time for p in self.decisions if p.decision.kind == "probe"), default=None)
 
     @property
+    def last_look_or_change(self) -> datetime | None:
+        """The later of the last look and the last change."""
+        return max((t for t in (self.last_look, self.last_change) if t is not None), default=None)
+
+    @property
     def last_change(self) -> datetime | None:
         """The later of the last retraining and the champion's promotion."""
         known = [time for time in (self.since, self.last_retrain) if time is not None]

@@ -19,7 +19,7 @@ from raywf.policy.regret import RegretFinding, judge_regret
 from raywf.policy.schedule import due_slot, next_slot
 
 _LADDER: tuple[Effort, ...] = ("refit", "warm", "full")
-LOOK = "look"  # the cause of a probe, whose window is the instant from which labels are new to it
+LOOK, RISE = "look", "rise"  # causes of a probe; its window is the instant from which labels are new to it
 _REFITS = 3  # promoted in a row before a search is due
 _ENDED = frozenset({"promoted", "rejected", "failed"})
 
@@ -55,7 +55,8 @@ def decide(
     """Return what to do at `now` (event time); the same arguments give the same decision.
 
     The order: one retraining at a time; a user's request is served at once; the cooldown holds the rest
-    back; then the champion's loss; then its regret; then the schedule; then a look that is due. The id is a
+    back; then the champion's loss, which asks for a look first where there are looks; then its regret; then
+    the schedule; then a look that is due. The id is a
     function of (workflow, kind, cause, window), where the window is the request's id, the end of what was
     judged, the schedule's slot or when the look before was. What was decided before is not decided again.
     """
@@ -110,7 +111,7 @@ def _choose(
     finding = judge_loss(evidence, history.champion, settings, since=last, now=now, min_labelled=min_labelled)
     regret = judge_regret(history.probes, history.champion.version, settings, since=last)
     offers = [
-        _offer_loss(finding, settings),
+        _offer_loss(finding, regret, history, settings, now),
         _offer_regret(regret),
         _offer_schedule(settings, last, now),
         _offer_look(settings, history, now),
@@ -123,7 +124,10 @@ def _new(choices: list[_Choice], history: History, workflow: str) -> _Choice | N
     return next((c for c in choices if not history.has(_identity(c, workflow))), None)
 
 
-def _offer_loss(finding: LossFinding, settings: RetrainSettings) -> _Choice | None:
+def _offer_loss(
+    finding: LossFinding, regret: RegretFinding, history: History, settings: RetrainSettings, now: datetime
+) -> _Choice | None:
+    """Offer a retraining for a risen loss, or first a look, or nothing if the look says: in vain."""
     if not finding.risen or finding.until is None:
         return None
     reason = (
@@ -131,6 +135,14 @@ def _offer_loss(finding: LossFinding, settings: RetrainSettings) -> _Choice | No
         f"labelled rows), above {finding.limit:.4f}: {finding.level:.4f} at promotion, its margin "
         f"and tolerance {settings.tolerance:g}"
     )
+    look = _look(RISE, history, settings, (f"{reason}; would a retraining help?",))
+    seen = regret.until is not None and regret.until >= finding.until
+    if look is not None and settings.look is not None and not seen:
+        early = [p.decision.time for p in history.decisions if p.decision.cause == RISE]
+        if not early or max(early) + settings.look <= now:
+            return look
+    if regret.says_in_vain:
+        return None
     return _Choice("retrain", "loss", format_time(finding.until), (reason,))
 
 
@@ -150,15 +162,21 @@ def _regret_words(finding: RegretFinding) -> str:
 
 def _offer_look(settings: RetrainSettings, history: History, now: datetime) -> _Choice | None:
     """Offer to look whether a retraining would help, once in `look` since the last look or change."""
-    before = [time for time in (history.last_look, history.last_change) if time is not None]
-    if settings.look is None or settings.regret is None or not before:
-        return None
-    since = max(before)
-    if since + settings.look > now:
+    since = history.last_look_or_change
+    if settings.look is None or since is None or since + settings.look > now:
         return None
     passed = f"{format_duration(settings.look)} have passed since {format_time(since)}"
-    reason = f"{passed}: would a retraining help?"
-    return _Choice("probe", LOOK, format_time(since), (reason,))
+    return _look(LOOK, history, settings, (f"{passed}: would a retraining help?",))
+
+
+def _look(
+    cause: str, history: History, settings: RetrainSettings, reasons: tuple[str, ...]
+) -> _Choice | None:
+    """Return a look at what is new since the last look or change; None where there are none."""
+    since = history.last_look_or_change
+    if settings.look is None or settings.regret is None or since is None:
+        return None
+    return _Choice("probe", cause, format_time(since), reasons)
 
 
 def _offer_schedule(settings: RetrainSettings, last: datetime | None, now: datetime) -> _Choice | None:
@@ -183,7 +201,9 @@ def _quiet(finding: LossFinding, regret: RegretFinding, slot: datetime | None, f
         f"({finding.rows} labelled rows)"
     )
     if finding.risen:
-        text = f"the loss is up ({finding.lower:.4f}), and a retraining for it was decided before"
+        text = f"the loss is up ({finding.lower:.4f}), and what it asks for was decided before"
+        if regret.says_in_vain:
+            text = f"the loss is up ({finding.lower:.4f}), but a quick model of newer rows is no better"
     return _skip("quiet", format_time(finding.until), text, waits)
 
 

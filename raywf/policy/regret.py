@@ -16,6 +16,7 @@ from statistics import NormalDist
 from raywf.core.probe import Probe
 from raywf.core.settings import RetrainSettings
 
+_NO_MATCH = 0.1  # a quick model that is worse by this share of the champion's loss tells nothing of it
 _LUCK = NormalDist().inv_cdf(1 - 0.2)  # standard errors that chance exceeds so often
 
 
@@ -23,13 +24,15 @@ _LUCK = NormalDist().inv_cdf(1 - 0.2)  # standard errors that chance exceeds so 
 class RegretFinding:
     """The regret that has added up over `looks`, and the limit from which a retraining is due.
 
-    `until` is when the last look was, None before the first one.
+    `until` is when the last look was, None before the first one. `says_in_vain` says that by it a retraining
+    would not help: the quick model was no better than the champion, though a match for it.
     """
 
     looks: int
     total: float = 0.0
     limit: float = math.inf
     until: datetime | None = None
+    says_in_vain: bool = False
 
     @property
     def due(self) -> bool:
@@ -58,5 +61,9 @@ def judge_regret(
         variance = variance + look.regret_error**2 if total else 0.0
     chance = _LUCK * math.sqrt(variance)
     return RegretFinding(
-        looks=len(looks), total=total, limit=max(settings.regret, chance), until=looks[-1].time
+        looks=len(looks),
+        total=total,
+        limit=max(settings.regret, chance),
+        until=looks[-1].time,
+        says_in_vain=-_NO_MATCH <= looks[-1].regret < settings.regret / 2,
     )

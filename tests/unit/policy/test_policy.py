@@ -72,18 +72,23 @@ def run(evidence=GOOD, *, at=20.0, every=None, cron=None, look=None, **history):
     )
 
 
-def looked(day):
+def looked(day, cause="look"):
     """A look that was decided on at a day."""
     made = Decision(
         id=f"look-{day}",
         workflow="w",
         kind="probe",
-        cause="look",
+        cause=cause,
         window="",
         reasons=(),
         time=START + day * DAY,
     )
     return PastDecision(decision=made, stage="looked")
+
+
+def after_a_look(quick):
+    """History after the look that a rise asked for at day 20: the champion's loss was 0.1 then."""
+    return {"look": 7 * DAY, "decisions": (looked(20, "rise"),), "probes": (seen(20, 0.1, quick),)}
 
 
 def seen(day, champion_loss, quick, *, rows=1000, error=0.001, version="1"):
@@ -126,7 +131,13 @@ CASES = [
     ({"evidence": BAD, "every": 14 * DAY}, "retrain", "loss"),
     ({"look": 7 * DAY}, "probe", "look"),
     ({"look": 7 * DAY, "evidence": []}, "probe", "look"),
-    ({"look": 7 * DAY, "evidence": BAD}, "retrain", "loss"),
+    ({"look": 7 * DAY, "evidence": BAD}, "probe", "rise"),
+    ({"look": 30 * DAY, "evidence": BAD}, "probe", "rise"),
+    ({"look": 30 * DAY, "evidence": BAD, "decisions": (looked(20, "rise"),)}, "retrain", "loss"),
+    ({"evidence": BAD, **after_a_look(0.1)}, "skip", "quiet"),
+    ({"evidence": BAD, **after_a_look(0.101)}, "skip", "quiet"),
+    ({"evidence": BAD, **after_a_look(0.09)}, "retrain", "loss"),
+    ({"evidence": BAD, **after_a_look(0.12)}, "retrain", "loss"),
     ({"look": 30 * DAY}, "skip", "quiet"),
     ({"look": 7 * DAY, "decisions": (looked(15),)}, "skip", "quiet"),
     ({"look": 7 * DAY, "decisions": (looked(12),)}, "probe", "look"),
