@@ -19,6 +19,8 @@ REQUIREMENTS = {
         "pyarrow",
     ),
     "bentoml": ("bentoml>=1.4",),
+    "evidently": ("evidently==0.7.23", "pandas<3", "pyarrow"),
+    "nannyml": ("nannyml==0.13.1", "statsmodels", "pyarrow"),  # which it imports and does not ask for
     "autogluon": ("autogluon.tabular[lightgbm,catboost,xgboost]==1.6.3", "torch==2.13.0", "pyarrow"),
 }
 

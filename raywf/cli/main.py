@@ -19,7 +19,13 @@ _COMMANDS = {
     "search": ("raywf.cli.run", "search", "Search for the best model, without promoting it."),
     "run": ("raywf.cli.run", "run", "Snapshot, search, gate, register and promote."),
     "explain": ("raywf.cli.explain", "explain", "Explain a search or a version: trials, slices, importance."),
+    "why": (
+        "raywf.cli.why",
+        "why",
+        "Tell why a version came to be: alarm, job, trials, verdict, swap, cost.",
+    ),
     "score": ("raywf.cli.score", "score", "Score a snapshot or a table in the cluster, each row once."),
+    "drift": ("raywf.cli.drift", "drift", "Compare two tables or snapshots column by column."),
     "serve": ("raywf.cli.serve", "serve", "Bring the endpoint and its monitor up and down."),
     "keys": ("raywf.cli.keys", "keys", "Say who may call the endpoint: add, list, remove API keys."),
     "audit": ("raywf.cli.keys", "audit", "Show who did what by hand or over HTTP."),

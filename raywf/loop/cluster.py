@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from typing import Any
 
 import ray
@@ -12,6 +13,8 @@ from ray.data import DataContext
 from raywf.core.errors import SettingsError
 from raywf.core.settings import Workflow
 from raywf.loop.local import cluster_address, find_local
+
+_ANSWER_S = 10.0
 
 
 def connect(workflow: Workflow) -> None:
@@ -38,11 +41,33 @@ def connect(workflow: Workflow) -> None:
                 _node_ip_address="127.0.0.1",
             )
         else:
-            try:
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-            except (ConnectionError, RuntimeError, ValueError) as err:
-                raise SettingsError(f"the Ray cluster at {address!r} cannot be reached: {err}") from err
+            join_cluster(address)
     _quiet()
+
+
+def join_cluster(address: str) -> None:
+    """Connect this process to a cluster that is up.
+
+    Raises:
+        SettingsError: if it cannot be reached.
+    """
+    try:
+        _knock(address)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (OSError, RuntimeError, ValueError) as err:  # a ConnectionError is an OSError
+        raise SettingsError(f"the Ray cluster at {address!r} cannot be reached: {err}") from err
+    _quiet()
+
+
+def _knock(address: str) -> None:
+    """Connect once where the address is a host and a port: Ray itself tries for a quarter of an hour.
+
+    Raises:
+        OSError: if nothing answers there.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
 
 
 def _quiet() -> None:

@@ -105,7 +105,7 @@ def find_subject(workflow: Workflow, target: str | None) -> Subject:
         NoVersionError: if nothing has that name.
         SearchError: if no search has finished, or the version's sweep is gone.
     """
-    versions = _versions(workflow)
+    versions = known_versions(workflow)
     by_name = {v.version: v for v in versions} | {a: v for v in versions for a in v.aliases}
     version = by_name.get(target or "")
     if version is not None:
@@ -249,7 +249,7 @@ def _load(workflow: Workflow, subject: Subject, folder: Path) -> Predictor:
     raise SearchError(f"no importance: the bundle of sweep {sweep.id} is neither registered nor in the store")
 
 
-def _versions(workflow: Workflow) -> tuple[ModelVersion, ...]:
+def known_versions(workflow: Workflow) -> tuple[ModelVersion, ...]:
     """Return the registry's versions; a store that is not there yet is not made."""
     uri = tracking_uri(workflow)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():

@@ -54,7 +54,7 @@ class Wanted:
 
 
 def cut(table: Table, *, rows: int = PIECE_ROWS, size: int = PIECE_BYTES) -> tuple[Piece, ...]:
-    """Return the table's pieces in file order. Ray must be initialised: tasks go through large CSV files.
+    """Return the table's pieces in file order; tasks go through large CSV files where Ray is initialised.
 
     Raises:
         SourceError: if a file cannot be read.
@@ -64,8 +64,11 @@ def cut(table: Table, *, rows: int = PIECE_ROWS, size: int = PIECE_BYTES) -> tup
     filesystem, _ = open_filesystem(table.source.path)
     sizes = [info.size or 0 for info in filesystem.get_file_info(list(table.files))]
     large = {f: n for f, n in zip(table.files, sizes, strict=True) if n > size and not f.endswith(".gz")}
-    task = ray.remote(_cuts_of_file).options(num_cpus=TASK_CPUS) if large else None
-    found = ray.get([task.remote(table.source.path, f, size) for f in large]) if task else []
+    if large and ray.is_initialized():
+        task = ray.remote(_cuts_of_file).options(num_cpus=TASK_CPUS)
+        found = ray.get([task.remote(table.source.path, f, size) for f in large])
+    else:
+        found = [_cuts_of_file(table.source.path, f, size) for f in large]
     cuts = dict(zip(large, found, strict=True))
     pieces = []
     for i, (file, length, schema) in enumerate(zip(table.files, sizes, table.schemas, strict=True)):

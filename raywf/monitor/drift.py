@@ -36,24 +36,28 @@ def bin_values(values: Sequence[Any], profile: ColumnProfile) -> Codes:
 
 
 def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:
-    """Compare one window's bins with training: the population stability index, each bin smoothed.
-
-    Half a row is added to each bin. 0.1 is commonly taken as a small shift and 0.25 as a large one
-    (Siddiqi, Credit Risk Scorecards, 2006); with few rows the index is large by chance, about (bins - 1) /
-    rows.
-    """
+    """Compare one window's bins with training: the population stability index, each bin smoothed."""
     filled = codes[codes != MISSING]
-    trained = np.asarray(profile.counts, dtype=np.float64)
-    live = np.bincount(filled, minlength=len(trained))[: len(trained)].astype(np.float64)
+    trained = np.asarray(profile.counts)
+    live = np.bincount(filled, minlength=len(trained))[: len(trained)]
+    missing = 1 - len(filled) / len(codes) if len(codes) else 0.0
+    return Drift(column=profile.name, psi=stability_index(trained, live), rows=len(codes), missing=missing)
+
+
+def stability_index(trained: NDArray[np.int64], live: NDArray[np.int64]) -> float:
+    """Return the population stability index of two histograms over the same bins; 0 if one has no rows.
+
+    Half a row is added to each bin that either has. 0.1 is commonly taken as a small shift and 0.25 as a
+    large one (Siddiqi, Credit Risk Scorecards, 2006); with few rows the index is large by chance, about
+    (bins - 1) / rows.
+    """
     used = (trained > 0) | (live > 0)
     trained, live = trained[used], live[used]
-    psi = 0.0
-    if len(filled) and trained.sum() > 0:
-        p = (trained + _SMOOTH) / (trained.sum() + _SMOOTH * len(trained))
-        q = (live + _SMOOTH) / (live.sum() + _SMOOTH * len(live))
-        psi = float(np.sum((q - p) * np.log(q / p)))
-    missing = 1 - len(filled) / len(codes) if len(codes) else 0.0
-    return Drift(column=profile.name, psi=psi, rows=len(codes), missing=missing)
+    if live.sum() == 0 or trained.sum() == 0:
+        return 0.0
+    p = (trained + _SMOOTH) / (trained.sum() + _SMOOTH * len(trained))
+    q = (live + _SMOOTH) / (live.sum() + _SMOOTH * len(live))
+    return float(np.sum((q - p) * np.log(q / p)))
 
 
 def _category(value: object, index: dict[str, int], other: int) -> int:

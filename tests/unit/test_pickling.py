@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raywf.core import errors, records, serving_settings
+from raywf.core import drift, errors, records, serving_settings
 from raywf.core import settings as core_settings
 from raywf.core.codec import DecodeError, decode, encode, hints
 
@@ -26,7 +26,9 @@ def defined_in(module: types.ModuleType) -> list[type]:
     ]
 
 
-RECORDS = [kind for kind in defined_in(records) if dataclasses.is_dataclass(kind)]
+RECORDS = [
+    kind for module in (records, drift) for kind in defined_in(module) if dataclasses.is_dataclass(kind)
+]
 SETTINGS = [
     kind
     for module in (core_settings, serving_settings)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from raywf.cli.why import tell
 from raywf.core.clock import format_time
 from raywf.core.codec import decode
-from raywf.core.errors import ValidationError
+from raywf.core.errors import NoVersionError, ValidationError
 from raywf.core.journal import FINAL, LOOKED, Journal
 from raywf.core.probe import Probe
 from raywf.core.records import Decision
@@ -21,6 +22,7 @@ from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Wo
 from raywf.loop.pipeline import Retraining, retrain
 from raywf.loop.probe import look
 from raywf.loop.spending import by_version, read_spending
+from raywf.loop.why import tell_version
 from raywf.registry.registry import open_registry
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -115,6 +117,23 @@ def test_the_cost_is_told(first: tuple[Workflow, Retraining]) -> None:
     assert sweep.cost_usd == pytest.approx(sweep.cpu_s / 3600 * 0.0504, rel=0.05)
     line = by_version(read_spending(workflow))[0]
     assert (line.name, line.parts.usd) == ("1", pytest.approx(sweep.cost_usd))
+
+
+def test_why_a_version_is_there(first: tuple[Workflow, Retraining]) -> None:
+    """The story of the first version: its decision, snapshot, sweep, verdict, swap and cost."""
+    workflow, done = first
+    story = tell_version(workflow, "champion")
+    assert story.made_by is not None
+    assert (story.made_by.decision, [e.stage for e in story.made_by.stages]) == (decide("d1"), STAGES)
+    assert (story.snapshot, story.sweep, story.verdict) == (done.snapshot, done.sweep, done.verdict)
+    assert story.version.version == "1"
+    assert [reign.end for reign in story.reigns] == [None]
+    assert story.cost.usd == pytest.approx(done.sweep.cost_usd)
+    told = "\n".join(tell(story))
+    assert f"on {done.verdict.rows:,} rows that neither had seen" in told
+    assert "a test" in told
+    with pytest.raises(NoVersionError, match="'orders' has no version '9'"):
+        tell_version(workflow, "9")
 
 
 @pytest.mark.parametrize("lost", [("promoted",), ("registered", "promoted")])

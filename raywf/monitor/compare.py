@@ -1,0 +1,193 @@
+"""Compares two sketches of a column: effect sizes, and how likely they are by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import chdtrc, kolmogorov
+from scipy.stats import false_discovery_control
+
+from raywf.core.drift import ColumnDrift
+from raywf.core.sketch import CategorySketch, NumberSketch, Sketch
+from raywf.monitor.drift import stability_index
+
+Shares = NDArray[np.float64]
+Counts = NDArray[np.int64]
+_LEAST_EXPECTED = 5.0  # rows in a cell of a chi-square table; rarer ones are taken together
+
+
+def compare_sketches(reference: Sketch, current: Sketch) -> ColumnDrift:
+    """Compare one column with what it was; `q` is `p` until `control` sees all columns.
+
+    Raises:
+        TypeError: if they are of different kinds.
+    """
+    if isinstance(reference, NumberSketch) and isinstance(current, NumberSketch):
+        shape = _numbers(reference, current)
+    elif isinstance(reference, CategorySketch) and isinstance(current, CategorySketch):
+        shape = _categories(reference, current)
+    else:
+        raise TypeError(f"{reference.name!r} is of kind {reference.kind}, not {current.kind}")
+    p = _both(shape.p, _missing_p(reference, current))
+    before, after = _share(reference.missing, reference.rows), _share(current.missing, current.rows)
+    return ColumnDrift(
+        column=reference.name,
+        kind=reference.kind,
+        effect=max(shape.js, abs(after - before), shape.unknown or 0.0, shape.outside),
+        reference_rows=reference.rows,
+        rows=current.rows,
+        psi=shape.psi,
+        js=shape.js,
+        distance=shape.distance,
+        test="ks" if isinstance(reference, NumberSketch) else "chi2",
+        statistic=shape.statistic,
+        p=p,
+        q=p,
+        reference_missing=before,
+        missing=after,
+        unknown=shape.unknown,
+        outside=shape.outside,
+    )
+
+
+def control(found: Iterable[ColumnDrift]) -> tuple[ColumnDrift, ...]:
+    """Set each column's `q` (Benjamini and Hochberg, 1995), and put the greatest effect first."""
+    columns = tuple(found)
+    if not columns:
+        return ()
+    rates = false_discovery_control([c.p for c in columns])
+    settled = (replace(c, q=float(q)) for c, q in zip(columns, rates, strict=True))
+    return tuple(sorted(settled, key=lambda c: (-c.effect, c.column)))
+
+
+def js_distance(trained: Counts, live: Counts) -> float:
+    """Return the Jensen-Shannon distance (base 2) of two histograms: 0 if they are alike, 1 if disjoint.
+
+    >>> js_distance(np.array([1, 1]), np.array([3, 3])), js_distance(np.array([9, 0]), np.array([0, 1]))
+    (0.0, 1.0)
+    """
+    if trained.sum() == 0 or live.sum() == 0:
+        return 0.0
+    p, q = trained / trained.sum(), live / live.sum()
+    middle = (p + q) / 2
+    both = sum(float(np.sum(one[one > 0] * np.log2(one[one > 0] / middle[one > 0]))) for one in (p, q))
+    return float(np.sqrt(min(1.0, max(0.0, both / 2))))
+
+
+class _Shape(NamedTuple):
+    """What the values that are there tell."""
+
+    psi: float
+    js: float
+    distance: float | None
+    statistic: float
+    p: float
+    unknown: float | None
+    outside: float
+
+
+def _numbers(reference: NumberSketch, current: NumberSketch) -> _Shape:
+    profile = reference.profile()
+    trained, live = np.asarray(profile.counts), current.binned(profile.edges)
+    if not reference.filled or not current.filled:
+        return _Shape(0.0, 0.0, 0.0, 0.0, 1.0, None, 0.0)
+    points = np.union1d(reference.points, current.points)
+    before, after = _distribution(reference, points), _distribution(current, points)
+    gap = np.abs(before - after)
+    apart = float(np.sum(gap[:-1] * np.diff(points)))
+    statistic = float(gap.max())
+    sure = max(0.0, statistic - reference.rank_error - current.rank_error)
+    scale = np.sqrt(reference.filled / (1 + reference.filled / current.filled))
+    below, above = _outside(reference, current)
+    within = live.copy()
+    within[0] -= below
+    within[-1] -= above
+    parted = np.concatenate([[below], np.maximum(within, 0), [above]])
+    return _Shape(
+        psi=stability_index(trained, live),
+        js=js_distance(np.pad(trained, 1), parted),
+        distance=apart / (_spread(reference) or _spread(current) or apart or 1.0),
+        statistic=statistic,
+        p=float(kolmogorov(scale * sure)),
+        unknown=None,
+        outside=(below + above) / current.filled,
+    )
+
+
+def _distribution(sketch: NumberSketch, points: Shares) -> Shares:
+    """Return the share of rows that are at most each point."""
+    below = np.concatenate([[0], np.cumsum(sketch.counts)])
+    return below[np.searchsorted(sketch.points, points, side="right")] / sketch.filled
+
+
+def _spread(sketch: NumberSketch) -> float:
+    """Return the standard deviation, of the points: a few extreme values are not felt."""
+    mean = np.average(sketch.points, weights=sketch.counts)
+    return float(np.sqrt(np.average((sketch.points - mean) ** 2, weights=sketch.counts)))
+
+
+def _outside(reference: NumberSketch, current: NumberSketch) -> tuple[int, int]:
+    """Return the rows below and above the reference's range: counted, if the sketch was told the range."""
+    if current.bounds == (reference.low, reference.high):
+        return current.outside
+    below = int(current.counts[current.points < reference.low].sum())
+    above = int(current.counts[current.points > reference.high].sum())
+    return max(below, int(current.low < reference.low)), max(above, int(current.high > reference.high))
+
+
+def _categories(reference: CategorySketch, current: CategorySketch) -> _Shape:
+    """Compare the reference's listed values, and all others as one."""
+    found = dict(zip(current.values, current.counts.tolist(), strict=True))
+    listed = np.array([found.get(value, 0) for value in reference.values], dtype=np.int64)
+    rest = current.filled - int(listed.sum())
+    trained = np.append(reference.counts, reference.other)
+    live = np.append(listed, rest)
+    known = slice(None) if reference.other else slice(-1)  # the monitor's index leaves unknown values out
+    statistic, p = _chi_square(trained, live)
+    return _Shape(
+        psi=stability_index(trained[known], live[known]),
+        js=js_distance(trained, live),
+        distance=None,
+        statistic=statistic,
+        p=p,
+        unknown=None if reference.other or not reference.filled else _share(rest, current.filled),
+        outside=0.0,
+    )
+
+
+def _chi_square(trained: Counts, live: Counts) -> tuple[float, float]:
+    """Return Cramer's V of two samples over categories, and the test's p."""
+    table = np.stack([trained, live]).astype(np.float64)
+    table = table[:, table.sum(axis=0) > 0]
+    rows = table.sum(axis=1, keepdims=True)
+    total = float(rows.sum())
+    if rows.min() == 0:
+        return 0.0, 1.0
+    rare = table.sum(axis=0) * rows.min() / total < _LEAST_EXPECTED
+    if rare.any():
+        table = np.concatenate([table[:, ~rare], table[:, rare].sum(axis=1, keepdims=True)], axis=1)
+    expected = rows * table.sum(axis=0, keepdims=True) / total
+    square = float(np.sum((table - expected) ** 2 / expected))
+    freedom = table.shape[1] - 1
+    return float(np.sqrt(square / total)), float(chdtrc(freedom, square)) if freedom else 1.0
+
+
+def _missing_p(reference: Sketch, current: Sketch) -> float | None:
+    """Return how likely the missing rates differ so by chance; None if nothing is missing."""
+    if not reference.missing and not current.missing:
+        return None
+    filled = np.array([reference.missing, reference.filled]), np.array([current.missing, current.filled])
+    return _chi_square(*filled)[1]
+
+
+def _both(shape: float, missing: float | None) -> float:
+    """Return the p of two looks at a column (Bonferroni)."""
+    return shape if missing is None else min(1.0, 2 * min(shape, missing))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
