@@ -30,7 +30,7 @@ class Probe:
         >>> from datetime import UTC
         >>> day = datetime(2020, 1, 1, tzinfo=UTC)
         >>> looked = {"version": "1", "since": day, "time": day, "rows": 900, "error": 0.01, "cpu_s": 1.0}
-        >>> Probe(champion=0.2, quick=0.15, **looked).regret
+        >>> round(Probe(champion=0.2, quick=0.15, **looked).regret, 3)
         0.25
         """
         return (self.champion - self.quick) / self.champion if self.champion > 0 else 0.0
