@@ -28,8 +28,7 @@ def bin_values(values: Sequence[Any], profile: ColumnProfile) -> Codes:
     if profile.kind == "category":
         other = len(profile.values) if profile.counts[-1:] > (0,) else MISSING
         index = {name: i for i, name in enumerate(profile.values)}
-        codes = [MISSING if v is None or v == "" else _category(v, index, other) for v in values]
-        return np.array(codes, dtype=np.uint8)
+        return np.array(_categories(values, index, other), dtype=np.uint8)
     numbers = _days(values) if profile.kind == "time" else _numbers(values)
     bins = np.searchsorted(np.asarray(profile.edges), numbers, side="left")
     return np.where(np.isfinite(numbers), bins, MISSING).astype(np.uint8)
@@ -56,7 +55,18 @@ def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:
     return Drift(column=profile.name, psi=psi, rows=len(codes), missing=missing)
 
 
+def _categories(values: Sequence[Any], index: dict[str, int], other: int) -> list[int]:
+    found: list[int | None]
+    try:
+        found = list(map(index.get, values))
+    except TypeError:  # a value that is no text, flag or number
+        found = [None] * len(values)
+    return [_category(v, index, other) if i is None or v == "" else i for i, v in zip(found, values, strict=True)]
+
+
 def _category(value: object, index: dict[str, int], other: int) -> int:
+    if value is None or value == "":
+        return MISSING
     code = index.get(value) if isinstance(value, str) else None
     return index.get(as_text(value), other) if code is None else code
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from raywf.outcomes.columns import LogColumns, parse_columns
 from raywf.outcomes.lines import Entry, entries_of, log_folder
 
 
@@ -34,20 +35,33 @@ class LogReader:
         """
         after = dict(cursor or {})
         entries: list[Entry] = []
-        for path in self._segments():
-            data = _read_lines(path, after.get(path.name, 0), max_bytes)
-            if not data:
-                continue
+        for data in self._new(after, max_bytes):
             entries.extend(self._parse(data))
-            after[path.name] = after.get(path.name, 0) + len(data)
-            if max_bytes is not None:
-                break
         return tuple(entries), after
+
+    def read_columns(
+        self, cursor: Mapping[str, int] | None = None, *, max_bytes: int
+    ) -> tuple[LogColumns, dict[str, int]]:
+        """Return the lines after the cursor as columns, and the cursor after them; bounded as in `read`."""
+        after = dict(cursor or {})
+        found = parse_columns(b"".join(self._new(after, max_bytes)))
+        self.corrupt_lines += found.corrupt
+        return found, after
 
     def unread_bytes(self, cursor: Mapping[str, int]) -> int:
         """Return how much the log holds beyond a cursor, a last line without its newline included."""
         sizes = ((path.name, path.stat().st_size) for path in self._segments())
         return sum(max(0, size - cursor.get(name, 0)) for name, size in sizes)
+
+    def _new(self, cursor: dict[str, int], max_bytes: int | None) -> Iterator[bytes]:
+        """Yield the whole lines after the cursor by segment, and move it on."""
+        for path in self._segments():
+            data = _read_lines(path, cursor.get(path.name, 0), max_bytes)
+            if data:
+                cursor[path.name] = cursor.get(path.name, 0) + len(data)
+                yield data
+                if max_bytes is not None:
+                    return
 
     def _segments(self) -> list[Path]:
         return sorted(self.folder.glob("*.jsonl"))
