@@ -56,12 +56,19 @@ def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:
 
 
 def _categories(values: Sequence[Any], index: dict[str, int], other: int) -> list[int]:
-    found: list[int | None]
+    found: list[Any]
     try:
-        found = list(map(index.get, values))
+        found = list(map({name: i for name, i in index.items() if name}.get, values))
     except TypeError:  # a value that is no text, flag or number
         found = [None] * len(values)
-    return [_category(v, index, other) if i is None or v == "" else i for i, v in zip(found, values, strict=True)]
+    texts: dict[str, int] = {}  # that training did not hold
+    for at in [at for at, code in enumerate(found) if code is None] if None in found else ():
+        value = values[at]
+        code = texts.get(value) if type(value) is str else None
+        found[at] = code if code is not None else _category(value, index, other)
+        if type(value) is str:
+            texts[value] = found[at]
+    return found
 
 
 def _category(value: object, index: dict[str, int], other: int) -> int:

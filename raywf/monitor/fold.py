@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import orjson
@@ -27,9 +27,8 @@ from raywf.monitor.keys import RowNumbers
 from raywf.monitor.labels import LabelPool, label_content
 from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.monitor.rows import NEVER, NOWHERE, Rows
-from raywf.monitor.window import Window
+from raywf.monitor.window import Window, instant
 from raywf.outcomes.columns import (
-    EPOCH,
     MICROSECOND,
     Answers,
     Keys,
@@ -140,14 +139,15 @@ class Fold:
     @property
     def versions(self) -> tuple[str, ...]:
         """The versions that have evidence, sorted."""
-        known = (key for key, window in self._state.windows.items() if window.reference is not None)
-        return tuple(sorted({v for v, _ in (*known, *self._state.closed)}))
+        state = self._state
+        known = [w for w in state.windows.values() if w.reference is not None and len(w.members(state.rows))]
+        return tuple(sorted({*(w.version for w in known), *(v for v, _ in state.closed)}))
 
     @property
     def watermark(self) -> datetime | None:
         """The greatest time of any record."""
         at = self._state.watermark
-        return None if at is None else EPOCH + timedelta(microseconds=at)
+        return None if at is None else instant(at)
 
     def outcome(self, identity: str) -> Outcome | None:
         """Return the outcome of a prediction's id that counts at present."""
@@ -162,7 +162,7 @@ class Fold:
                 value = float(rows.values[row])
                 found[identity] = Outcome(
                     id=identity,
-                    time=EPOCH + timedelta(microseconds=int(rows.known[row])),
+                    time=instant(int(rows.known[row])),
                     label=pool.decode(int(rows.kinds[row]), float(rows.numbers[row])),
                     value=None if np.isnan(value) else value,
                 )
@@ -191,11 +191,8 @@ class Fold:
             names = [profile.name for profile in reference.profile]
             codes, lines = _bins(answers.features.columns(names), reference, len(answers.keys)), []
         self._state.rows.widen(scores=answers.scores.shape[1], codes=len(codes))
-        batch = _Batch(
-            answers.version, reference, answers.keys, answers.times, answers.scores, codes, lines
-        )
-        rounds = list(_rounds(batch.keys, batch.times))
-        for chosen in rounds:
+        batch = _Batch(answers.version, reference, answers.keys, answers.times, answers.scores, codes, lines)
+        for chosen in _rounds(batch.keys, batch.times):
             self._place(batch if len(chosen) == len(batch.keys) else batch.of(chosen))
 
     def _place(self, batch: _Batch) -> None:
@@ -254,9 +251,10 @@ class Fold:
         same = np.array([window is not None and window.version == batch.version for window in slots])
         for column, scores in zip(table.scores, batch.scores[ties].T, strict=False):
             same &= column[rows[ties]] == scores
-        for column, codes in zip(table.codes, batch.codes[:, ties], strict=False):
-            same &= column[rows[ties]] == codes
-        return ties[~same]
+        for bins, codes in zip(table.codes, batch.codes[:, ties], strict=False):
+            same &= bins[rows[ties]] == codes
+        found: RowNumbers = ties[~same]
+        return found
 
     def _withdraw(self, rows: RowNumbers) -> None:
         table = self._state.rows
@@ -372,7 +370,8 @@ def _bins(columns: Sequence[Sequence[object]], reference: Reference, rows: int) 
 
 
 def _equal(ours: Array, theirs: Array) -> NDArray[np.bool_]:
-    return (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    same: NDArray[np.bool_] = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    return same
 
 
 def _content(batch: _Batch, at: int, table: Rows) -> tuple[bytes, bytes]:
@@ -394,9 +393,11 @@ def _groups(numbers: Micros) -> Iterator[tuple[int, RowNumbers]]:
 
 def _rounds(keys: Keys, ranks: Micros) -> Iterator[RowNumbers]:
     """Yield the places of keys of the least rank, in as many parts that no part has a key twice."""
-    order = np.lexsort((ranks, keys)) if len(np.unique(keys)) < len(keys) else np.arange(len(keys))
-    if len(order) == 0:
+    in_order = np.sort(keys)
+    if not (in_order[1:] == in_order[:-1]).any():
+        yield np.arange(len(keys))
         return
+    order = np.lexsort((ranks, keys))
     sorted_keys, sorted_ranks = keys[order], ranks[order]
     first = np.ones(len(order), dtype=bool)
     first[1:] = sorted_keys[1:] != sorted_keys[:-1]

@@ -56,12 +56,16 @@ class KeyIndex:
         while len(self.runs) > 1 and len(self.runs[-2][0]) < 2 * len(self.runs[-1][0]):
             newer, older = self.runs.pop(), self.runs.pop()
             self.runs.append(_merged(older, newer, owners))
+        if not len(self.runs[-1][0]):
+            self.runs.pop()
 
 
 def _merged(older: _Run, newer: _Run, owners: Keys) -> _Run:
     keys, rows = np.concatenate([older[0], newer[0]]), np.concatenate([older[1], newer[1]])
     order = np.argsort(keys, kind="stable")  # two sorted runs: linear
     keys, rows = keys[order], rows[order]
-    kept = owners[rows] == keys
-    kept[1:] &= keys[1:] != keys[:-1]
-    return keys[kept], rows[kept]
+    valid = owners[rows] == keys
+    keys, rows = keys[valid], rows[valid]
+    once = np.ones(len(keys), dtype=bool)
+    once[1:] = keys[1:] != keys[:-1]
+    return keys[once], rows[once]

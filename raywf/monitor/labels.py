@@ -28,14 +28,13 @@ class LabelPool:
 
     def encode(self, labels: Sequence[str | float]) -> tuple[Kinds, Array]:
         """Return the kinds and numbers of labels, shape ``(n_labels,)``."""
-        places: list[int | None] = [self._places.get(v) if type(v) is str else None for v in labels]
+        places = list(map(self._places.get, labels))  # type: ignore[arg-type]  # a number finds nothing
         numbers = np.full(len(labels), np.nan)
-        kinds = np.empty(len(labels), dtype=np.int32)
-        for at, place in enumerate(places):
-            if place is None:
-                place, numbers[at] = self._encode(labels[at])
-            kinds[at] = place
-        return kinds, numbers
+        if None in places:
+            for at, place in enumerate(places):
+                if place is None:
+                    places[at], numbers[at] = self._encode(labels[at])
+        return np.array(places, dtype=np.int32), numbers
 
     def decode(self, kind: int, number: float) -> str | float:
         """Return a label as the log has it."""

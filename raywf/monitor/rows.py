@@ -1,4 +1,4 @@
-"""The rows that the fold still looks at, in columns: one row an id, whether its prediction came or its label."""
+"""The rows that the fold still looks at, in columns: one an id, be it of a prediction, a label or both."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Rows:
 
     def add(self, keys: Keys) -> RowNumbers:
         """Give rows to ids that have none, each once; they have no prediction and no outcome yet."""
-        rows = self._take(len(keys))
+        rows = self.claim(len(keys))
         self.keys[rows] = keys
         self.windows[rows] = NOWHERE
         self.known[rows] = NEVER
@@ -87,7 +87,8 @@ class Rows:
         scores = np.array([column[row] for column in self.scores])
         return scores.tobytes(), bytes(int(column[row]) for column in self.codes)
 
-    def _take(self, count: int) -> RowNumbers:
+    def claim(self, count: int) -> RowNumbers:
+        """Return rows that are nobody's, whose columns are to be set."""
         parts: list[RowNumbers] = []
         while self.free and count:
             last = self.free.pop()

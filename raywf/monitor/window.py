@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from raywf.monitor.interval import metric_interval
 from raywf.monitor.keys import RowNumbers
 from raywf.monitor.labels import NONE, LabelPool
 from raywf.monitor.reference import Reference
+from raywf.monitor.rowfiles import Place
 from raywf.monitor.rows import Rows
 from raywf.outcomes.columns import EPOCH
 
@@ -28,6 +29,18 @@ class Tally:
     rows: int
     labelled: int
     odd: int
+
+
+@dataclass(slots=True)
+class _Held:
+    """A window's rows: in order, and those that came since; `disturbed` if some are no longer its own.
+
+    It is replaced as a whole once it is in order, so that two threads which only ask do no harm.
+    """
+
+    ordered: RowNumbers
+    fresh: list[RowNumbers] = field(default_factory=list)
+    disturbed: bool = False
 
 
 @dataclass(slots=True)
@@ -45,23 +58,21 @@ class Window:
     slot: int
     reference: Reference | None = None
     waiting: dict[int, list[bytes]] = field(default_factory=dict)
-    ordered: RowNumbers = field(default_factory=lambda: np.empty(0, np.int64))
     cached: Evidence | None = None
-    saved: tuple[str, int, int] | None = None
-    _fresh: list[RowNumbers] = field(default_factory=list)
-    _disturbed: bool = False
+    saved: Place | None = None
+    _held: _Held = field(default_factory=lambda: _Held(np.empty(0, np.int64)))
     _drift: tuple[Drift, ...] | None = None
     _tally: Tally | None = None
 
     def add(self, rows: RowNumbers) -> None:
         """Take in rows that the table says are this window's."""
-        self._fresh.append(rows)
+        self._held.fresh.append(rows)
         self.relabel()
         self._drift = None
 
     def withdraw(self, rows: RowNumbers) -> None:
         """Take rows out that the table says are another window's, or none's."""
-        self._disturbed, self._drift = True, None
+        self._held.disturbed, self._drift = True, None
         self.relabel()
         for row in rows.tolist() if self.waiting else ():
             self.waiting.pop(row, None)
@@ -77,14 +88,14 @@ class Window:
 
     def members(self, table: Rows) -> RowNumbers:
         """Return the rows in the order of their keys."""
-        if self._fresh or self._disturbed:
-            rows = np.concatenate([self.ordered, *self._fresh])
-            if self._disturbed:
+        held = self._held
+        if held.fresh or held.disturbed:
+            rows = np.concatenate([held.ordered, *held.fresh])
+            if held.disturbed:
                 rows = np.unique(rows)
                 rows = rows[table.windows[rows] == self.slot]
-            self.ordered = rows[np.argsort(table.keys[rows])]
-            self._fresh, self._disturbed = [], False
-        return self.ordered
+            held = self._held = _Held(rows[np.argsort(table.keys[rows])])
+        return held.ordered
 
     def tally(self, table: Rows, pool: LabelPool) -> Tally:
         """Count the rows; without a reference no label is known."""
@@ -121,8 +132,8 @@ class Window:
         paid = values[~np.isnan(values)]
         return Evidence(
             version=self.version,
-            start=EPOCH + timedelta(microseconds=self.start),
-            end=EPOCH + timedelta(microseconds=self.end),
+            start=instant(self.start),
+            end=instant(self.end),
             rows=len(rows),
             labelled=int(known.sum()),
             loss_sum=math.fsum(losses.tolist()),
@@ -142,8 +153,14 @@ class Window:
 
     def _drifts(self, reference: Reference, table: Rows, rows: RowNumbers) -> tuple[Drift, ...]:
         if self._drift is None:
-            self._drift = tuple(measure_drift(table.codes[i][rows], p) for i, p in enumerate(reference.profile))
+            pairs = zip(table.codes, reference.profile, strict=False)
+            self._drift = tuple(measure_drift(codes[rows], profile) for codes, profile in pairs)
         return self._drift
+
+
+def instant(micros: int) -> datetime:
+    """Return microseconds since 1970 as an instant."""
+    return EPOCH + timedelta(microseconds=micros)
 
 
 def _scores(columns: Sequence[Array]) -> tuple[Array, NDArray[np.bool_]]:

@@ -296,8 +296,8 @@ def _values(part: list[_Data] | tuple[int, _Data], names: Sequence[str]) -> Iter
     if isinstance(part, tuple):
         count, columns = part
         return [columns.get(name) or [None] * count for name in names]
-    if len(names) == 1:
-        return [[row.get(names[0]) for row in part]]
+    if len(names) < 2:
+        return [[row.get(name) for row in part] for name in names]
     try:
         return list(zip(*map(itemgetter(*names), part), strict=True))
     except KeyError:
@@ -308,4 +308,3 @@ def _turned(count: int, columns: _Data) -> list[_Data]:
     names = list(columns)
     rows: Iterable[tuple[Any, ...]] = zip(*columns.values(), strict=True) if names else [()] * count
     return [dict(zip(names, row, strict=True)) for row in rows]
-

@@ -8,6 +8,8 @@ from pathlib import Path
 from raywf.outcomes.columns import LogColumns, parse_columns
 from raywf.outcomes.lines import Entry, entries_of, log_folder
 
+BLOCK_BYTES = 600_000
+
 
 class LogReader:
     """Reads a workflow's log; keeps no position of its own, the cursor is the caller's.
@@ -35,33 +37,42 @@ class LogReader:
         """
         after = dict(cursor or {})
         entries: list[Entry] = []
-        for data in self._new(after, max_bytes):
+        for path in self._unread(after):
+            data = _read_lines(path, after.get(path.name, 0), max_bytes)
+            if not data:
+                continue
             entries.extend(self._parse(data))
+            after[path.name] = after.get(path.name, 0) + len(data)
+            if max_bytes is not None:
+                break
         return tuple(entries), after
 
-    def read_columns(
+    def columns(
         self, cursor: Mapping[str, int] | None = None, *, max_bytes: int
-    ) -> tuple[LogColumns, dict[str, int]]:
-        """Return the lines after the cursor as columns, and the cursor after them; bounded as in `read`."""
+    ) -> Iterator[tuple[LogColumns, dict[str, int]]]:
+        """Yield the lines after the cursor as columns, some at a time, each with the cursor after them.
+
+        Order and bounds are those of `read`; what is yielded is small enough for a processor's cache.
+        """
         after = dict(cursor or {})
-        found = parse_columns(b"".join(self._new(after, max_bytes)))
-        self.corrupt_lines += found.corrupt
-        return found, after
+        left = max_bytes
+        for path in self._unread(after):
+            while left > 0 and (data := _read_lines(path, after.get(path.name, 0), min(left, BLOCK_BYTES))):
+                found = parse_columns(data)
+                self.corrupt_lines += found.corrupt
+                after[path.name] = after.get(path.name, 0) + len(data)
+                left -= len(data)
+                yield found, dict(after)
 
     def unread_bytes(self, cursor: Mapping[str, int]) -> int:
         """Return how much the log holds beyond a cursor, a last line without its newline included."""
         sizes = ((path.name, path.stat().st_size) for path in self._segments())
         return sum(max(0, size - cursor.get(name, 0)) for name, size in sizes)
 
-    def _new(self, cursor: dict[str, int], max_bytes: int | None) -> Iterator[bytes]:
-        """Yield the whole lines after the cursor by segment, and move it on."""
+    def _unread(self, cursor: Mapping[str, int]) -> Iterator[Path]:
         for path in self._segments():
-            data = _read_lines(path, cursor.get(path.name, 0), max_bytes)
-            if data:
-                cursor[path.name] = cursor.get(path.name, 0) + len(data)
-                yield data
-                if max_bytes is not None:
-                    return
+            if path.stat().st_size > cursor.get(path.name, 0):
+                yield path
 
     def _segments(self) -> list[Path]:
         return sorted(self.folder.glob("*.jsonl"))
