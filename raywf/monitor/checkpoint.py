@@ -157,8 +157,8 @@ class Checkpoints:
 
     def _state(self, data: _Data) -> FoldState:
         self._files.digests = dict(data["files"])
-        places = [Place(*one["place"]) for one in data["windows"]]
-        lost = [Place(*place) for place in data["orphans"]]
+        places = [Place(**one["place"]) for one in data["windows"]]
+        lost = [Place(**place) for place in data["orphans"]]
         slots = [*range(len(places)), *[NOWHERE] * len(lost)]
         table, firsts = self._files.read([*places, *lost], slots)
         state = FoldState(

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,8 @@ _COLUMNS = ("keys", "times", "known", "kinds", "numbers", "values")
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Place:
     """Where rows lie: in which file, from which of its rows on, and how many."""
 
     file: str
