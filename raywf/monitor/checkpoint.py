@@ -54,10 +54,13 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of the monitor of one log, whose folder is `log`; one process at a time writes them."""
+    """The checkpoints of the monitor of one log, whose folder is `log`; one process at a time writes them.
+
+    `folder` is where they lie.
+    """
 
     def __init__(self, log: Path, settings: MonitorSettings, *, metric: str) -> None:
-        self._log, self._folder = log, log / "fold"
+        self._log, self.folder = log, log / "fold"
         self._length = settings.window // MICROSECOND
         self._made_with: _Data = {
             "window": self._length,
@@ -66,7 +69,7 @@ class Checkpoints:
             "metric": metric,
             "key": int(id_keys(["raywf"])[0]),  # ids have the same keys still
         }
-        self._files = RowFiles(self._folder)
+        self._files = RowFiles(self.folder)
 
     def save(self, state: FoldState, cursor: Mapping[str, int], beside: _Data) -> None:
         """Write a checkpoint; nobody may bring the fold new records meanwhile, asking it is no harm.
@@ -74,7 +77,7 @@ class Checkpoints:
         Raises:
             OSError: if the disk refuses; the last checkpoint stays.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         table, windows = state.rows, list(state.windows.values())
         if _is_scattered([w.saved for w in windows if w.saved is not None]):
             for window in windows:
@@ -114,11 +117,11 @@ class Checkpoints:
                 of a log that is not this one.
         """
         try:
-            data = _body((self._folder / _NAME).read_bytes())
+            data = _body((self.folder / _NAME).read_bytes())
             self._check(data, references)
             return Checkpoint(self._state(data), data["cursor"], data["beside"])
         except FileNotFoundError as err:
-            if not (self._folder / _NAME).exists():
+            if not (self.folder / _NAME).exists():
                 return None
             raise CheckpointError(str(err)) from err
         except (OSError, ValueError, KeyError, TypeError, IndexError, pa.ArrowException) as err:
@@ -139,16 +142,16 @@ class Checkpoints:
     def _publish(self, data: _Data) -> None:
         body = orjson.dumps(data)
         head = orjson.dumps({"format": FORMAT, "digest": digest_bytes(body)})
-        draft = self._folder / f"draft-{uuid.uuid4().hex}"
+        draft = self.folder / f"draft-{uuid.uuid4().hex}"
         try:
             draft.write_bytes(head + b"\n" + body)
-            os.replace(draft, self._folder / _NAME)
+            os.replace(draft, self.folder / _NAME)
         finally:
             draft.unlink(missing_ok=True)
 
     def _remove_old(self) -> None:
         kept, now = {_NAME, *self._files.digests}, time.time()
-        for path in self._folder.iterdir():
+        for path in self.folder.iterdir():
             try:
                 if path.name not in kept and now - path.stat().st_mtime > _OLD_S:
                     path.unlink()
