@@ -33,8 +33,8 @@ from raywf.core.settings import MonitorSettings
 from raywf.monitor.checkpoint import Checkpoints
 from raywf.monitor.fold import Fold
 from raywf.monitor.reference import KnownReferences, Reference
+from raywf.outcomes.column_reader import ColumnReader
 from raywf.outcomes.lines import log_folder
-from raywf.outcomes.reader import LogReader
 
 NAME, METRIC = "bench", "roc_auc"
 NUMBERS, CATEGORIES, DAYS, BLOCK = 8, 2, 150, 50_000
@@ -107,7 +107,7 @@ def line(data: dict[str, Any]) -> bytes:
 
 def fold_log(root: str, tail: int) -> dict[str, Any]:
     """Fold the log from its start, with a checkpoint before the last events, and sum all evidence up."""
-    reader, checkpoints = LogReader(root, NAME), checkpoints_of(root)
+    reader, checkpoints = ColumnReader(root, NAME), checkpoints_of(root)
     fold = Fold(MonitorSettings(), REFERENCES, metric=METRIC)
     cursor: dict[str, int] = {}
     events, fold_s, save_s = 0, 0.0, 0.0
@@ -145,7 +145,7 @@ def fold_log(root: str, tail: int) -> dict[str, Any]:
 def restart(root: str) -> dict[str, Any]:
     """Take the checkpoint up, read what came after it and sum all evidence up."""
     began, began_cpu = time.perf_counter(), time.process_time()
-    reader, found = LogReader(root, NAME), checkpoints_of(root).load(REFERENCES)
+    reader, found = ColumnReader(root, NAME), checkpoints_of(root).load(REFERENCES)
     assert found is not None
     load_s, tail = time.process_time() - began_cpu, 0
     fold = Fold(MonitorSettings(), REFERENCES, metric=METRIC, state=found.state)

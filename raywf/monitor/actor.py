@@ -18,7 +18,7 @@ from raywf.monitor.checkpoint import CheckpointError, Checkpoints
 from raywf.monitor.duels import DuelFold
 from raywf.monitor.fold import Fold
 from raywf.monitor.reference import Reference, ReferenceSource
-from raywf.outcomes.reader import LogReader
+from raywf.outcomes.column_reader import ColumnReader
 
 _BATCH_BYTES = 500_000_000
 _NEAR_BYTES = 500_000
@@ -91,7 +91,7 @@ class MonitorActor:
     """
 
     def __init__(self, workflow: Workflow, references: ReferenceSource) -> None:
-        self._reader = LogReader(workflow.stores.root, workflow.name)
+        self._reader = ColumnReader(workflow.stores.root, workflow.name)
         self._references = PatientReferences(references)
         self._settings, self._metric = workflow.monitor, workflow.metric
         self._checkpoints = Checkpoints(self._reader.folder, workflow.monitor, metric=workflow.metric)

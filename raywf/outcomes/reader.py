@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from raywf.outcomes.columns import LogColumns, parse_columns
 from raywf.outcomes.lines import Entry, entries_of, log_folder
-
-BLOCK_BYTES = 600_000
 
 
 class LogReader:
@@ -37,8 +34,8 @@ class LogReader:
         """
         after = dict(cursor or {})
         entries: list[Entry] = []
-        for path in self._unread(after):
-            data = _read_lines(path, after.get(path.name, 0), max_bytes)
+        for path in self.unread(after):
+            data = read_lines(path, after.get(path.name, 0), max_bytes)
             if not data:
                 continue
             entries.extend(self._parse(data))
@@ -47,29 +44,13 @@ class LogReader:
                 break
         return tuple(entries), after
 
-    def columns(
-        self, cursor: Mapping[str, int] | None = None, *, max_bytes: int
-    ) -> Iterator[tuple[LogColumns, dict[str, int]]]:
-        """Yield the lines after the cursor as columns, some at a time, each with the cursor after them.
-
-        Order and bounds are those of `read`; what is yielded is small enough for a processor's cache.
-        """
-        after = dict(cursor or {})
-        left = max_bytes
-        for path in self._unread(after):
-            while left > 0 and (data := _read_lines(path, after.get(path.name, 0), min(left, BLOCK_BYTES))):
-                found = parse_columns(data)
-                self.corrupt_lines += found.corrupt
-                after[path.name] = after.get(path.name, 0) + len(data)
-                left -= len(data)
-                yield found, dict(after)
-
     def unread_bytes(self, cursor: Mapping[str, int]) -> int:
         """Return how much the log holds beyond a cursor, a last line without its newline included."""
         sizes = ((path.name, path.stat().st_size) for path in self._segments())
         return sum(max(0, size - cursor.get(name, 0)) for name, size in sizes)
 
-    def _unread(self, cursor: Mapping[str, int]) -> Iterator[Path]:
+    def unread(self, cursor: Mapping[str, int]) -> Iterator[Path]:
+        """Yield the segments that hold more than a cursor says, in order."""
         for path in self._segments():
             if path.stat().st_size > cursor.get(path.name, 0):
                 yield path
@@ -87,7 +68,7 @@ class LogReader:
         return entries
 
 
-def _read_lines(path: Path, start: int, max_bytes: int | None) -> bytes:
+def read_lines(path: Path, start: int, max_bytes: int | None) -> bytes:
     """Return whole lines from `start`: at most `max_bytes`, but one line however long."""
     with open(path, "rb") as file:
         file.seek(start)

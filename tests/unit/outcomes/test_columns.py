@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from raywf.core.records import Outcome, Prediction
 from raywf.core.rollout import Part, ShadowAnswer
-from raywf.outcomes import LogReader
+from raywf.outcomes.column_reader import ColumnReader
 from raywf.outcomes.columns import columns_of, id_keys, instants, parse_columns
 from raywf.outcomes.lines import PredictionBatch, entries_of, log_folder, to_line
 
@@ -148,13 +148,13 @@ def test_keys_are_the_same_in_every_process():
 
 def test_the_reader_yields_the_log_in_pieces(tmp_path, monkeypatch):
     """Each with the cursor after it, over segments, a line without an end left for later."""
-    monkeypatch.setattr("raywf.outcomes.reader.BLOCK_BYTES", 150)
+    monkeypatch.setattr("raywf.outcomes.column_reader.BLOCK_BYTES", 150)
     folder = log_folder(str(tmp_path), "w")
     folder.mkdir(parents=True)
     lines = [to_line(prediction(one)) for one in "abcdefgh"]
     (folder / "1.jsonl").write_bytes(b"".join(lines[:5]))
     (folder / "2.jsonl").write_bytes(b"".join(lines[5:]) + b'{"id"')
-    reader = LogReader(str(tmp_path), "w")
+    reader = ColumnReader(str(tmp_path), "w")
     found = list(reader.columns({}, max_bytes=10_000))
     assert sum(columns.events for columns, _ in found) == 8
     assert len(found) > 3
