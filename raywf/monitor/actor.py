@@ -14,7 +14,7 @@ from raywf.core.errors import RaywfError
 from raywf.core.records import Evidence, Outcome
 from raywf.core.rollout import Duel, RolloutStep
 from raywf.core.settings import Workflow
-from raywf.monitor.checkpoint import CheckpointError, Checkpoints
+from raywf.monitor.checkpoint import Checkpoints
 from raywf.monitor.duels import DuelFold
 from raywf.monitor.fold import Fold
 from raywf.monitor.reference import Reference, ReferenceSource
@@ -175,7 +175,7 @@ class MonitorActor:
             duels = DuelFold(self._references, lambda identity: self._outcomes.get(identity))
             duels.restore(found.beside["duels"])
             corrupt = int(found.beside["corrupt_lines"])
-        except (CheckpointError, ValueError, KeyError, TypeError) as err:
+        except Exception as err:  # noqa: BLE001  # whatever is wrong with it, the log is the truth
             _log.warning("the monitor's checkpoint is left aside, the log is read from its start: %s", err)
             return
         with self._lock:

@@ -34,7 +34,7 @@ from raywf.outcomes.columns import MICROSECOND, id_keys
 
 FORMAT = 1
 _NAME = "checkpoint.json"
-_OLD_S = 600.0  # since when nobody reads a file that no checkpoint names
+_OLD_S = 60.0  # since when nobody reads a file that no checkpoint names
 _MOST_FILES = 16
 _FIGURES = [f.name for f in fields(Evidence) if f.name not in {"version", "start", "end", "drift"}]
 _Data = dict[str, Any]

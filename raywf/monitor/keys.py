@@ -38,15 +38,6 @@ class KeyIndex:
             left, wanted = left[~hits], wanted[~hits]
         return found
 
-    def find_one(self, key: int, owners: Keys) -> int:
-        """Return a key's row, or -1."""
-        wanted = np.uint64(key)
-        for held, rows in reversed(self.runs):
-            at = int(held.searchsorted(wanted))
-            if at < len(held) and held[at] == wanted and owners[rows[at]] == wanted:
-                return int(rows[at])
-        return -1
-
     def add(self, keys: Keys, rows: RowNumbers, owners: Keys) -> None:
         """Take in keys that have no row yet, each once."""
         if not len(keys):
