@@ -22,7 +22,7 @@ from raywf.outcomes.column_reader import ColumnReader
 
 _BATCH_BYTES = 500_000_000
 _NEAR_BYTES = 500_000
-_SAVE_BYTES, _SAVE_S, _SAVE_SHARE = 32_000_000, 600.0, 0.05
+_SAVE_BYTES, _SAVE_S, _SAVE_SHARE = 16_000_000, 600.0, 0.05
 _log = logging.getLogger(__name__)
 
 

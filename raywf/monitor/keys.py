@@ -1,4 +1,4 @@
-"""Which row an id has: sorted runs of keys, of which a few are many and the newest are short."""
+"""Which row an id has: sorted runs of keys, and a filter that knows most of the keys that have none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,24 @@ from numpy.typing import NDArray
 from raywf.outcomes.columns import Keys
 
 RowNumbers = NDArray[np.int64]
+_LEAST_BITS, _SPARE_BITS = 12, 3  # of the filter: at least, and beyond those that count its keys
 _Run = tuple[Keys, NDArray[np.int32]]
+
+
+class _Filter:
+    """A mark for the first bits of each key; at most one mark in four is set."""
+
+    def __init__(self, bits: int) -> None:
+        self.most = 2 ** (bits - 2)
+        self._shift = np.uint64(64 - bits)
+        self._marks = np.zeros(2**bits, dtype=bool)
+
+    def add(self, keys: Keys) -> None:
+        self._marks[(keys >> self._shift).astype(np.int64)] = True
+
+    def may_hold(self, keys: Keys) -> NDArray[np.bool_]:
+        held: NDArray[np.bool_] = self._marks[(keys >> self._shift).astype(np.int64)]
+        return held
 
 
 @dataclass(slots=True)
@@ -22,11 +39,13 @@ class KeyIndex:
     """
 
     runs: list[_Run] = field(default_factory=list)
+    _filter: _Filter = field(default_factory=lambda: _Filter(_LEAST_BITS))
 
     def find(self, keys: Keys, owners: Keys) -> RowNumbers:
         """Return each key's row, or -1; shape ``(n_keys,)``."""
         found = np.full(len(keys), -1, dtype=np.int64)
-        left = np.argsort(keys)
+        left = np.flatnonzero(self._filter.may_hold(keys))
+        left = left[np.argsort(keys[left])]
         wanted = keys[left]
         for held, rows in reversed(self.runs):
             if not len(left):
@@ -42,6 +61,7 @@ class KeyIndex:
         """Take in keys that have no row yet, each once."""
         if not len(keys):
             return
+        self._filter.add(keys)
         order = np.argsort(keys)
         self.runs.append((keys[order], rows[order].astype(np.int32)))
         while len(self.runs) > 1 and len(self.runs[-2][0]) < 2 * len(self.runs[-1][0]):
@@ -49,6 +69,11 @@ class KeyIndex:
             self.runs.append(_merged(older, newer, owners))
         if not len(self.runs[-1][0]):
             self.runs.pop()
+        count = sum(len(held) for held, _ in self.runs)
+        if count > self._filter.most:
+            self._filter = _Filter(count.bit_length() + _SPARE_BITS)
+            for held, _ in self.runs:
+                self._filter.add(held)
 
 
 def _merged(older: _Run, newer: _Run, owners: Keys) -> _Run:

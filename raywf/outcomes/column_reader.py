@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from raywf.outcomes.columns import LogColumns, parse_columns
 from raywf.outcomes.reader import LogReader, read_lines
 
-BLOCK_BYTES = 600_000
+BLOCK_BYTES = 1_200_000
 
 
 class ColumnReader(LogReader):

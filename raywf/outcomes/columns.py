@@ -7,7 +7,7 @@ same one with a chance of about three in a million.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
@@ -31,29 +31,35 @@ MICROSECOND = timedelta(microseconds=1)
 _Data = dict[str, Any]
 _LABELS = {str, bool, int, float}
 _INSTANT = pa.timestamp("us", tz="UTC")
+_SORTED = orjson.OPT_SORT_KEYS
+_FEW = 300  # lines whose objects fit into a processor's nearest caches
 _FAULTS = (ValueError, KeyError, TypeError, AttributeError)  # of lines that `to_line` did not write
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Features:
-    """Rows' features in the order of the rows: of single lines by row, of batches by column."""
+    """Rows' features by column, None where a row has none."""
 
-    parts: tuple[list[_Data] | tuple[int, _Data], ...]
+    rows: int = 0
+    by_name: dict[str, list[Any]] = field(default_factory=dict)
 
     def columns(self, names: Sequence[str]) -> list[list[Any]]:
-        """Return the values of each named column, None where a row has none."""
-        found: list[list[Any]] = [[] for _ in names]
-        for part in self.parts:
-            for column, values in zip(found, _values(part, names), strict=True):
-                column += values
-        return found
+        """Return the values of each named column."""
+        return [self.by_name.get(name) or [None] * self.rows for name in names]
 
     def lines(self) -> list[bytes]:
         """Return each row's features as a JSON object."""
-        whole: list[_Data] = []
-        for part in self.parts:
-            whole += part if isinstance(part, list) else _turned(*part)
-        return [orjson.dumps(row, option=orjson.OPT_SORT_KEYS) for row in whole]
+        rows = zip(*self.by_name.values(), strict=True) if self.by_name else [()] * self.rows
+        pairs = (zip(self.by_name, row, strict=True) for row in rows)
+        return [orjson.dumps({k: v for k, v in one if v is not None}, option=_SORTED) for one in pairs]
+
+    def add(self, rows: int, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Take in more rows."""
+        for name in columns.keys() - self.by_name.keys():
+            self.by_name[name] = [None] * self.rows
+        for name, values in self.by_name.items():
+            values += columns.get(name) or [None] * rows
+        self.rows += rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,30 +132,28 @@ def micros(times: Iterable[datetime]) -> Micros:
 def parse_columns(data: bytes) -> LogColumns:
     """Read whole lines; those that cannot be read are counted."""
     lines = data.split(b"\n")[:-1]
+    gathered = _Gathered()
     try:
-        rows = list(map(orjson.loads, lines))
-    except ValueError:
-        rows = _parsed(lines)
-    try:
-        return _columns(rows, corrupt=len(lines) - len(rows))
+        for start in range(0, len(lines), _FEW):
+            gathered.add(list(map(orjson.loads, lines[start : start + _FEW])))
+        return gathered.columns(corrupt=0)
     except _FAULTS:
-        sound = _sound(rows)
+        sound = _sound(_parsed(lines))
         return _columns(sound, corrupt=len(lines) - len(sound))
 
 
 def columns_of(entries: Iterable[Entry]) -> LogColumns:
     """Return records as columns."""
     batch = tuple(entries)
-    drafts: dict[str, _Draft] = {}
-    times: list[datetime] = []
-    found: list[Outcome] = []
+    by_version: dict[str, list[Prediction]] = {}
     for entry in batch:
-        times.append(entry.time)
-        if isinstance(entry, Outcome):
-            found.append(entry)
-        elif isinstance(entry, Prediction):
-            draft = drafts.setdefault(entry.version, _Draft())
-            draft.add([entry.id], [entry.time], [entry.scores], [entry.features])
+        if isinstance(entry, Prediction):
+            by_version.setdefault(entry.version, []).append(entry)
+    drafts: dict[str, _Draft] = {version: _Draft() for version in by_version}
+    for version, rows in by_version.items():
+        columns = _by_name([row.features for row in rows])
+        drafts[version].add([r.id for r in rows], [r.time for r in rows], [r.scores for r in rows], columns)
+    found = [entry for entry in batch if isinstance(entry, Outcome)]
     labels = Labels(
         id_keys([o.id for o in found]),
         micros(o.time for o in found),
@@ -157,8 +161,8 @@ def columns_of(entries: Iterable[Entry]) -> LogColumns:
         np.array([o.value for o in found], dtype=np.float64),
     )
     answers = tuple(d.answers(v, micros(d.times)) for v, d in drafts.items())
-    newest = int(micros([max(times)])[0]) if times else None
-    return LogColumns(answers, labels, newest, len(batch))
+    newest = max((entry.time for entry in batch), default=None)
+    return LogColumns(answers, labels, None if newest is None else int(micros([newest])[0]), len(batch))
 
 
 @dataclass(slots=True)
@@ -168,21 +172,103 @@ class _Draft:
     ids: list[str] = field(default_factory=list)
     times: list[Any] = field(default_factory=list)
     scores: list[Sequence[float]] = field(default_factory=list)
-    parts: list[list[_Data] | tuple[int, _Data]] = field(default_factory=list)
+    features: Features = field(default_factory=Features)
 
-    def add(self, ids: list[str], times: list[Any], scores: Sequence[Any], part: Any) -> None:
-        if not len(ids) == len(times) == len(scores):
+    def add(
+        self, ids: list[str], times: list[Any], scores: Sequence[Any], columns: Mapping[str, Sequence[Any]]
+    ) -> None:
+        if any(len(part) != len(ids) for part in (times, scores, *columns.values())):
             raise ValueError("a batch's parts are of different lengths")
         self.ids += ids
         self.times += times
         self.scores += scores
-        if isinstance(part, list) and self.parts and isinstance(self.parts[-1], list):
-            self.parts[-1] += part
-        else:
-            self.parts.append(part)
+        self.features.add(len(ids), columns)
 
     def answers(self, version: str, times: Micros) -> Answers:
-        return Answers(version, id_keys(self.ids), times, _matrix(self.scores), Features(tuple(self.parts)))
+        return Answers(version, id_keys(self.ids), times, _matrix(self.scores), self.features)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What lines hold, by column, before it becomes arrays."""
+
+    drafts: dict[str, _Draft] = field(default_factory=dict)
+    ids: list[str] = field(default_factory=list)  # of outcomes, as times, labels and values
+    times: list[str] = field(default_factory=list)
+    labels: list[str | float] = field(default_factory=list)
+    values: list[float | None] = field(default_factory=list)
+    shadows: list[_Data] = field(default_factory=list)
+    in_rollout: list[_Data] = field(default_factory=list)
+
+    def add(self, rows: list[Any]) -> None:
+        if set(map(type, rows)) - {dict}:
+            raise TypeError("a line holds no object")
+        singles: list[_Data] = []
+        outcomes: list[_Data] = []
+        for row in rows:
+            if "s" in row:
+                if "ids" in row:
+                    self._add_batch(row)
+                else:
+                    singles.append(row)
+            elif "x" in row:
+                entries_in(row)  # who asks for entries relies on it
+                self.shadows.append(row)
+            else:
+                outcomes.append(row)
+        versions = {row["v"] for row in singles}
+        for version in versions:
+            is_only = len(versions) == 1
+            self._add_singles(version, singles if is_only else [r for r in singles if r["v"] == version])
+        self.ids += [row["id"] for row in outcomes]
+        self.times += [row["t"] for row in outcomes]
+        self.labels += [row["l"] for row in outcomes]
+        self.values += [row.get("u") for row in outcomes]
+
+    def columns(self, *, corrupt: int) -> LogColumns:
+        if set(map(type, self.drafts)) - {str}:
+            raise TypeError("a version is no text")
+        if set(map(type, self.labels)) - _LABELS:
+            raise TypeError("a label is neither text nor number")
+        if any(type(Part(*row["r"]).step) is not str for row in (*self.in_rollout, *self.shadows)):
+            raise TypeError("a rollout's step is no text")
+        answers = tuple(
+            draft.answers(version, instants(draft.times)) for version, draft in self.drafts.items()
+        )
+        values = np.array(self.values, dtype=np.float64)
+        labels = Labels(id_keys(self.ids), instants(self.times), self.labels, values)
+        others = (labels.times, instants([row["t"] for row in self.shadows]))
+        newest = [int(times.max()) for times in (*(a.times for a in answers), *others) if len(times)]
+        events = sum(len(a.keys) for a in answers) + len(labels.keys) + len(self.shadows)
+        in_rollout = self.in_rollout + self.shadows
+        return LogColumns(answers, labels, max(newest, default=None), events, corrupt, in_rollout)
+
+    def _add_singles(self, version: str, rows: list[_Data]) -> None:
+        columns = _by_name([row["f"] for row in rows])
+        draft = self.drafts.setdefault(version, _Draft())
+        draft.add([r["id"] for r in rows], [r["t"] for r in rows], [r["s"] for r in rows], columns)
+        self.in_rollout += [row for row in rows if "r" in row]
+
+    def _add_batch(self, row: _Data) -> None:
+        ids, times = row["ids"], row["t"]
+        stated = times if isinstance(times, list) else [times] * len(ids)
+        self.drafts.setdefault(row["v"], _Draft()).add(ids, stated, row["s"], row["c"])
+        if "r" in row:
+            self.in_rollout.append(row)
+
+
+def _by_name(rows: list[_Data]) -> dict[str, Sequence[Any]]:
+    """Turn rows' features into columns."""
+    if set(map(type, rows)) - {dict}:
+        raise TypeError("a row's features are no object")
+    names = list(rows[0])
+    if len(names) > 1 and set(map(len, rows)) == {len(names)}:
+        try:
+            return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+        except KeyError:
+            pass
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _parsed(lines: list[bytes]) -> list[Any]:
@@ -208,72 +294,9 @@ def _sound(rows: list[Any]) -> list[Any]:
 
 
 def _columns(rows: list[Any], *, corrupt: int) -> LogColumns:
-    if set(map(type, rows)) - {dict}:
-        raise TypeError("a line holds no object")
-    batches: list[_Data] = []
-    singles: list[_Data] = []
-    shadows: list[_Data] = []
-    outcomes: list[_Data] = []
-    for row in rows:
-        if "s" in row:
-            (batches if "ids" in row else singles).append(row)
-        elif "x" in row:
-            shadows.append(row)
-        else:
-            outcomes.append(row)
-    drafts = _drafts(singles, batches)
-    answers = tuple(draft.answers(version, instants(draft.times)) for version, draft in drafts.items())
-    labels = _labels(outcomes)
-    in_rollout = [row for row in itertools.chain(singles, batches) if "r" in row] + shadows
-    if in_rollout:
-        _check_parts(in_rollout, shadows)
-    others = (labels.times, instants([row["t"] for row in shadows]))
-    newest = [int(times.max()) for times in (*(a.times for a in answers), *others) if len(times)]
-    events = sum(len(a.keys) for a in answers) + len(labels.keys) + len(shadows)
-    return LogColumns(answers, labels, max(newest, default=None), events, corrupt, in_rollout)
-
-
-def _drafts(singles: list[_Data], batches: list[_Data]) -> dict[str, _Draft]:
-    drafts: dict[str, _Draft] = {}
-    by_version: dict[str, list[_Data]] = {}
-    versions = [row["v"] for row in singles]
-    if len(set(versions)) == 1:
-        by_version[versions[0]] = singles
-    else:
-        for version, row in zip(versions, singles, strict=True):
-            by_version.setdefault(version, []).append(row)
-    for version, rows in by_version.items():
-        features = [row["f"] for row in rows]
-        if set(map(type, features)) - {dict}:
-            raise TypeError("a row's features are no object")
-        draft = drafts.setdefault(version, _Draft())
-        draft.add([r["id"] for r in rows], [r["t"] for r in rows], [r["s"] for r in rows], features)
-    for row in batches:
-        ids, columns = row["ids"], row["c"]
-        if any(len(values) != len(ids) for values in columns.values()):
-            raise ValueError("a batch's columns are of different lengths")
-        times = row["t"] if isinstance(row["t"], list) else [row["t"]] * len(ids)
-        drafts.setdefault(row["v"], _Draft()).add(ids, times, row["s"], (len(ids), columns))
-    if set(map(type, drafts)) - {str}:
-        raise TypeError("a version is no text")
-    return drafts
-
-
-def _labels(rows: list[_Data]) -> Labels:
-    labels = [row["l"] for row in rows]
-    if set(map(type, labels)) - _LABELS:
-        raise TypeError("a label is neither text nor number")
-    values = np.array([row.get("u") for row in rows], dtype=np.float64)
-    return Labels(id_keys([row["id"] for row in rows]), instants([row["t"] for row in rows]), labels, values)
-
-
-def _check_parts(rows: list[_Data], shadows: list[_Data]) -> None:
-    """Refuse what cannot be made an entry of: who asks for entries relies on it."""
-    for row in rows:
-        if type(Part(*row["r"]).step) is not str:
-            raise TypeError("a rollout's step is no text")
-    for row in shadows:
-        entries_in(row)
+    gathered = _Gathered()
+    gathered.add(rows)
+    return gathered.columns(corrupt=corrupt)
 
 
 def _matrix(scores: list[Sequence[float]]) -> NDArray[np.float64]:
@@ -290,21 +313,3 @@ def _matrix(scores: list[Sequence[float]]) -> NDArray[np.float64]:
     if not np.isfinite(flat).all():
         raise ValueError("a score is no number")
     return made
-
-
-def _values(part: list[_Data] | tuple[int, _Data], names: Sequence[str]) -> Iterable[Iterable[Any]]:
-    if isinstance(part, tuple):
-        count, columns = part
-        return [columns.get(name) or [None] * count for name in names]
-    if len(names) < 2:
-        return [[row.get(name) for row in part] for name in names]
-    try:
-        return list(zip(*map(itemgetter(*names), part), strict=True))
-    except KeyError:
-        return zip(*([row.get(name) for name in names] for row in part), strict=True)
-
-
-def _turned(count: int, columns: _Data) -> list[_Data]:
-    names = list(columns)
-    rows: Iterable[tuple[Any, ...]] = zip(*columns.values(), strict=True) if names else [()] * count
-    return [dict(zip(names, row, strict=True)) for row in rows]
