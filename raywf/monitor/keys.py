@@ -61,19 +61,20 @@ class KeyIndex:
         """Take in keys that have no row yet, each once."""
         if not len(keys):
             return
-        self._filter.add(keys)
         order = np.argsort(keys)
         self.runs.append((keys[order], rows[order].astype(np.int32)))
-        while len(self.runs) > 1 and len(self.runs[-2][0]) < 2 * len(self.runs[-1][0]):
-            newer, older = self.runs.pop(), self.runs.pop()
-            self.runs.append(_merged(older, newer, owners))
-        if not len(self.runs[-1][0]):
-            self.runs.pop()
         count = sum(len(held) for held, _ in self.runs)
         if count > self._filter.most:
             self._filter = _Filter(count.bit_length() + _SPARE_BITS)
             for held, _ in self.runs:
                 self._filter.add(held)
+        else:
+            self._filter.add(self.runs[-1][0])
+        while len(self.runs) > 1 and len(self.runs[-2][0]) < 2 * len(self.runs[-1][0]):
+            newer, older = self.runs.pop(), self.runs.pop()
+            self.runs.append(_merged(older, newer, owners))
+        if not len(self.runs[-1][0]):
+            self.runs.pop()
 
 
 def _merged(older: _Run, newer: _Run, owners: Keys) -> _Run:
