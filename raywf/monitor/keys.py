@@ -18,11 +18,14 @@ class _Filter:
     """A mark for the first bits of each key; at most one mark in four is set."""
 
     def __init__(self, bits: int) -> None:
-        self.most = 2 ** (bits - 2)
-        self._shift = np.uint64(64 - bits)
+        self._shift, self._room = np.uint64(64 - bits), 1 << (bits - 2)
         self._marks = np.zeros(2**bits, dtype=bool)
 
+    def has_room(self, count: int) -> bool:
+        return count <= self._room
+
     def add(self, keys: Keys) -> None:
+        self._room -= len(keys)
         self._marks[(keys >> self._shift).astype(np.int64)] = True
 
     def may_hold(self, keys: Keys) -> NDArray[np.bool_]:
@@ -63,9 +66,8 @@ class KeyIndex:
             return
         order = np.argsort(keys)
         self.runs.append((keys[order], rows[order].astype(np.int32)))
-        count = sum(len(held) for held, _ in self.runs)
-        if count > self._filter.most:
-            self._filter = _Filter(count.bit_length() + _SPARE_BITS)
+        if not self._filter.has_room(len(keys)):  # keys that are gone leave their marks
+            self._filter = _Filter(sum(len(held) for held, _ in self.runs).bit_length() + _SPARE_BITS)
             for held, _ in self.runs:
                 self._filter.add(held)
         else:
