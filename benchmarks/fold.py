@@ -2,7 +2,7 @@
 
 Writes a log of predictions (8 numbers, 2 categories) and their labels, which come one to thirty days later,
 over 150 days of event time, so that no row is beyond the horizon. Then, each in a process of its own: reads
-it from its first line to the evidence of every window, writing a checkpoint 32 MB before its end; and starts
+it from its first line to the evidence of every window, writing a checkpoint 16 MB before its end; and starts
 from that checkpoint, with the files in the system's cache and without. Exits 0 only if all tell the same.
 """
 
@@ -203,7 +203,7 @@ def forget(folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000)
-    parser.add_argument("--tail-bytes", type=int, default=32_000_000, help="of the log, after the checkpoint")
+    parser.add_argument("--tail-bytes", type=int, default=16_000_000, help="of the log, after the checkpoint")
     parser.add_argument("--folder", type=Path, help="keep the log here and use one that is there")
     parser.add_argument("--fold", help=argparse.SUPPRESS)
     parser.add_argument("--restart", help=argparse.SUPPRESS)
