@@ -79,12 +79,14 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         table, windows = state.rows, list(state.windows.values())
-        if _is_scattered([w.saved for w in windows if w.saved is not None]):
+        places = [window.saved for window in windows if window.saved is not None]
+        is_whole = all((self.folder / name).exists() for name in {place.file for place in places})
+        if _is_scattered(places) or not is_whole:
             for window in windows:
                 window.saved = None
         changed = [window for window in windows if window.saved is None]
-        places = self._files.write(table, [window.members(table) for window in changed])
-        for window, place in zip(changed, places, strict=True):
+        written = self._files.write(table, [window.members(table) for window in changed])
+        for window, place in zip(changed, written, strict=True):
             window.saved = place
         lost = np.flatnonzero(table.windows[: table.used] == NOWHERE)
         orphans = self._files.write(table, [lost[i : i + FILE_ROWS] for i in range(0, len(lost), FILE_ROWS)])

@@ -251,6 +251,8 @@ class Fold:
         same = np.array([window is not None and window.version == batch.version for window in slots])
         for column, scores in zip(table.scores, batch.scores[ties].T, strict=False):
             same &= column[rows[ties]] == scores
+        for column in table.scores[batch.scores.shape[1] :]:
+            same &= np.isnan(column[rows[ties]])
         for bins, codes in zip(table.codes, batch.codes[:, ties], strict=False):
             same &= bins[rows[ties]] == codes
         found: RowNumbers = ties[~same]

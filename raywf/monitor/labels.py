@@ -25,6 +25,7 @@ class LabelPool:
     texts: list[str | float] = field(default_factory=list)
     _places: dict[str, int] = field(default_factory=dict)
     _others: dict[bytes, int] = field(default_factory=dict)
+    _tables: dict[str, Array] = field(default_factory=dict)
 
     def encode(self, labels: Sequence[str | float]) -> tuple[Kinds, Array]:
         """Return the kinds and numbers of labels, shape ``(n_labels,)``."""
@@ -44,7 +45,10 @@ class LabelPool:
 
     def values(self, reference: Reference, kinds: Kinds, numbers: Array) -> Array:
         """Return class indices or values by a version's reference, NaN for what it does not know."""
-        table = np.array([_value(reference, text) for text in (*self.texts, None)])  # -1 is NONE
+        table = self._tables.get(reference.version, np.empty(0))
+        if len(table) <= len(self.texts):
+            table = np.array([_value(reference, text) for text in (*self.texts, None)])  # -1 is NONE
+            self._tables[reference.version] = table
         found = table[np.maximum(kinds, NONE)]
         plain = kinds <= REAL
         if plain.any():

@@ -245,6 +245,17 @@ def test_rows_that_did_not_change_are_not_written_again(tmp_path):
     assert sorted(path.name[:2] for path in (log / "fold").glob("*.arrow")) == ["1-", "3-"]
 
 
+def test_files_that_are_gone_are_written_again(tmp_path):
+    """Somebody has cleaned up below a monitor that runs."""
+    monitor = Monitor(tmp_path, LONG, KnownReferences(VERSIONS))
+    monitor.read([prediction("a", 1.0)])
+    monitor.restart()
+    for path in (tmp_path / "fold").glob("*.arrow"):
+        path.unlink()
+    monitor.restart()
+    assert monitor.fold.counts()["predictions"] == 1
+
+
 def test_many_small_files_become_one(tmp_path, monkeypatch):
     """And files that no checkpoint names go once they are old."""
     monkeypatch.setattr("raywf.monitor.checkpoint._OLD_S", -1.0)

@@ -32,15 +32,25 @@ def batch(**more):
     return PredictionBatch(**(facts | {"scores": np.array([[0.1], [0.2]])} | more))
 
 
+def rows_of(columns):
+    """What the columns hold by version, in an order that does not depend on theirs."""
+    return {
+        one.version: sorted(
+            zip(
+                one.keys.tolist(),
+                one.times.tolist(),
+                np.nan_to_num(one.scores).tolist(),
+                one.features.lines(),
+                strict=True,
+            )
+        )
+        for one in columns.answers
+    }
+
+
 def same(ours, theirs):
     """Whether two readings hold the same columns."""
-    assert (ours.newest, ours.events) == (theirs.newest, theirs.events)
-    versions = [sorted(columns.answers, key=lambda a: a.version) for columns in (ours, theirs)]
-    for one, other in zip(*versions, strict=True):
-        assert one.version == other.version
-        assert one.features.lines() == other.features.lines()
-        for name in ("keys", "times", "scores"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert (ours.newest, ours.events, rows_of(ours)) == (theirs.newest, theirs.events, rows_of(theirs))
     for name in ("keys", "times", "labels", "values"):
         np.testing.assert_array_equal(getattr(ours.labels, name), getattr(theirs.labels, name))
 
