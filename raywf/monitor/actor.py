@@ -208,6 +208,8 @@ class MonitorActor:
         began = time.monotonic()
         beside = {"duels": self._duels.data(), "corrupt_lines": self._reader.corrupt_lines}
         try:
+            for version in self._fold.versions:
+                self._fold.evidence(version)  # so that one who starts again need not sum it up
             self._checkpoints.save(self._fold.state, self._cursor, beside)
         except OSError as err:
             _log.warning("the monitor's checkpoint cannot be written: %s", err)
