@@ -23,7 +23,7 @@ from raywf.core.metrics import Array
 from raywf.core.records import Evidence, Outcome
 from raywf.core.settings import MonitorSettings
 from raywf.monitor.drift import MISSING, Codes, bin_values
-from raywf.monitor.keys import RowNumbers
+from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.labels import LabelPool, label_content
 from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.monitor.rows import NEVER, NOWHERE, Rows

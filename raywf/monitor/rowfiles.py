@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from raywf.core.ids import digest_bytes
-from raywf.monitor.keys import RowNumbers
+from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.rows import Rows
 
 FILE_ROWS = 500_000

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raywf.monitor.drift import MISSING, Codes
-from raywf.monitor.keys import KeyIndex, RowNumbers
+from raywf.monitor.key_index import KeyIndex, RowNumbers
 from raywf.monitor.labels import NONE, Kinds
 from raywf.outcomes.columns import Keys, Micros
 

@@ -14,7 +14,7 @@ from raywf.core.metrics import Array
 from raywf.core.records import Drift, Evidence
 from raywf.monitor.drift import measure_drift
 from raywf.monitor.interval import metric_interval
-from raywf.monitor.keys import RowNumbers
+from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.labels import NONE, LabelPool
 from raywf.monitor.reference import Reference
 from raywf.monitor.rowfiles import Place
