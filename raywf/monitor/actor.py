@@ -5,22 +5,24 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from datetime import datetime, timedelta
 
 from ray.util import metrics
 
 from raywf.core.errors import RaywfError
-from raywf.core.records import Evidence
+from raywf.core.records import Evidence, Outcome
 from raywf.core.rollout import Duel, RolloutStep
 from raywf.core.settings import Workflow
+from raywf.monitor.checkpoint import Checkpoints
 from raywf.monitor.duels import DuelFold
 from raywf.monitor.fold import Fold
 from raywf.monitor.reference import Reference, ReferenceSource
-from raywf.outcomes.reader import LogReader
+from raywf.outcomes.column_reader import ColumnReader
 
-_BATCH_BYTES = 32_000_000
-_READS = 16  # one read brings entries of one segment
+_BATCH_BYTES = 500_000_000
 _NEAR_BYTES = 500_000
+_SAVE_BYTES, _SAVE_S, _SAVE_SHARE = 16_000_000, 600.0, 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -55,21 +57,50 @@ def _unread_gauge(workflow: str) -> metrics.Gauge:
     return gauge
 
 
+class SaveTurn:
+    """When a checkpoint is due: after so many bytes of the log, or minutes in which some came.
+
+    Writing takes at most a share of the time, however large the state is.
+    """
+
+    def __init__(self) -> None:
+        self._bytes, self._last, self._rest_s = 0, time.monotonic(), 0.0
+
+    def count(self, read_bytes: int) -> None:
+        """Take note of what was read."""
+        self._bytes += read_bytes
+
+    @property
+    def has_come(self) -> bool:
+        """Whether it is time to write one."""
+        since_s = time.monotonic() - self._last
+        is_much = self._bytes >= _SAVE_BYTES or (self._bytes > 0 and since_s >= _SAVE_S)
+        return is_much and since_s >= self._rest_s
+
+    def end(self, took_s: float) -> None:
+        """Begin anew: one was written, or could not be."""
+        self._bytes, self._last, self._rest_s = 0, time.monotonic(), took_s / _SAVE_SHARE
+
+
 class MonitorActor:
     """Polls the log in a thread of its own and answers for the fold; made a Ray actor by its caller.
 
-    It keeps nothing: started again, it folds the log from its beginning and comes to the same state. An
-    answer waits at most for the first reading of the log, later for one batch of it; give the Ray actor a
-    `max_concurrency` above 1, so that `pid` need not wait.
+    Started again it goes on from its last checkpoint, or folds the log from its beginning, and comes to the
+    same state. An answer waits at most for the first reading of the log, later for some thousand lines of it;
+    give the Ray actor a `max_concurrency` above 1, so that `pid` need not wait.
     """
 
     def __init__(self, workflow: Workflow, references: ReferenceSource) -> None:
-        self._reader = LogReader(workflow.stores.root, workflow.name)
-        known = PatientReferences(references)
-        self._fold = Fold(workflow.monitor, known, metric=workflow.metric)
-        self._duels = DuelFold(known, self._fold.outcome)
+        self._reader = ColumnReader(workflow.stores.root, workflow.name)
+        self._references = PatientReferences(references)
+        self._settings, self._metric = workflow.monitor, workflow.metric
+        self._checkpoints = Checkpoints(self._reader.folder, workflow.monitor, metric=workflow.metric)
+        self._fold = Fold(workflow.monitor, self._references, metric=workflow.metric)
+        self._outcomes: dict[str, Outcome] = {}  # of the duels' rows, while they are asked for
+        self._duels = DuelFold(self._references, lambda identity: self._outcomes.get(identity))
         self._poll_s = workflow.monitor.poll_s
         self._cursor: dict[str, int] = {}
+        self._turn = SaveTurn()
         self._lock = threading.Lock()
         self._caught_up = threading.Event()
         self._stopped = threading.Event()
@@ -87,7 +118,10 @@ class MonitorActor:
         """Return each challenger of a step beside the champion, once the log was read to its end."""
         self._caught_up.wait()
         with self._lock:
-            return self._duels.duels(step, bake, now)
+            self._outcomes = self._fold.outcomes(self._duels.ids)
+            found = self._duels.duels(step, bake, now)
+            self._outcomes = {}
+            return found
 
     def versions(self) -> tuple[str, ...]:
         """Return the versions that have evidence."""
@@ -119,6 +153,7 @@ class MonitorActor:
         self._stopped.set()
 
     def _run(self) -> None:
+        self._go_on()
         while not self._stopped.is_set():
             behind = False
             try:
@@ -131,23 +166,51 @@ class MonitorActor:
                 self._caught_up.set()
                 self._stopped.wait(self._poll_s)
 
+    def _go_on(self) -> None:
+        """Take the last checkpoint up; without one, or with one that is no good, begin at the log's start."""
+        try:
+            found = self._checkpoints.load(self._references)
+            if found is None:
+                return
+            duels = DuelFold(self._references, lambda identity: self._outcomes.get(identity))
+            duels.restore(found.beside["duels"])
+            corrupt = int(found.beside["corrupt_lines"])
+        except Exception as err:  # noqa: BLE001  # whatever is wrong with it, the log is the truth
+            _log.warning("the monitor's checkpoint is left aside, the log is read from its start: %s", err)
+            return
+        with self._lock:
+            self._fold = Fold(self._settings, self._references, metric=self._metric, state=found.state)
+            self._duels, self._cursor, self._reader.corrupt_lines = duels, found.cursor, corrupt
+
     def _read_on(self) -> bool:
         """Fold what is new; return whether the log's end is still far. Windows close only near its end."""
-        for _ in range(_READS):
-            entries, self._cursor = self._fold_batch()
-            if not entries:
+        for columns, cursor in self._reader.columns(self._cursor, max_bytes=_BATCH_BYTES):
+            with self._lock:
+                self._fold.take(columns)
+                self._duels.update(columns.rollout_entries(self._duels.step))
+            self._turn.count(sum(cursor.values()) - sum(self._cursor.values()))
+            self._cursor = cursor
+            if self._turn.has_come:
+                self._save()
+            if self._stopped.is_set():
                 break
         unread = self._reader.unread_bytes(self._cursor)
         self._unread.set(unread)
         behind = unread > _NEAR_BYTES
-        if not behind:
-            with self._lock:
-                self._fold.update(())
+        with self._lock:
+            self._fold.update((), settle=not behind)
+        if not behind and self._turn.has_come:
+            self._save()
         return behind
 
-    def _fold_batch(self) -> tuple[int, dict[str, int]]:
-        entries, cursor = self._reader.read(self._cursor, max_bytes=_BATCH_BYTES)
-        with self._lock:
-            self._fold.update(entries, settle=False)
-            self._duels.update(entries)
-        return len(entries), cursor
+    def _save(self) -> None:
+        """Write a checkpoint; only this thread brings new records, so that answers need not wait for it."""
+        began = time.monotonic()
+        beside = {"duels": self._duels.data(), "corrupt_lines": self._reader.corrupt_lines}
+        try:
+            for version in self._fold.versions:
+                self._fold.evidence(version)  # so that one who starts again need not sum it up
+            self._checkpoints.save(self._fold.state, self._cursor, beside)
+        except OSError as err:
+            _log.warning("the monitor's checkpoint cannot be written: %s", err)
+        self._turn.end(time.monotonic() - began)

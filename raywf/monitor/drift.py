@@ -28,8 +28,7 @@ def bin_values(values: Sequence[Any], profile: ColumnProfile) -> Codes:
     if profile.kind == "category":
         other = len(profile.values) if profile.counts[-1:] > (0,) else MISSING
         index = {name: i for i, name in enumerate(profile.values)}
-        codes = [MISSING if v is None or v == "" else _category(v, index, other) for v in values]
-        return np.array(codes, dtype=np.uint8)
+        return np.array(_categories(values, index, other), dtype=np.uint8)
     numbers = _days(values) if profile.kind == "time" else _numbers(values)
     bins = np.searchsorted(np.asarray(profile.edges), numbers, side="left")
     return np.where(np.isfinite(numbers), bins, MISSING).astype(np.uint8)
@@ -60,7 +59,25 @@ def stability_index(trained: NDArray[np.int64], live: NDArray[np.int64]) -> floa
     return float(np.sum((q - p) * np.log(q / p)))
 
 
+def _categories(values: Sequence[Any], index: dict[str, int], other: int) -> list[int]:
+    found: list[Any]
+    try:
+        found = list(map({name: i for name, i in index.items() if name}.get, values))
+    except TypeError:  # a value that is no text, flag or number
+        found = [None] * len(values)
+    texts: dict[str, int] = {}  # that training did not hold
+    for at in [at for at, code in enumerate(found) if code is None] if None in found else ():
+        value = values[at]
+        code = texts.get(value) if type(value) is str else None
+        found[at] = code if code is not None else _category(value, index, other)
+        if type(value) is str:
+            texts[value] = found[at]
+    return found
+
+
 def _category(value: object, index: dict[str, int], other: int) -> int:
+    if value is None or value == "":
+        return MISSING
     code = index.get(value) if isinstance(value, str) else None
     return index.get(as_text(value), other) if code is None else code
 

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +65,37 @@ class DuelFold:
         self._step = ""
         self._rows: dict[str, _Row] = {}
         self._halvings = 0
+
+    @property
+    def step(self) -> str:
+        """The tag of the step whose rows are kept; records of earlier ones are passed over."""
+        return self._step
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the rows that are kept."""
+        return list(self._rows)
+
+    def data(self) -> dict[str, Any]:
+        """Return all that it keeps as plain JSON values."""
+        rows = [
+            (one, row.live and _answer_data(row.live), [_answer_data(a) for a in row.shadows.values()])
+            for one, row in self._rows.items()
+        ]
+        return {"step": self._step, "halvings": self._halvings, "rows": rows}
+
+    def restore(self, data: dict[str, Any]) -> None:
+        """Go on from what `data` returned.
+
+        Raises:
+            ValueError, KeyError, TypeError: if it is nothing of the kind.
+        """
+        rows = {}
+        for one, live, shadows in data["rows"]:
+            answers = [_answer(answer, data["step"]) for answer in shadows]
+            told = None if live is None else _answer(live, data["step"])
+            rows[one] = _Row(told, {a.version: a for a in answers})
+        self._step, self._halvings, self._rows = data["step"], data["halvings"], rows
 
     def update(self, records: Iterable[Entry]) -> None:
         """Take in records, in any order and grouping, seen before or not."""
@@ -179,6 +211,17 @@ class _Pair:
     id: str
     figure: float
     texts: dict[str, str]
+
+
+def _answer_data(answer: _Answer) -> list[Any]:
+    part = answer.part.took_us, answer.part.failed
+    return [answer.version, answer.time.isoformat(), answer.scores, part, answer.rank.hex(), answer.texts]
+
+
+def _answer(data: list[Any], step: str) -> _Answer:
+    version, time, scores, part, rank, texts = data
+    at, said = datetime.fromisoformat(time), Part(step, *part)
+    return _Answer(version, at, tuple(scores), said, bytes.fromhex(rank), texts)
 
 
 def _texts(prediction: Prediction) -> dict[str, str]:

@@ -5,96 +5,167 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
+from raywf.core.metrics import Array
 from raywf.core.records import Drift, Evidence
-from raywf.monitor.drift import Codes, measure_drift
+from raywf.monitor.drift import measure_drift
 from raywf.monitor.interval import metric_interval
+from raywf.monitor.key_index import RowNumbers
+from raywf.monitor.labels import NONE, LabelPool
 from raywf.monitor.reference import Reference
+from raywf.monitor.rowfiles import Place
+from raywf.monitor.rows import Rows
+from raywf.outcomes.columns import EPOCH
 
-NO_LABEL = math.nan
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many rows a window has, how many with a label and how many whose label is of no class."""
+
+    rows: int
+    labelled: int
+    odd: int
+
+
+@dataclass(slots=True)
+class _Held:
+    """A window's rows: in order, and those that came since; `disturbed` if some are no longer its own.
+
+    It is replaced as a whole once it is in order, so that two threads which only ask do no harm.
+    """
+
+    ordered: RowNumbers
+    fresh: list[RowNumbers] = field(default_factory=list)
+    disturbed: bool = False
 
 
 @dataclass(slots=True)
 class Window:
-    """Rows in the order of arrival; a row that was withdrawn stays with `alive` False.
+    """Which rows of the table are a window's; `slot` is its number there.
 
-    `codes` are chunks of shape ``(n_rows, n_features)`` in the same order. `cached` is the evidence since the
-    last change.
+    `start` and `end` are microseconds since 1970. `reference` is None while the version is not known, and
+    `waiting` then holds each row's features as JSON: of several predictions between which only the bins
+    decide, those of each. `saved` is where a checkpoint holds the rows as they are.
     """
 
-    reference: Reference
-    start: datetime
-    end: datetime
-    ids: list[str] = field(default_factory=list)
-    scores: list[tuple[float, ...]] = field(default_factory=list)
-    labels: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-    alive: list[bool] = field(default_factory=list)
-    codes: list[Codes] = field(default_factory=list)
+    version: str
+    start: int
+    end: int
+    slot: int
+    reference: Reference | None = None
+    waiting: dict[int, list[bytes]] = field(default_factory=dict)
     cached: Evidence | None = None
+    saved: Place | None = None
+    _held: _Held = field(default_factory=lambda: _Held(np.empty(0, np.int64)))
+    _drift: tuple[Drift, ...] | None = None
+    _tally: Tally | None = None
 
-    def append(self, ids: Sequence[str], scores: Sequence[tuple[float, ...]], codes: Codes) -> int:
-        """Add rows without labels and return the position of the first."""
-        first = len(self.ids)
-        self.ids.extend(ids)
-        self.scores.extend(scores)
-        self.codes.append(codes)
-        self.labels.extend([NO_LABEL] * len(ids))
-        self.values.extend([math.nan] * len(ids))
-        self.alive.extend([True] * len(ids))
-        self.cached = None
-        return first
+    def add(self, rows: RowNumbers) -> None:
+        """Take in rows that the table says are this window's."""
+        self._held.fresh.append(rows)
+        self.relabel()
+        self._drift = None
 
-    def label(self, row: int, label: float, value: float | None) -> None:
-        """Set a row's label and value."""
-        self.labels[row] = label
-        self.values[row] = math.nan if value is None else value
-        self.cached = None
+    def withdraw(self, rows: RowNumbers) -> None:
+        """Take rows out that the table says are another window's, or none's."""
+        self._held.disturbed, self._drift = True, None
+        self.relabel()
+        for row in rows.tolist() if self.waiting else ():
+            self.waiting.pop(row, None)
 
-    def withdraw(self, row: int) -> None:
-        """Take a row out."""
-        self.alive[row] = False
-        self.cached = None
+    def admit(self, reference: Reference) -> None:
+        """Its version is known, and the table holds the bins of the rows that waited."""
+        self.reference, self.waiting = reference, {}
+        self.relabel()
 
-    def evidence(self, metric: str, *, min_labelled: int) -> Evidence | None:
-        """Sum up the rows, in the order of their ids; None if there are none."""
-        if self.cached is None:
-            self.cached = self._evidence(metric, min_labelled)
+    def relabel(self) -> None:
+        """Forget what rests on labels: some have changed."""
+        self.cached = self.saved = self._tally = None
+
+    def members(self, table: Rows) -> RowNumbers:
+        """Return the rows in the order of their keys."""
+        held = self._held
+        if held.fresh or held.disturbed:
+            rows = np.concatenate([held.ordered, *held.fresh])
+            if held.disturbed:
+                rows = np.unique(rows)
+                rows = rows[table.windows[rows] == self.slot]
+            held = self._held = _Held(rows[np.argsort(table.keys[rows])])
+        return held.ordered
+
+    def tally(self, table: Rows, pool: LabelPool) -> Tally:
+        """Count the rows; without a reference no label is known."""
+        if self._tally is None:
+            rows = self.members(table)
+            labels = self._labels(table, pool, rows)
+            labelled = int(np.count_nonzero(~np.isnan(labels)))
+            told = int(np.count_nonzero(table.kinds[rows] != NONE))
+            self._tally = Tally(len(rows), labelled, told - labelled)
+        return self._tally
+
+    def evidence(self, table: Rows, pool: LabelPool, metric: str, *, min_labelled: int) -> Evidence | None:
+        """Sum up the rows, in the order of their keys; None if there are none or the version is not known."""
+        if self.cached is None and self.reference is not None:
+            self.cached = self._evidence(self.reference, table, pool, (metric, min_labelled))
         return self.cached
 
-    def _evidence(self, metric: str, min_labelled: int) -> Evidence | None:
-        rows = np.array([i for i in np.argsort(np.array(self.ids)) if self.alive[i]], dtype=np.int64)
+    def _evidence(
+        self, reference: Reference, table: Rows, pool: LabelPool, asked: tuple[str, int]
+    ) -> Evidence | None:
+        metric, min_labelled = asked
+        rows = self.members(table)
         if len(rows) == 0:
             return None
-        labels, values = np.array(self.labels)[rows], np.array(self.values)[rows]
-        known = ~np.isnan(labels)
-        scores = np.array(self.scores, dtype=np.float64)[rows]
-        losses = self.reference.losses(labels[known], scores[known])
+        labels, values = self._labels(table, pool, rows), table.values[rows]
+        scores, whole = _scores([column[rows] for column in table.scores])
+        known = ~np.isnan(labels) & whole
+        losses = reference.losses(labels[known], scores[known])
         interval = None
         if known.sum() >= min_labelled:
-            threshold = self.reference.threshold
+            threshold = reference.threshold
             interval = metric_interval(metric, labels[known], scores[known], threshold=threshold)
         figure, low, high = interval or (None, None, None)
         paid = values[~np.isnan(values)]
         return Evidence(
-            version=self.reference.version,
-            start=self.start,
-            end=self.end,
+            version=self.version,
+            start=instant(self.start),
+            end=instant(self.end),
             rows=len(rows),
             labelled=int(known.sum()),
-            loss_sum=math.fsum(losses),
-            loss_squares=math.fsum(losses**2),
+            loss_sum=math.fsum(losses.tolist()),
+            loss_squares=math.fsum((losses**2).tolist()),
             metric=figure,
             metric_low=low,
             metric_high=high,
-            value_mean=math.fsum(paid) / len(paid) if len(paid) else None,
-            drift=self._drift(rows),
-            maturity_s=self.reference.maturity_s,
+            value_mean=math.fsum(paid.tolist()) / len(paid) if len(paid) else None,
+            drift=self._drifts(reference, table, rows),
+            maturity_s=reference.maturity_s,
         )
 
-    def _drift(self, rows: np.ndarray) -> tuple[Drift, ...]:
-        codes = np.concatenate(self.codes)[rows]
-        return tuple(measure_drift(codes[:, i], p) for i, p in enumerate(self.reference.profile))
+    def _labels(self, table: Rows, pool: LabelPool, rows: RowNumbers) -> Array:
+        if self.reference is None:
+            return np.full(len(rows), np.nan)
+        return pool.values(self.reference, table.kinds[rows], table.numbers[rows])
+
+    def _drifts(self, reference: Reference, table: Rows, rows: RowNumbers) -> tuple[Drift, ...]:
+        if self._drift is None:
+            pairs = zip(table.codes, reference.profile, strict=False)
+            self._drift = tuple(measure_drift(codes[rows], profile) for codes, profile in pairs)
+        return self._drift
+
+
+def instant(micros: int) -> datetime:
+    """Return microseconds since 1970 as an instant."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def _scores(columns: Sequence[Array]) -> tuple[Array, NDArray[np.bool_]]:
+    """Return scores of shape ``(n_rows, k)``, as many as most rows have, and which rows have just those."""
+    filled = np.array([~np.isnan(column) for column in columns])
+    widths = filled.sum(axis=0)
+    width = max(1, int(np.bincount(widths).argmax()))
+    return np.ascontiguousarray(np.array(columns[:width]).T), widths == width

@@ -133,7 +133,16 @@ def entries_of(line: bytes) -> list[Entry]:
         ValueError, KeyError, TypeError: as `from_line`.
 
     """
-    data = orjson.loads(line)
+    return entries_in(orjson.loads(line))
+
+
+def entries_in(data: dict[str, Any]) -> list[Entry]:
+    """Return the records of a line that was parsed.
+
+    Raises:
+        ValueError, KeyError, TypeError: as `from_line`.
+
+    """
     return _batch_entries(data) if "ids" in data else [_entry(data)]
 
 

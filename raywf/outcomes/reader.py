@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from raywf.outcomes.lines import Entry, entries_of, log_folder
@@ -34,8 +34,8 @@ class LogReader:
         """
         after = dict(cursor or {})
         entries: list[Entry] = []
-        for path in self._segments():
-            data = _read_lines(path, after.get(path.name, 0), max_bytes)
+        for path in self.unread(after):
+            data = read_lines(path, after.get(path.name, 0), max_bytes)
             if not data:
                 continue
             entries.extend(self._parse(data))
@@ -48,6 +48,12 @@ class LogReader:
         """Return how much the log holds beyond a cursor, a last line without its newline included."""
         sizes = ((path.name, path.stat().st_size) for path in self._segments())
         return sum(max(0, size - cursor.get(name, 0)) for name, size in sizes)
+
+    def unread(self, cursor: Mapping[str, int]) -> Iterator[Path]:
+        """Yield the segments that hold more than a cursor says, in order."""
+        for path in self._segments():
+            if path.stat().st_size > cursor.get(path.name, 0):
+                yield path
 
     def _segments(self) -> list[Path]:
         return sorted(self.folder.glob("*.jsonl"))
@@ -62,7 +68,7 @@ class LogReader:
         return entries
 
 
-def _read_lines(path: Path, start: int, max_bytes: int | None) -> bytes:
+def read_lines(path: Path, start: int, max_bytes: int | None) -> bytes:
     """Return whole lines from `start`: at most `max_bytes`, but one line however long."""
     with open(path, "rb") as file:
         file.seek(start)

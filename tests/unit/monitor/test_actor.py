@@ -69,3 +69,51 @@ def test_an_unreachable_registry_is_asked_again(workflow):
     actor.stop()
     assert actor.evidence("1")[0].rows == 10
     assert actor.error() == ""
+
+
+def told(actor):
+    """What an actor answers, once it has read the log."""
+    found = actor.evidence("1"), actor.watermark(), actor.counts(), actor.error()
+    actor.stop()
+    return found
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Checkpoints after each reading that brought something."""
+    monkeypatch.setattr("raywf.monitor.actor._SAVE_BYTES", 1)
+    monkeypatch.setattr("raywf.monitor.actor._SAVE_SHARE", 1e9)
+
+
+def first_answer(workflow):
+    """Let a monitor read the log and write its checkpoint; return what it told and the log's segment."""
+    segment = log_folder(workflow.stores.root, workflow.name) / "0001-a.jsonl"
+    before = told(MonitorActor(workflow, REFERENCES))
+    assert (segment.parent / "fold" / "checkpoint.json").exists()
+    return before, segment
+
+
+def test_a_restarted_monitor_reads_only_what_is_new(workflow, often):
+    """What it has read it does not look at again: it may be anything."""
+    before, segment = first_answer(workflow)
+    segment.write_bytes(b"x" * segment.stat().st_size)
+    assert told(MonitorActor(workflow, REFERENCES)) == before
+    with open(segment, "ab") as file:
+        file.write(to_line(Outcome(id="9", time=START + timedelta(days=1), label="no")))
+    _, watermark, counts, _ = told(MonitorActor(workflow, REFERENCES))
+    assert (watermark, counts["corrupt_lines"]) == (START + timedelta(days=1), 0)
+
+
+def test_a_damaged_checkpoint_is_told_once_and_left_aside(workflow, often, caplog):
+    """The log is folded from its start."""
+    before, segment = first_answer(workflow)
+    (segment.parent / "fold" / "checkpoint.json").write_bytes(b"{}")
+    assert told(MonitorActor(workflow, REFERENCES)) == before
+    assert [r.message for r in caplog.records if "left aside" in r.message] == [caplog.records[0].message]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_no_harm(workflow, often, caplog):
+    """It is told, and the monitor goes on."""
+    (log_folder(workflow.stores.root, workflow.name) / "fold").write_bytes(b"")
+    assert told(MonitorActor(workflow, REFERENCES))[2]["labelled"] == 10
+    assert "cannot be written" in caplog.text

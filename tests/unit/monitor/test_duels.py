@@ -6,6 +6,7 @@ import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import orjson
 import pytest
 
 from raywf.core.records import ColumnProfile, Outcome, Prediction
@@ -93,6 +94,18 @@ def test_order_and_repetition_change_nothing(seed: int) -> None:
     for start in range(0, len(mixed), 97):
         made.update(mixed[start : start + 97])
     assert made.duels(STEP, BAKE, LATER) == fold(log(), outcomes()).duels(STEP, BAKE, LATER)
+
+
+@pytest.mark.parametrize("most", [100, 20_000])
+def test_going_on_is_as_if_it_had_never_ended(most: int) -> None:
+    """What is kept goes through JSON in the midst of the rows, thinned out or not."""
+    first, second = (DuelFold(REFERENCES, outcomes().get, most_rows=most) for _ in range(2))
+    first.update(log()[:500])
+    second.restore(orjson.loads(orjson.dumps(first.data())))
+    for one in (first, second):
+        one.update(log()[300:])
+    assert second.duels(STEP, BAKE, LATER) == first.duels(STEP, BAKE, LATER)
+    assert (second.step, sorted(second.ids)) == (first.step, sorted(first.ids))
 
 
 def test_failures() -> None:
