@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
@@ -60,3 +62,21 @@ def format_time(value: datetime) -> str:
     '2013-01-01T00:00:00Z'
     """
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def to_microseconds(value: datetime) -> int:
+    """Return an instant as microseconds since 1970.
+
+    >>> to_microseconds(datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC))
+    1000000
+    """
+    return (value - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_microseconds(value: int) -> datetime:
+    """Return microseconds since 1970 as an instant, UTC.
+
+    >>> from_microseconds(1_000_000).isoformat()
+    '1970-01-01T00:00:01+00:00'
+    """
+    return _EPOCH + timedelta(microseconds=value)

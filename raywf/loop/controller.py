@@ -17,8 +17,8 @@ from raywf.core.journal import BY_HAND, FINAL, ROLLOUT, Journal
 from raywf.core.records import Decision, Evidence
 from raywf.core.settings import Workflow
 from raywf.loop.alerts import Alerts, Pulse, keep_telling
+from raywf.loop.decided import history_of, past_decisions
 from raywf.loop.jobs import ENDED, Jobs
-from raywf.loop.past import history_of, past_decisions
 from raywf.loop.rollout import RolloutKeeper
 from raywf.policy.policy import decide
 from raywf.policy.rollout import Move

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raywf.core.clock import parse_time
+from raywf.core.clock import parse_time, to_microseconds
 from raywf.core.codec import encode
 from raywf.core.errors import RegistryError
 from raywf.core.journal import LOOKED, Journal
@@ -28,6 +28,7 @@ from raywf.models.family import Problem, Rows
 from raywf.registry.registry import CHAMPION, open_registry
 from raywf.snapshots.build import build_snapshot
 from raywf.snapshots.catalog import read_snapshot
+from raywf.snapshots.convert import time_us
 
 _ROWS, _SCORED = 20_000, 4_000  # fitted on: half of them the newest, the others drawn; scored
 _ROUNDS, _ROUNDS_BY_CLASS = 40, 20
@@ -106,8 +107,10 @@ def probe(
 
 def split(snapshot: Snapshot, table: pa.Table, *, since: datetime) -> Looked:
     """Return which rows a snapshot as of `since` would have had, and the newest of the others."""
-    cut = int(since.timestamp() * 1e6)
-    times, known = _instants(table, "__time"), _instants(table, "__label_time")
+    cut = to_microseconds(since)
+    times = time_us(table.column("__time"), missing=0)
+    told = "__label_time" in table.column_names
+    known = time_us(table.column("__label_time"), missing=0) if told else times
     then = (known <= cut) & (times <= cut - round(snapshot.maturity_s * 1e6))
     old, new = np.flatnonzero(then), np.flatnonzero(~then)
     if len(old) > _ROWS:
@@ -153,8 +156,3 @@ def _compare(
     ours = bounded_loss(labels[rows.new], quick.predict(encoder.table(scored)), scale=scale)
     error = float((theirs - ours).std() / np.sqrt(len(theirs)))
     return len(theirs), float(theirs.mean()), float(ours.mean()), error
-
-
-def _instants(table: pa.Table, name: str) -> Index:
-    column = name if name in table.column_names else "__time"
-    return np.asarray(table.column(column).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())

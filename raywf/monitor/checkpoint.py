@@ -20,6 +20,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from raywf.core.clock import from_microseconds
 from raywf.core.codec import decode, encode
 from raywf.core.ids import digest_bytes
 from raywf.core.records import Drift, Evidence
@@ -29,7 +30,7 @@ from raywf.monitor.labels import restored_pool
 from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.monitor.rowfiles import FILE_ROWS, Place, RowFiles, rows_in
 from raywf.monitor.rows import NOWHERE, Rows
-from raywf.monitor.window import Window, instant
+from raywf.monitor.window import Window
 from raywf.outcomes.columns import MICROSECOND, id_keys
 
 FORMAT = 1
@@ -210,7 +211,11 @@ class Checkpoints:
         drift = tuple(Drift(column=c, psi=psi, rows=n, missing=m) for c, psi, n, m in data[-1])
         facts = dict(zip(_FIGURES, data[:-1], strict=True))
         return Evidence(
-            version=version, start=instant(start), end=instant(start + self._length), drift=drift, **facts
+            version=version,
+            start=from_microseconds(start),
+            end=from_microseconds(start + self._length),
+            drift=drift,
+            **facts,
         )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from raywf.core.clock import from_microseconds
 from raywf.core.metrics import Array
 from raywf.core.records import Evidence, Outcome
 from raywf.core.settings import MonitorSettings
@@ -27,7 +28,7 @@ from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.labels import LabelPool, label_content
 from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.monitor.rows import NEVER, NOWHERE, Rows
-from raywf.monitor.window import Window, instant
+from raywf.monitor.window import Window
 from raywf.outcomes.columns import (
     MICROSECOND,
     Answers,
@@ -147,7 +148,7 @@ class Fold:
     def watermark(self) -> datetime | None:
         """The greatest time of any record."""
         at = self._state.watermark
-        return None if at is None else instant(at)
+        return None if at is None else from_microseconds(at)
 
     def outcome(self, identity: str) -> Outcome | None:
         """Return the outcome of a prediction's id that counts at present."""
@@ -162,7 +163,7 @@ class Fold:
                 value = float(rows.values[row])
                 found[identity] = Outcome(
                     id=identity,
-                    time=instant(int(rows.known[row])),
+                    time=from_microseconds(int(rows.known[row])),
                     label=pool.decode(int(rows.kinds[row]), float(rows.numbers[row])),
                     value=None if np.isnan(value) else value,
                 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raywf.core.clock import from_microseconds
 from raywf.core.metrics import Array
 from raywf.core.records import Drift, Evidence
 from raywf.monitor.drift import measure_drift
@@ -19,7 +19,6 @@ from raywf.monitor.labels import NONE, LabelPool
 from raywf.monitor.reference import Reference
 from raywf.monitor.rowfiles import Place
 from raywf.monitor.rows import Rows
-from raywf.outcomes.columns import EPOCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +131,8 @@ class Window:
         paid = values[~np.isnan(values)]
         return Evidence(
             version=self.version,
-            start=instant(self.start),
-            end=instant(self.end),
+            start=from_microseconds(self.start),
+            end=from_microseconds(self.end),
             rows=len(rows),
             labelled=int(known.sum()),
             loss_sum=math.fsum(losses.tolist()),
@@ -156,11 +155,6 @@ class Window:
             pairs = zip(table.codes, reference.profile, strict=False)
             self._drift = tuple(measure_drift(codes[rows], profile) for codes, profile in pairs)
         return self._drift
-
-
-def instant(micros: int) -> datetime:
-    """Return microseconds since 1970 as an instant."""
-    return EPOCH + timedelta(microseconds=micros)
 
 
 def _scores(columns: Sequence[Array]) -> tuple[Array, NDArray[np.bool_]]:

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raywf.core.clock import format_time
+from raywf.core.clock import format_time, to_microseconds
 from raywf.core.errors import SettingsError, ValidationError
 from raywf.core.ids import stable_id
 from raywf.core.records import Snapshot
 from raywf.core.settings import Workflow
 from raywf.snapshots.build import build_snapshot
 from raywf.snapshots.catalog import read_snapshot
+from raywf.snapshots.convert import time_us
 from raywf.snapshots.maturity import find_maturity, mature_rows
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -43,7 +44,7 @@ class Past:
         Raises:
             ValidationError: if fewer rows were known than a snapshot must have.
         """
-        cut = _microseconds(instant)
+        cut = to_microseconds(instant)
         there = (self.times <= cut) & (self.known <= cut)
         if self.workflow.validate.window is not None:
             there &= self.times > cut - self.workflow.validate.window // _MICROSECOND
@@ -71,7 +72,7 @@ class Past:
 
     def between(self, start: datetime, end: datetime) -> slice:
         """Return which rows came from `start` until before `end`."""
-        first, last = np.searchsorted(self.times, [_microseconds(start), _microseconds(end)])
+        first, last = np.searchsorted(self.times, [to_microseconds(start), to_microseconds(end)])
         return slice(int(first), int(last))
 
 
@@ -91,8 +92,10 @@ def read_past(workflow: Workflow, *, until: datetime | None = None) -> Past:
     )
     snapshot = build_snapshot(whole, as_of=until or datetime.now(UTC))
     table = read_snapshot(snapshot)
-    times = _instants(table, "__time")
-    known = _instants(table, "__label_time") if "__label_time" in table.column_names else times
+    times = time_us(table.column("__time"), missing=0)
+    known = times
+    if "__label_time" in table.column_names:
+        known = time_us(table.column("__label_time"), missing=0)
     return Past(workflow=workflow, snapshot=snapshot, table=table, times=times, known=known)
 
 
@@ -109,11 +112,3 @@ def _with_classes(table: pa.Table, classes: tuple[str, ...]) -> tuple[pa.Table, 
     place = table.column_names.index("__label")
     index = np.searchsorted(present, labels).astype(np.float64)
     return table.set_column(place, "__label", pa.array(index)), tuple(classes[i] for i in present)
-
-
-def _instants(table: pa.Table, name: str) -> NDArray[np.int64]:
-    return np.asarray(table.column(name).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())
-
-
-def _microseconds(instant: datetime) -> int:
-    return round(instant.timestamp() * 1e6)

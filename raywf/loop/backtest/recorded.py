@@ -10,7 +10,7 @@ from datetime import timedelta
 from raywf.core.journal import BY_HAND, Journal
 from raywf.core.records import Decision, JournalEntry, ModelVersion
 from raywf.core.settings import Workflow
-from raywf.loop.past import history_of, past_decisions
+from raywf.loop.decided import history_of, past_decisions
 from raywf.loop.references import RegistryReferences
 from raywf.monitor.fold import Fold
 from raywf.outcomes.lines import Entry

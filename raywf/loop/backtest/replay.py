@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raywf.core.clock import parse_time
+from raywf.core.clock import from_microseconds, parse_time, to_microseconds
 from raywf.core.errors import SearchError, ValidationError
 from raywf.core.journal import LOOKED
 from raywf.core.own import workflow_metric
@@ -174,18 +174,20 @@ class Replay:
     def _answer(self, live: _Live, rows: slice, table: pa.Table, scores: NDArray[np.float64]) -> None:
         """Give the fold the predictions, and keep their outcomes until they are known."""
         classes, version = self._past.snapshot.classes, live.version.version
-        times, known = self._past.times[rows], self._past.known[rows]
+        times = [from_microseconds(t) for t in self._past.times[rows].tolist()]
+        known = self._past.known[rows]
         labels = table.column("__label").to_pylist()
         names = [classes[int(label)] for label in labels] if classes else labels
         ids = [str(n) for n in range(rows.start, rows.stop)]
         self._fold.update(
             [
-                Prediction(id=i, time=_instant(t), version=version, features={}, scores=tuple(s))
+                Prediction(id=i, time=t, version=version, features={}, scores=tuple(s))
                 for i, t, s in zip(ids, times, scores.tolist(), strict=True)
             ]
         )
         outcomes = [
-            Outcome(id=i, time=_instant(t), label=name) for i, t, name in zip(ids, known, names, strict=True)
+            Outcome(id=i, time=from_microseconds(t), label=name)
+            for i, t, name in zip(ids, known.tolist(), names, strict=True)
         ]
         reference = self._references[version]
         values = np.array([reference.label_value(name) for name in names], dtype=np.float64)
@@ -196,7 +198,7 @@ class Replay:
 
     def _learn(self, now: datetime, version: str) -> NDArray[np.float64]:
         """Give the fold the outcomes that became known by now; return the version's losses among them."""
-        cut, times, losses = round(now.timestamp() * 1e6), [], []
+        cut, times, losses = to_microseconds(now), [], []
         waiting = []
         for served in self._waiting:
             due = served.known <= cut
@@ -344,7 +346,3 @@ class Replay:
                 helped=helped,
             )
         )
-
-
-def _instant(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC)

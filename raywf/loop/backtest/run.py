@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
-from raywf.core.clock import format_time
+from raywf.core.clock import format_time, from_microseconds
 from raywf.core.duration import format_duration
 from raywf.core.errors import SettingsError
 from raywf.core.settings import Workflow
@@ -104,8 +104,8 @@ def plan_chances(past: Past, *, start: datetime | None, step: timedelta | None) 
     Raises:
         SettingsError: if there are fewer than three.
     """
-    first = start or _instant(int(np.quantile(past.known, _FIRST)))
-    end = _instant(int(past.times[-1]) + 1)
+    first = start or from_microseconds(int(np.quantile(past.known, _FIRST)))
+    end = from_microseconds(int(past.times[-1]) + 1)
     step = step or max(timedelta(seconds=1), (end - first) / _STEPS)
     count = int((end - first) / step) + 1
     chances = [first + i * step for i in range(count)]
@@ -129,7 +129,3 @@ def backtest_folder(workflow: Workflow) -> Path:
     if not store.is_local:
         raise SettingsError(f"a backtest needs a local or mounted stores.root, got {workflow.stores.root!r}")
     return Path(store.filesystem()[1]) / "backtest" / workflow.name
-
-
-def _instant(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC)

@@ -13,7 +13,7 @@ from raywf.core.journal import BY_HAND, Journal
 from raywf.core.records import Decision, ModelVersion
 from raywf.core.settings import MonitorSettings, RetrainSettings, SpineSettings, StoreSettings, Workflow
 from raywf.loop.controller import Controller
-from raywf.loop.past import past_decisions
+from raywf.loop.decided import past_decisions
 
 
 class MemoryJobs:
