@@ -6,7 +6,7 @@ Each range or choice that is broken raises `DecodeError` with the key; the loade
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -359,6 +359,8 @@ class Workflow:
         if not self.metric:
             default = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}[self.task]
             object.__setattr__(self, "metric", default)
+        if self.spine.event_time is None:  # nothing says which rows are newer: there is nothing to look at
+            object.__setattr__(self, "retrain", replace(self.retrain, look=None))
         self._require_metric()
         require(
             self.spine.positive is None or self.task == "binary",

@@ -129,3 +129,11 @@ def test_dumped_settings_load_unchanged(tmp_path: Path) -> None:
     workflow = load(tmp_path, GOOD + views, "monitor.window=36h", "cluster.cpus=2")
     (tmp_path / "dumped.json").write_text(dump_workflow(workflow))
     assert load_workflow(tmp_path / "dumped.json", environ={}) == workflow
+
+
+def test_without_times_there_is_nothing_to_look_at(tmp_path: Path) -> None:
+    """With them there is a look once a week, unless it is switched off."""
+    timed = GOOD.replace("label: left", "label: left\n  event_time: at")
+    assert load(tmp_path).retrain.look is None
+    assert load(tmp_path, timed).retrain.look == timedelta(days=7)
+    assert load(tmp_path, timed, "retrain.look=null").retrain.look is None
