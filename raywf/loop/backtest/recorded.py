@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from raywf.core.journal import BY_HAND, Journal
+from raywf.core.journal import BY_HAND, FINAL, Journal
 from raywf.core.records import Decision, JournalEntry, ModelVersion
 from raywf.core.settings import Workflow
 from raywf.loop.decided import history_of, past_decisions
@@ -40,8 +40,9 @@ class Agreement:
 def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
     """Decide again at the event time of each of the controller's decisions, and once a day between.
 
-    The same fold is given the log's records up to then, the same policy the journal before it. A decision is
-    also found where the playing back finds it a day before or after: the running system looks more often.
+    The same fold is given the log's records up to then, the same policy the journal before it. What the
+    running system decided later, under the same id, it had not come to yet: it looks by the wall's time, and
+    at nothing while a job runs.
 
     Raises:
         RegistryError: if the registry does not tell of a version.
@@ -71,7 +72,10 @@ def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
         known = {d.id for d in before}
         told = [e for e in entries if e.decision_id in known]
         requests = [recorded.window] if recorded is not None and recorded.cause == "request" else []
-        history = history_of(past_decisions(before, told), told, champion, requests=requests)
+        past = past_decisions(before, told)
+        history = history_of(past, told, champion, requests=requests)
+        if any(p.decision in ours and p.stage not in FINAL for p in past):  # it ran until the log ends
+            history = replace(history, running=True)
         decision = decide(
             fold.evidence(champion.version),
             history,
@@ -80,8 +84,8 @@ def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
             now=now,
             min_labelled=workflow.monitor.min_labelled,
         )
-        if recorded is None and any(d.id == decision.id and abs(d.time - now) <= _BETWEEN for d in ours):
-            decision = replace(decision, kind="skip")  # the running system came to it within the day
+        if recorded is None and decision.id in {d.id for d in ours}:
+            decision = replace(decision, kind="skip")  # the running system came to it when it looked next
         found.append(Agreement(replayed=decision, recorded=recorded))
     return tuple(found)
 
