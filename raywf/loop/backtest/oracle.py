@@ -9,11 +9,9 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from raywf.core.own import workflow_metric
 from raywf.loop.backtest.past import Past
 from raywf.loop.backtest.replay import Course, Event, Step
 from raywf.loop.backtest.trainings import Training, Trainings
-from raywf.loop.probe import spread
 from raywf.models.bundle import load_bundle
 
 Matrix = NDArray[np.float64]
@@ -31,18 +29,13 @@ def losses(past: Past, models: Sequence[Training], chances: Sequence[datetime]) 
 
     Steps without rows, and those where the metric is not defined, are nan.
     """
-    metric, classes = workflow_metric(past.workflow), past.snapshot.classes
+    trust = past.workflow.trusts_own_code
     found = np.full((len(models), len(models)), np.nan)
     for i, made in enumerate(models):
-        trust = past.workflow.trusts_own_code
         predictor = load_bundle(made.final.uri, digest=made.final.digest, trust=trust)
         for k in range(i, len(models)):
-            rows = past.between(chances[k], chances[k + 1])
-            table = past.table.slice(rows.start, rows.stop - rows.start)
-            if table.num_rows:
-                labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
-                scores = spread(predictor.predict_table(table), predictor.bundle.classes, classes)
-                found[i, k] = metric.loss(labels, scores, threshold=predictor.bundle.threshold)
+            loss = past.loss_between(predictor, chances[k], chances[k + 1])
+            found[i, k] = np.nan if loss is None else loss
     return found
 
 

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from raywf.core.clock import format_time, to_microseconds
 from raywf.core.errors import SettingsError, ValidationError
 from raywf.core.ids import stable_id
+from raywf.core.own import workflow_metric
 from raywf.core.records import Snapshot
 from raywf.core.settings import Workflow
+from raywf.loop.probe import spread
+from raywf.models.bundle import Predictor
 from raywf.snapshots.build import build_snapshot
 from raywf.snapshots.catalog import read_snapshot
 from raywf.snapshots.convert import time_us
@@ -74,6 +77,19 @@ class Past:
         """Return which rows came from `start` until before `end`."""
         first, last = np.searchsorted(self.times, [to_microseconds(start), to_microseconds(end)])
         return slice(int(first), int(last))
+
+    def loss(self, predictor: Predictor, table: pa.Table, scores: NDArray[np.float64]) -> float | None:
+        """Return the metric as a loss of a model's scores of some rows; None where it is not defined."""
+        bundle = predictor.bundle
+        labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
+        spelt = spread(scores, bundle.classes, self.snapshot.classes)
+        loss = workflow_metric(self.workflow).loss(labels, spelt, threshold=bundle.threshold)
+        return loss if np.isfinite(loss) else None
+
+    def loss_between(self, predictor: Predictor, start: datetime, end: datetime) -> float | None:
+        """Return a model's loss on the rows from `start` until before `end`; None where there is none."""
+        table = self.table[self.between(start, end)]
+        return self.loss(predictor, table, predictor.predict_table(table)) if table.num_rows else None
 
 
 def read_past(workflow: Workflow, *, until: datetime | None = None) -> Past:

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from raywf.core.clock import from_microseconds, parse_time, to_microseconds
 from raywf.core.errors import SearchError, ValidationError
 from raywf.core.journal import LOOKED
-from raywf.core.own import workflow_metric
 from raywf.core.probe import Probe
 from raywf.core.records import Decision, Evidence, ModelVersion, Outcome, Prediction, Sweep, Verdict
 from raywf.loop.backtest.past import Past
 from raywf.loop.backtest.rules import Moment, Rule
 from raywf.loop.backtest.trainings import Training, Trainings
 from raywf.loop.pipeline import fresh_gate, gate, refuse_few
-from raywf.loop.probe import probe, spread
+from raywf.loop.probe import probe
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.monitor.fold import Fold
 from raywf.monitor.reference import KnownReferences, Reference
@@ -127,7 +126,6 @@ class Replay:
 
     def __init__(self, past: Past, trainings: Trainings, rule: Rule) -> None:
         self._past, self._trainings, self._rule = past, trainings, rule
-        self._metric = workflow_metric(past.workflow)
         self._references: dict[str, Reference] = {}
         monitor = past.workflow.monitor
         self._fold = Fold(monitor, KnownReferences(self._references), metric=past.workflow.metric)
@@ -156,20 +154,13 @@ class Replay:
 
     def _serve(self, live: _Live, start: datetime, end: datetime) -> None:
         rows = self._past.between(start, end)
-        table = self._past.table.slice(rows.start, rows.stop - rows.start)
+        table = self._past.table[rows]
         step = Step(start=start, end=end, version=live.version.version, rows=table.num_rows, loss=None)
         if table.num_rows:
             scores = live.predictor.predict_table(table)
-            step = replace(step, loss=self._loss(live, table, scores))
+            step = replace(step, loss=self._past.loss(live.predictor, table, scores))
             self._answer(live, rows, table, scores)
         self._books.steps.append(step)
-
-    def _loss(self, live: _Live, table: pa.Table, scores: NDArray[np.float64]) -> float | None:
-        classes = self._past.snapshot.classes
-        labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
-        bundle = live.predictor.bundle
-        loss = self._metric.loss(labels, spread(scores, bundle.classes, classes), threshold=bundle.threshold)
-        return loss if np.isfinite(loss) else None
 
     def _answer(self, live: _Live, rows: slice, table: pa.Table, scores: NDArray[np.float64]) -> None:
         """Give the fold the predictions, and keep their outcomes until they are known."""
@@ -313,12 +304,8 @@ class Replay:
         return _Live(version, predictor, (made.sweep, *former), now)
 
     def _helped(self, old: _Live, new: _Live, start: datetime, end: datetime) -> bool | None:
-        rows = self._past.between(start, end)
-        table = self._past.table.slice(rows.start, rows.stop - rows.start)
-        if not table.num_rows:
-            return None
-        losses = [self._loss(live, table, live.predictor.predict_table(table)) for live in (old, new)]
-        return None if None in losses else losses[1] < losses[0]  # type: ignore[operator]  # neither is None
+        before, after = (self._past.loss_between(live.predictor, start, end) for live in (old, new))
+        return None if before is None or after is None else after < before
 
     def _note(
         self,
