@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,8 @@ _NEIGHBOURS_AFTER = 3  # finished trials that neighbours are chosen beside
 _QUICK_S = 0.5  # trials that take less are handed out together, to take so long:
 _LEAST_HAND_S, _HAND_S = 0.5, 3.0
 _FIRST, _MANY, _SLOTS = 4, 4, 8  # more in a first hand, where so many times the slots wait, which are so many
-_HAND_SHARE = 0.85  # of a slot's share: each hand costs the driver time, a slot that ends late the others
+_SERVE_S = 0.015  # that a hand takes the driver, which serves one slot after the other
+_KNOWN = 40  # of a family's last trials, which tell what the next ones take
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +64,11 @@ class QueuePlan:
 class TrialQueue(Searcher):  # type: ignore[misc]
     """Hands trials out in order; one that the time left is too short for is passed over.
 
-    Trials of a family whose former ones took but a moment are handed out several at a time: most of a slot's
-    share of what is left and under way, so that all slots end together with few hands (after guided
-    self-scheduling, Polychronopoulos and Kuck, 1987). Of a family with very many trials and none known yet
-    the first hands are of a few, and a worker returns those that it did not begin within half a second: it
-    takes the driver about as long to serve all slots once. `handed` are the trials that were begun, in order.
+    Trials of a family whose former ones took but a moment are handed out several at a time: a slot's share of
+    what is left and under way, less what such a share may take longer by the spread of former trials, so that
+    all slots end together with few hands (after factoring, Hummel, Schonberg and Flynn, 1992). Of a family
+    with very many trials and none known yet the first hands are of a few, and a worker returns those that it
+    did not begin within half a second: it takes the driver about as long to serve all slots once. `handed` are the trials that were begun, in order.
     """
 
     def __init__(self, plan: QueuePlan) -> None:
@@ -125,8 +127,8 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     def _hand(self, trial_id: str, hand: list[Trial]) -> dict[str, Any]:
         self._running[trial_id] = hand
         each = self._each_s(hand[0].family)
-        if each is not None:
-            self._ends[trial_id] = time.time() + len(hand) * each
+        if each is not None or len(hand) > 1:
+            self._ends[trial_id] = time.time() + (_LEAST_HAND_S if each is None else len(hand) * each)
         config = {"jobs": [encode(t) for t in hand], "until": self.deadline}
         return config | {"slice_s": _LEAST_HAND_S if each is None else None}
 
@@ -183,7 +185,8 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         left = min(self._plan.most - len(self.handed), max(len(self._waiting), slots))
         under_way = sum(max(0.0, end - now) for end in self._ends.values())
         fair_s = (left * each + under_way) / slots
-        hand_s = min(_HAND_S, max(_HAND_SHARE * fair_s, min(_LEAST_HAND_S, fair_s)))
+        sure_s = fair_s - self._spread_s(first.family) * math.sqrt(fair_s / each)
+        hand_s = min(_HAND_S, max(sure_s, min(_LEAST_HAND_S, _SERVE_S * slots)))
         return self._take(first.family, min(left, math.ceil(hand_s / each) - 1))
 
     def _take(self, family: str, count: int) -> list[Trial]:
@@ -195,9 +198,14 @@ class TrialQueue(Searcher):  # type: ignore[misc]
             found.append(trial)
         return found
 
+    def _spread_s(self, family: str) -> float:
+        """Return the standard deviation of what the family's last trials took."""
+        known = self._seconds[family][-_KNOWN:]
+        return statistics.stdev(known) if len(known) > 1 else known[0]
+
     def _each_s(self, family: str) -> float | None:
         """Return what the family's last trials took on average, or None before the first has ended."""
-        known = self._seconds[family][-20:]
+        known = self._seconds[family][-_KNOWN:]
         return max(1e-3, sum(known) / len(known)) if known else None
 
     def _more(self) -> Trial | None:

@@ -43,6 +43,7 @@ _REFIT_SHARE, _MOST_SHARE = 0.6, 0.92
 _USED = 0.85  # of the slots' time that trials get to use, once their workers are up
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
+_LEAST_WARM_S = 15.0  # START_S of them until the workers are up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     gpus = _gpus(settings)
     allowed_s = allowed_seconds(settings, plan.rate, cpus=cpus, gpus=gpus)
     if plan.effort == "warm":  # starting the workers takes it as long as any other
-        allowed_s = min(allowed_s, START_S + settings.warm_share * max(0.0, allowed_s - START_S))
+        allowed_s = max(settings.warm_share * allowed_s, min(allowed_s, _LEAST_WARM_S))
     budget = Budget(ledger, allowed_s, cpus, gpus=gpus, workflow=workflow.name, rate=plan.rate)
     gate = workflow.gate if plan.hold_gate else None
     metric, families = workflow_metric(workflow), find_families(settings, folder=store.uri(_teams(plan)))
