@@ -298,7 +298,9 @@ class Evidence:
 
     `loss_sum` and `loss_squares` are sums of the bounded loss over `labelled` rows; `metric` is the
     workflow's metric with a 95 % interval, absent while too few labels are known. `maturity_s` is how long
-    after its end the labels that came are a fair sample.
+    after its end the labels that came are a fair sample. `estimate` is the metric by the rows' own scores
+    and features, without a label, with its interval; `estimated_loss` the mean bounded loss likewise, with
+    its standard error.
     """
 
     version: str
@@ -314,6 +316,11 @@ class Evidence:
     value_mean: float | None = None
     drift: tuple[Drift, ...] = ()
     maturity_s: float = 0.0
+    estimate: float | None = None
+    estimate_low: float | None = None
+    estimate_high: float | None = None
+    estimated_loss: float | None = None
+    estimated_error: float = 0.0
 
     @property
     def pending(self) -> int:

@@ -68,7 +68,8 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     what is left and under way, less what such a share may take longer by the spread of former trials, so that
     all slots end together with few hands (after factoring, Hummel, Schonberg and Flynn, 1992). Of a family
     with very many trials and none known yet the first hands are of a few, and a worker returns those that it
-    did not begin within half a second: it takes the driver about as long to serve all slots once. `handed` are the trials that were begun, in order.
+    did not begin within half a second: it takes the driver about as long to serve all slots once. `handed`
+    are the trials that were begun, in order.
     """
 
     def __init__(self, plan: QueuePlan) -> None:
