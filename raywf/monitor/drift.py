@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from raywf.core.category import category_text
 from raywf.core.clock import parse_time
 from raywf.core.records import ColumnProfile, Drift
-from raywf.monitor.reference import as_text
 
 Codes = NDArray[np.uint8]
 MISSING = 255
@@ -32,6 +32,15 @@ def bin_values(values: Sequence[Any], profile: ColumnProfile) -> Codes:
     numbers = _days(values) if profile.kind == "time" else _numbers(values)
     bins = np.searchsorted(np.asarray(profile.edges), numbers, side="left")
     return np.where(np.isfinite(numbers), bins, MISSING).astype(np.uint8)
+
+
+def as_text(value: object) -> str:
+    """Write a class or category as snapshots do: flags as true/false, whole numbers without a point.
+
+    >>> [as_text(v) for v in (True, 1, 1.0, 1.5, " a ")]
+    ['true', '1', '1', '1.5', 'a']
+    """
+    return category_text(value).strip()
 
 
 def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:

@@ -19,7 +19,8 @@ import numpy as np
 
 from raywf.core.records import ColumnProfile, Outcome, Prediction
 from raywf.core.rollout import Duel, Part, RolloutStep, ShadowAnswer, Side, SlicePairs, Tally
-from raywf.monitor.reference import Reference, ReferenceSource, as_text
+from raywf.monitor.drift import as_text
+from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.outcomes.lines import Entry, line_digest
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raywf.core.metrics import Array, find_metric
+from raywf.core.metrics import Array, bounded_loss, find_metric
 from raywf.monitor.drift import Codes
 from raywf.monitor.estimate import Estimate
 
@@ -71,13 +71,25 @@ def fit_loss_estimator(metric: str, labels: Array, scores: Array, codes: Codes) 
     rounds is the best of three contiguous folds; below 100 rows, or where no table helps, the estimate is the
     mean loss.
     """
-    if not can_estimate_loss(metric) or len(labels) == 0:
+    if not can_estimate_loss(metric):
         return None
-    losses = _row_losses(metric)(labels, scores)
+    return _fit(metric, _row_losses(metric)(labels, scores), scores, codes)
+
+
+def fit_bounded_estimator(
+    labels: Array, scores: Array, codes: Codes, *, scale: float
+) -> LossEstimator | None:
+    """Return an estimator of the mean bounded loss; `scale` is in label units."""
+    return _fit("bounded_loss", bounded_loss(labels, scores, scale=scale), scores, codes)
+
+
+def _fit(metric: str, losses: Array, scores: Array, codes: Codes) -> LossEstimator | None:
+    if len(losses) == 0:
+        return None
     edges = np.unique(np.quantile(scores[:, 0], np.arange(1, _BINS) / _BINS))
     held = _with_prediction(codes, scores, edges)
     rounds, apart = 0, losses - losses.mean()
-    if len(labels) >= _LEAST_ROWS:
+    if len(losses) >= _LEAST_ROWS:
         rounds, apart = _best_rounds(held, losses)
     tables = np.zeros((held.shape[1], 256))
     for step in _boost(held, losses - losses.mean(), rounds):

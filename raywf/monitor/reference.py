@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from raywf.core.category import category_text
 from raywf.core.metrics import Array, bounded_loss
 from raywf.core.records import ColumnProfile
+from raywf.monitor.drift import as_text
+from raywf.monitor.estimators import Estimators
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Reference:
     threshold: float = 0.5
     profile: tuple[ColumnProfile, ...] = ()
     maturity_s: float = 0.0
+    estimators: Estimators | None = None
 
     def label_value(self, label: str | float) -> float | None:
         """Return a label's class index or value; None if the version knows no such label."""
@@ -60,15 +62,6 @@ class KnownReferences:
     def reference(self, version: str) -> Reference | None:
         """Return the version's reference, or None."""
         return self.by_version.get(version)
-
-
-def as_text(value: object) -> str:
-    """Write a class or category as snapshots do: flags as true/false, whole numbers without a point.
-
-    >>> [as_text(v) for v in (True, 1, 1.0, 1.5, " a ")]
-    ['true', '1', '1', '1.5', 'a']
-    """
-    return category_text(value).strip()
 
 
 def _number(label: str | float) -> float | None:

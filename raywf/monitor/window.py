@@ -13,6 +13,8 @@ from raywf.core.clock import from_microseconds
 from raywf.core.metrics import Array
 from raywf.core.records import Drift, Evidence
 from raywf.monitor.drift import measure_drift
+from raywf.monitor.estimate import Estimate
+from raywf.monitor.estimators import MOST_ROWS
 from raywf.monitor.interval import metric_interval
 from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.labels import NONE, LabelPool
@@ -61,17 +63,19 @@ class Window:
     saved: Place | None = None
     _held: _Held = field(default_factory=lambda: _Held(np.empty(0, np.int64)))
     _drift: tuple[Drift, ...] | None = None
+    _estimates: tuple[Estimate | None, Estimate | None] | None = None
     _tally: Tally | None = None
 
     def add(self, rows: RowNumbers) -> None:
         """Take in rows that the table says are this window's."""
         self._held.fresh.append(rows)
         self.relabel()
-        self._drift = None
+        self._drift = self._estimates = None
 
     def withdraw(self, rows: RowNumbers) -> None:
         """Take rows out that the table says are another window's, or none's."""
-        self._held.disturbed, self._drift = True, None
+        self._held.disturbed = True
+        self._drift = self._estimates = None
         self.relabel()
         for row in rows.tolist() if self.waiting else ():
             self.waiting.pop(row, None)
@@ -129,6 +133,7 @@ class Window:
             interval = metric_interval(metric, labels[known], scores[known], threshold=threshold)
         figure, low, high = interval or (None, None, None)
         paid = values[~np.isnan(values)]
+        estimate, loss = self._estimated(reference, table, rows[whole], scores[whole])
         return Evidence(
             version=self.version,
             start=from_microseconds(self.start),
@@ -143,12 +148,29 @@ class Window:
             value_mean=math.fsum(paid.tolist()) / len(paid) if len(paid) else None,
             drift=self._drifts(reference, table, rows),
             maturity_s=reference.maturity_s,
+            estimate=estimate.value if estimate else None,
+            estimate_low=estimate.low if estimate else None,
+            estimate_high=estimate.high if estimate else None,
+            estimated_loss=loss.value if loss else None,
+            estimated_error=loss.error if loss else 0.0,
         )
 
     def _labels(self, table: Rows, pool: LabelPool, rows: RowNumbers) -> Array:
         if self.reference is None:
             return np.full(len(rows), np.nan)
         return pool.values(self.reference, table.kinds[rows], table.numbers[rows])
+
+    def _estimated(
+        self, reference: Reference, table: Rows, rows: RowNumbers, scores: Array
+    ) -> tuple[Estimate | None, Estimate | None]:
+        """Return the metric and the mean loss that are to be expected; labels change nothing in them."""
+        if self._estimates is None:
+            some = rows[:MOST_ROWS]  # in the order of their keys, which are hashes: as good as any others
+            columns = table.codes[: len(reference.profile)]
+            codes = np.array([codes[some] for codes in columns], dtype=np.uint8).reshape(len(columns), -1).T
+            known = reference.estimators
+            self._estimates = known.estimate(codes, scores[:MOST_ROWS]) if known else (None, None)
+        return self._estimates
 
     def _drifts(self, reference: Reference, table: Rows, rows: RowNumbers) -> tuple[Drift, ...]:
         if self._drift is None:

@@ -1,0 +1,51 @@
+"""Estimators of a version's quality without labels: made of the gate's rows, kept beside its sweep."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+
+from raywf.core.codec import decode, encode
+from raywf.core.records import Bundle, Snapshot
+from raywf.core.settings import Workflow
+from raywf.core.store import Store
+from raywf.models.bundle import load_bundle
+from raywf.monitor.drift import bin_values
+from raywf.monitor.estimators import Estimators, fit_estimators
+
+
+def make_estimators(workflow: Workflow, snapshot: Snapshot, block: pa.Table, proof: Bundle) -> Estimators:
+    """Return estimators by rows of the snapshot that the proof was not fitted on.
+
+    They stand for the final model too, which is the same recipe on all rows.
+    """
+    predictor = load_bundle(proof.uri, digest=proof.digest, trust=workflow.trusts_own_code)
+    labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
+    bins = [bin_values(block.column(profile.name).to_pylist(), profile) for profile in snapshot.profile]
+    return fit_estimators(
+        workflow.metric,
+        labels,
+        predictor.predict_table(block),
+        np.array(bins, dtype=np.uint8).reshape(len(bins), -1).T,
+        threshold=predictor.bundle.threshold,
+        scale=predictor.bundle.loss_scale if snapshot.task == "regression" else None,
+    )
+
+
+def keep_estimators(store: Store, sweep_id: str, estimators: Estimators) -> None:
+    """Write estimators beside their sweep."""
+    store.write(_path(sweep_id), json.dumps(encode(estimators)).encode())
+
+
+def read_estimators(store: Store, sweep_id: str) -> Estimators | None:
+    """Return a sweep's estimators; None where there are none, or not of this form."""
+    try:
+        return decode(Estimators, json.loads(store.read(_path(sweep_id))))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _path(sweep_id: str) -> str:
+    return f"sweeps/{sweep_id}/estimators.json"

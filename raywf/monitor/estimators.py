@@ -1,0 +1,65 @@
+"""What one model version's windows are estimated by before their labels come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from raywf.core.metrics import Array
+from raywf.monitor.drift import Codes
+from raywf.monitor.estimate import ClassEstimator, Estimate, fit_class_estimator
+from raywf.monitor.estimate_loss import LossEstimator, fit_bounded_estimator, fit_loss_estimator
+
+MOST_ROWS = 5_000  # of a window; more make its estimate no surer than the model behind it
+LEAST_ROWS = 20
+
+Estimator = ClassEstimator | LossEstimator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimators:
+    """Estimators of the workflow's metric and of the mean bounded loss; None of what cannot be estimated."""
+
+    metric: ClassEstimator | LossEstimator | None
+    loss: ClassEstimator | LossEstimator | None
+
+    def estimate(self, codes: Codes, scores: Array) -> tuple[Estimate | None, Estimate | None]:
+        """Return what is to be expected of rows: the metric and the loss; None of fewer than 20 rows.
+
+        `codes` are the features' bins, shape ``(n_rows, n_features)``, `scores` have ``(n_rows, k)``.
+        """
+        if len(scores) < LEAST_ROWS:
+            return None, None
+        return _estimate(self.metric, codes, scores), _estimate(self.loss, codes, scores)
+
+
+def fit_estimators(
+    metric: str, labels: Array, scores: Array, codes: Codes, *, threshold: float, scale: float | None
+) -> Estimators:
+    """Return estimators by labelled rows that the model was not fitted on.
+
+    `scale` is the loss scale of a regression, None for classes; shapes are those of `Estimators.estimate`.
+    """
+    if scale is not None:
+        return Estimators(
+            metric=fit_loss_estimator(metric, labels, scores, codes),
+            loss=fit_bounded_estimator(labels, scores, codes, scale=scale),
+        )
+    ours = fit_class_estimator(metric, labels, scores, threshold=threshold)
+    if ours is None:
+        return Estimators(metric=None, loss=fit_class_estimator("brier", labels, scores))
+    return Estimators(metric=ours, loss=replace(ours, metric="brier"))
+
+
+def _estimate(estimator: Estimator | None, codes: Codes, scores: Array) -> Estimate | None:
+    if estimator is None:
+        return None
+    if isinstance(estimator, LossEstimator):
+        return estimator.estimate(codes, scores)
+    if scores.shape[1] != _columns(estimator):  # another version's predictions under this one's name
+        return None
+    return estimator.estimate(scores)
+
+
+def _columns(estimator: ClassEstimator) -> int:
+    classes = len(estimator.theta) - 1
+    return 1 if classes == 2 else classes
