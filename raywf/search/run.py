@@ -82,9 +82,9 @@ class SearchPlan:
             gain=0.0 if pace is None else pace.gain,
         )
 
-    def weights(self) -> dict[str, float] | None:
-        """Return the former members' weights by trial id where they are to stay."""
-        return {m.trial_id: m.weight for m in self.former[0].members} if self.effort == "refit" else None
+    def weights(self, effort: Effort) -> dict[str, float] | None:
+        """Return the former members' weights by trial id; None where the search is of another effort."""
+        return {m.trial_id: m.weight for m in self.former[0].members} if self.effort == effort else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,6 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     pace = _pace(data, settings, budget) if plan.effort != "refit" else None
     data = _with_affordable_folds(data, pace, settings, plan, budget, metric=metric)
     keep_layout(ledger, data, settings, gate)
-    bag = data.times is None
     shared = ray.put(data)
     trial_plan = TrialPlan(
         metric=metric,
@@ -133,7 +132,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         last_moment=budget.instant(_LAST_SHARE),
         seed=settings.seed,
         ledger=ledger,
-        keep_models=bag,
+        keep_models=data.times is None,
         families=families,
     )
     trials, nodes = _trials(data, shared, pace, trial_plan, budget, workflow=workflow, plan=plan)
@@ -156,7 +155,8 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         folder=plan.folder,
         row_ms=settings.row_ms,
         slots=_slots(settings),
-        weights=plan.weights(),
+        weights=plan.weights("refit"),
+        start=plan.weights("warm"),
     )
     made = finish(ending, trials)
     budget.note(at_once=True)
@@ -333,6 +333,7 @@ def _queue(
         bounds=Bounds(
             row_ms=settings.row_ms, left_s=budget.allowed_s, slots=slots, bag=trial_plan.keep_models
         ),
+        start=plan.weights("warm"),
     )
 
     trials = plan.trials(settings, data, pace)

@@ -1,4 +1,4 @@
-"""What windows are estimated by before labels come: near what labels say, and the same whatever came first."""
+"""What windows are estimated by before labels come: near what labels say, in whatever order they came."""
 
 from __future__ import annotations
 
