@@ -30,7 +30,7 @@ from raywf.core.settings import GateSettings, Workflow
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
 from raywf.gate.verdict import GateBlock, judge
-from raywf.loop.estimators import keep_estimators, make_estimators
+from raywf.loop.expectations import keep_expectations, make_expectations
 from raywf.loop.promote import is_serving, promote
 from raywf.loop.unfinished import remembered
 from raywf.models.bundle import Predictor, load_bundle
@@ -149,8 +149,8 @@ def _train(
             verdict = _keep_schema(workflow, verdict, snapshot, champion)
         listener.stage(f"gate: {verdict.outcome}; {verdict.reason}")
         block = table.take(pa.array(found.gate_rows))
-        made = make_estimators(workflow, snapshot, block, found.proof)
-        keep_estimators(Store(workflow.stores.root), found.sweep.id, made)
+        made = make_expectations(workflow, snapshot, block, found.proof)
+        keep_expectations(Store(workflow.stores.root), found.sweep.id, made)
         journal.record(decision, "gated", reasons=(verdict.reason,), figures=encode(verdict))
         version = _register(workflow, registry, decision, found=found, verdict=verdict, champion=champion)
     journal.record(decision, "registered", figures={"version": version.version})

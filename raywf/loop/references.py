@@ -8,7 +8,7 @@ from pathlib import Path
 
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
-from raywf.loop.estimators import read_estimators
+from raywf.loop.expectations import read_expectations
 from raywf.monitor.reference import Reference
 from raywf.registry.registry import Registry
 from raywf.snapshots.catalog import load_snapshot
@@ -41,5 +41,5 @@ class RegistryReferences:
             threshold=facts.get("threshold", 0.5),
             profile=snapshot.profile,
             maturity_s=snapshot.maturity_s,
-            estimators=read_estimators(store, found.sweep_id),
+            expectations=read_expectations(store, found.sweep_id),
         )

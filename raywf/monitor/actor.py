@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from ray.util import metrics
 
+from raywf.core.attribution import Attribution
 from raywf.core.errors import RaywfError
 from raywf.core.records import Evidence, Outcome
 from raywf.core.rollout import Duel, RolloutStep
@@ -113,6 +114,12 @@ class MonitorActor:
         self._caught_up.wait()
         with self._lock:
             return self._fold.evidence(version)
+
+    def attribution(self, version: str) -> Attribution | None:
+        """Return what the change of the version's loss since its promotion comes from; None if not known."""
+        self._caught_up.wait()
+        with self._lock:
+            return self._fold.attribution(version)
 
     def duels(self, step: RolloutStep, bake: timedelta, now: datetime) -> tuple[Duel, ...]:
         """Return each challenger of a step beside the champion, once the log was read to its end."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raywf.core.category import category_text
-from raywf.core.clock import parse_time
+from raywf.core.clock import format_time, parse_time
 from raywf.core.records import ColumnProfile, Drift
 
 Codes = NDArray[np.uint8]
@@ -41,6 +42,25 @@ def as_text(value: object) -> str:
     ['true', '1', '1', '1.5', 'a']
     """
     return category_text(value).strip()
+
+
+def bin_names(profile: ColumnProfile) -> tuple[str, ...]:
+    """Name the bins that `bin_values` tells apart, missing and unknown values last.
+
+    >>> bin_names(ColumnProfile(name="x", kind="number", edges=(0.0, 2.5), counts=(3, 3, 3)))
+    ('at most 0', 'above 0, at most 2.5', 'above 2.5', 'missing')
+    """
+    if profile.kind == "category":
+        return (*profile.values, "another", "missing or new")
+    texts = [_day_text(edge) if profile.kind == "time" else f"{edge:g}" for edge in profile.edges]
+    if not texts:
+        return ("known", "missing")
+    between = [f"above {low}, at most {high}" for low, high in pairwise(texts)]
+    return (f"at most {texts[0]}", *between, f"above {texts[-1]}", "missing")
+
+
+def _day_text(days: float) -> str:
+    return format_time(datetime.fromtimestamp(days * _DAY_S, UTC))
 
 
 def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:

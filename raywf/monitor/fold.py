@@ -19,10 +19,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from raywf.core.attribution import Attribution
 from raywf.core.clock import from_microseconds
 from raywf.core.metrics import Array
 from raywf.core.records import Evidence, Outcome
 from raywf.core.settings import MonitorSettings
+from raywf.monitor.attribution import add_up, attribute
 from raywf.monitor.drift import MISSING, Codes, bin_values
 from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.labels import LabelPool, label_content
@@ -42,6 +44,7 @@ from raywf.outcomes.columns import (
 from raywf.outcomes.lines import Entry
 
 _Key = tuple[str, int]
+_ATTRIBUTED_ROWS = 1_000
 
 
 @dataclass(slots=True)
@@ -136,6 +139,25 @@ class Fold:
                 one = self._evidence(window)
                 found += [one] if one is not None else []
         return tuple(sorted(found, key=lambda e: e.start))
+
+    def attribution(self, version: str) -> Attribution | None:
+        """Return what the loss of the newest windows, against that at promotion, comes from.
+
+        The newest that are not closed, and have a thousand labelled rows between them; None where there are
+        none, or nothing is known of the losses at promotion.
+        """
+        state = self._state
+        mine = [w for (v, _), w in sorted(state.windows.items()) if v == version]
+        parts, labelled = [], 0
+        for window in reversed(mine):
+            part = window.losses_by_bin(state.rows, state.pool) if labelled < _ATTRIBUTED_ROWS else None
+            if part is not None:
+                parts.append(part)
+                labelled += window.tally(state.rows, state.pool).labelled
+        after, reference = add_up(parts), state.known.get(version)
+        if after is None or reference is None or reference.expectations is None:
+            return None
+        return attribute(reference.expectations.by_bin, after, reference.profile)
 
     @property
     def versions(self) -> tuple[str, ...]:

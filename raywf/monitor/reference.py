@@ -11,7 +11,7 @@ import numpy as np
 from raywf.core.metrics import Array, bounded_loss
 from raywf.core.records import ColumnProfile
 from raywf.monitor.drift import as_text
-from raywf.monitor.estimators import Estimators
+from raywf.monitor.expectations import Expectations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Reference:
     threshold: float = 0.5
     profile: tuple[ColumnProfile, ...] = ()
     maturity_s: float = 0.0
-    estimators: Estimators | None = None
+    expectations: Expectations | None = None
 
     def label_value(self, label: str | float) -> float | None:
         """Return a label's class index or value; None if the version knows no such label."""

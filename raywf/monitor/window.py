@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from raywf.core.clock import from_microseconds
 from raywf.core.metrics import Array
 from raywf.core.records import Drift, Evidence
-from raywf.monitor.drift import measure_drift
+from raywf.monitor.attribution import BinLosses, bin_losses
+from raywf.monitor.drift import Codes, measure_drift
 from raywf.monitor.estimate import Estimate
-from raywf.monitor.estimators import MOST_ROWS
+from raywf.monitor.expectations import MOST_ROWS
 from raywf.monitor.interval import metric_interval
 from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.labels import NONE, LabelPool
@@ -116,6 +117,18 @@ class Window:
             self.cached = self._evidence(self.reference, table, pool, (metric, min_labelled))
         return self.cached
 
+    def losses_by_bin(self, table: Rows, pool: LabelPool) -> BinLosses | None:
+        """Sum labelled rows' losses up by the features' bins; None while the version is not known."""
+        reference = self.reference
+        if reference is None:
+            return None
+        rows = self.members(table)
+        labels = self._labels(table, pool, rows)
+        scores, whole = _scores([column[rows] for column in table.scores])
+        known = ~np.isnan(labels) & whole
+        losses = reference.losses(labels[known], scores[known])
+        return bin_losses(self._codes(reference, table, rows[known]), losses, reference.profile)
+
     def _evidence(
         self, reference: Reference, table: Rows, pool: LabelPool, asked: tuple[str, int]
     ) -> Evidence | None:
@@ -165,12 +178,15 @@ class Window:
     ) -> tuple[Estimate | None, Estimate | None]:
         """Return the metric and the mean loss that are to be expected; labels change nothing in them."""
         if self._estimates is None:
-            some = rows[:MOST_ROWS]  # in the order of their keys, which are hashes: as good as any others
-            columns = table.codes[: len(reference.profile)]
-            codes = np.array([codes[some] for codes in columns], dtype=np.uint8).reshape(len(columns), -1).T
-            known = reference.estimators
-            self._estimates = known.estimate(codes, scores[:MOST_ROWS]) if known else (None, None)
+            known, some = reference.expectations, slice(MOST_ROWS)  # keys are hashes: the first are any
+            codes = self._codes(reference, table, rows[some])
+            self._estimates = known.estimate(codes, scores[some]) if known else (None, None)
         return self._estimates
+
+    def _codes(self, reference: Reference, table: Rows, rows: RowNumbers) -> Codes:
+        """Return the rows' bins, shape ``(n_rows, n_features)``."""
+        columns = table.codes[: len(reference.profile)]
+        return np.array([codes[rows] for codes in columns], dtype=np.uint8).reshape(len(columns), len(rows)).T
 
     def _drifts(self, reference: Reference, table: Rows, rows: RowNumbers) -> tuple[Drift, ...]:
         if self._drift is None:

@@ -14,10 +14,10 @@ from raywf.core.metrics import Array
 from raywf.core.records import ColumnProfile, Evidence, Outcome, Prediction
 from raywf.core.settings import MonitorSettings
 from raywf.core.store import Store
-from raywf.loop.estimators import keep_estimators, read_estimators
+from raywf.loop.expectations import keep_expectations, read_expectations
 from raywf.monitor.checkpoint import Checkpoints
 from raywf.monitor.drift import Codes, bin_values
-from raywf.monitor.estimators import Estimators, fit_estimators
+from raywf.monitor.expectations import Expectations, fit_expectations
 from raywf.monitor.fold import Fold
 from raywf.monitor.reference import KnownReferences, Reference
 
@@ -41,11 +41,11 @@ def bins(x: Array) -> Codes:
     return bin_values(x.tolist(), PROFILE)[:, None]
 
 
-def fit(task: str) -> Estimators:
+def fit(task: str) -> Expectations:
     x, labels, scores = draw(4000, 1, task=task)
     scale = 2.0 if task == "regression" else None
     metric = "mae" if task == "regression" else "roc_auc"
-    return fit_estimators(metric, labels, scores, bins(x), threshold=0.5, scale=scale)
+    return fit_expectations(metric, labels, scores, bins(x), profile=(PROFILE,), threshold=0.5, scale=scale)
 
 
 def reference(task: str) -> Reference:
@@ -55,7 +55,7 @@ def reference(task: str) -> Reference:
         classes=() if task == "regression" else ("no", "yes"),
         loss_scale=2.0 if task == "regression" else None,
         profile=(PROFILE,),
-        estimators=fit(task),
+        expectations=fit(task),
     )
 
 
@@ -118,7 +118,7 @@ def test_few_rows_and_other_scores_are_not_estimated() -> None:
     made = fold(reference("binary"))
     made.update(odd + [dataclasses.replace(p, id=f"p{p.id}") for p in odd])
     assert only(made).estimated_loss is None
-    made = fold(dataclasses.replace(reference("binary"), estimators=None))
+    made = fold(dataclasses.replace(reference("binary"), expectations=None))
     made.update(entries(draw(100, 3, task="binary"), task="binary", labelled=0)[0])
     assert only(made).estimate is None
 
@@ -126,7 +126,9 @@ def test_few_rows_and_other_scores_are_not_estimated() -> None:
 def test_a_metric_that_is_not_estimated_leaves_the_loss() -> None:
     """As precision over ranks."""
     x, labels, scores = draw(500, 1, task="binary")
-    made = fit_estimators("average_precision", labels, scores, bins(x), threshold=0.5, scale=None)
+    made = fit_expectations(
+        "average_precision", labels, scores, bins(x), profile=(PROFILE,), threshold=0.5, scale=None
+    )
     figure, loss = made.estimate(bins(x), scores)
     assert figure is None
     assert loss is not None
@@ -158,12 +160,12 @@ def test_estimates_do_not_depend_on_the_order(task: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("task", ["binary", "regression"])
-def test_estimators_are_kept_beside_their_sweep(task: str, tmp_path: Path) -> None:
+def test_expectations_are_kept_beside_their_sweep(task: str, tmp_path: Path) -> None:
     """And what is damaged is not there."""
     store, made = Store(str(tmp_path)), fit(task)
-    assert read_estimators(store, "s") is None
-    keep_estimators(store, "s", made)
-    assert read_estimators(store, "s") == made
-    assert decode(Estimators, encode(made)) == made
-    store.write("sweeps/s/estimators.json", b"{")
-    assert read_estimators(store, "s") is None
+    assert read_expectations(store, "s") is None
+    keep_expectations(store, "s", made)
+    assert read_expectations(store, "s") == made
+    assert decode(Expectations, encode(made)) == made
+    store.write("sweeps/s/expectations.json", b"{")
+    assert read_expectations(store, "s") is None

@@ -1,10 +1,13 @@
-"""What one model version's windows are estimated by before their labels come."""
+"""What is expected of one model version, by labelled rows that it was not fitted on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from raywf.core.metrics import Array
+from raywf.core.metrics import Array, bounded_loss
+from raywf.core.records import ColumnProfile
+from raywf.monitor.attribution import BinLosses, bin_losses
 from raywf.monitor.drift import Codes
 from raywf.monitor.estimate import ClassEstimator, Estimate, fit_class_estimator
 from raywf.monitor.estimate_loss import LossEstimator, fit_bounded_estimator, fit_loss_estimator
@@ -16,11 +19,15 @@ Estimator = ClassEstimator | LossEstimator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimators:
-    """Estimators of the workflow's metric and of the mean bounded loss; None of what cannot be estimated."""
+class Expectations:
+    """Estimators of the workflow's metric and of the mean bounded loss, and the losses by bin at promotion.
+
+    An estimator is None where nothing can be estimated.
+    """
 
     metric: ClassEstimator | LossEstimator | None
     loss: ClassEstimator | LossEstimator | None
+    by_bin: BinLosses
 
     def estimate(self, codes: Codes, scores: Array) -> tuple[Estimate | None, Estimate | None]:
         """Return what is to be expected of rows: the metric and the loss; None of fewer than 20 rows.
@@ -32,22 +39,30 @@ class Estimators:
         return _estimate(self.metric, codes, scores), _estimate(self.loss, codes, scores)
 
 
-def fit_estimators(
-    metric: str, labels: Array, scores: Array, codes: Codes, *, threshold: float, scale: float | None
-) -> Estimators:
-    """Return estimators by labelled rows that the model was not fitted on.
+def fit_expectations(
+    metric: str,
+    labels: Array,
+    scores: Array,
+    codes: Codes,
+    *,
+    profile: Sequence[ColumnProfile],
+    threshold: float,
+    scale: float | None,
+) -> Expectations:
+    """Return what is expected by labelled rows that the model was not fitted on.
 
-    `scale` is the loss scale of a regression, None for classes; shapes are those of `Estimators.estimate`.
+    `scale` is the loss scale of a regression, None for classes; shapes are those of `Expectations.estimate`.
     """
+    by_bin = bin_losses(codes, bounded_loss(labels, scores, scale=scale), profile)
     if scale is not None:
-        return Estimators(
+        return Expectations(
             metric=fit_loss_estimator(metric, labels, scores, codes),
             loss=fit_bounded_estimator(labels, scores, codes, scale=scale),
+            by_bin=by_bin,
         )
     ours = fit_class_estimator(metric, labels, scores, threshold=threshold)
-    if ours is None:
-        return Estimators(metric=None, loss=fit_class_estimator("brier", labels, scores))
-    return Estimators(metric=ours, loss=replace(ours, metric="brier"))
+    known = ours or fit_class_estimator("brier", labels, scores)
+    return Expectations(metric=ours, loss=known and replace(known, metric="brier"), by_bin=by_bin)
 
 
 def _estimate(estimator: Estimator | None, codes: Codes, scores: Array) -> Estimate | None:
