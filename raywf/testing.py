@@ -166,3 +166,24 @@ def small_bundle(folder: Path, *, task: str = "binary", seed: int = 0, rounds: i
         bundle=bundle, encoder=encoder, models=(fitted,), calibration=None, reference=table.slice(0, 20)
     )
     return write_bundle(draft, folder)
+
+
+def make_version(version: str, *, workflow: str = "w", **facts: Any) -> ModelVersion:
+    """Return a version with the facts that matter to a test; the others are empty."""
+    empty: dict[str, Any] = {
+        "uri": "",
+        "digest": "",
+        "run_id": "",
+        "status": "champion",
+        "snapshot_id": "",
+        "sweep_id": "",
+        "code_version": "",
+        "parent": None,
+        "decision_id": "",
+        "metrics": {},
+        "loss": None,
+        "loss_rows": 0,
+        "cost_usd": 0.0,
+        "created": datetime(2020, 1, 1, tzinfo=UTC),
+    }
+    return ModelVersion(workflow=workflow, version=version, **{**empty, **facts})

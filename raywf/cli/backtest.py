@@ -28,9 +28,16 @@ _POLICY = (
 @click.command()
 @workflow_options
 @click.option("--policy", "policies", multiple=True, metavar="TEXT", help=_POLICY)
-@click.option("--start", type=parse_time, help="When the first model is trained; default: a quarter in.")
-@click.option("--until", type=parse_time, help="Where history ends; default: now.")
-@click.option("--step", type=parse_duration, help="Time between two chances to decide; default: a twentieth.")
+@click.option(
+    "--start", type=parse_time, metavar="TIME", help="When the first model is trained; default: a quarter in."
+)
+@click.option("--until", type=parse_time, metavar="TIME", help="Where history ends; default: now.")
+@click.option(
+    "--step",
+    type=parse_duration,
+    metavar="DURATION",
+    help="Time between two chances to decide; default: a twentieth.",
+)
 @click.option("--tune", is_flag=True, help="Try settings of retrain, and choose by the history's head.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page too.")
 @click.option("--log", "from_log", is_flag=True, help="Play the recorded log back: the same decisions?")
@@ -54,12 +61,13 @@ def backtest(
         _show_log(workflow, as_json=as_json)
         return
     from raywf.loop.backtest.past import read_past
-    from raywf.loop.backtest.run import compare, plan_chances
+    from raywf.loop.backtest.run import compare, make_rules, plan_chances
     from raywf.loop.backtest.tune import tune as choose
     from raywf.loop.backtest.tune import variants
     from raywf.loop.cluster import connect
     from raywf.report.backtest import write_backtest
 
+    make_rules(policies, workflow)  # what is no policy is told before anything starts
     connect(workflow)
     past = read_past(workflow, until=until)
     chances = plan_chances(past, start=start, step=step)

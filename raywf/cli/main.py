@@ -25,6 +25,11 @@ _COMMANDS = {
         "Tell why a version came to be: alarm, job, trials, verdict, swap, cost.",
     ),
     "score": ("raywf.cli.score", "score", "Score a snapshot or a table in the cluster, each row once."),
+    "evidence": (
+        "raywf.cli.evidence",
+        "evidence",
+        "Show how a version does, window by window.",
+    ),
     "drift": ("raywf.cli.drift", "drift", "Compare two tables or snapshots column by column."),
     "serve": ("raywf.cli.serve", "serve", "Bring the endpoint and its monitor up and down."),
     "keys": ("raywf.cli.keys", "keys", "Say who may call the endpoint: add, list, remove API keys."),

@@ -11,7 +11,7 @@ import click
 
 from raywf.cli.options import show, workflow_options
 from raywf.core.clock import format_time
-from raywf.core.journal import BY_HAND
+from raywf.core.journal import ATTRIBUTED, BY_HAND
 from raywf.core.probe import Probe
 from raywf.core.records import Check, JournalEntry, Sweep, Verdict
 from raywf.core.rollout import RolloutStep
@@ -89,7 +89,8 @@ def _alarm(deed: Deed) -> list[str]:
     decision = deed.decision
     cause = _CAUSES.get(decision.cause, decision.cause)
     head = f"{_at(decision.time)}: retrain ({decision.effort}): {cause}; decision {decision.id}"
-    return [head, *decision.reasons]
+    fall = [reason for entry in deed.stages if entry.stage == ATTRIBUTED for reason in entry.reasons]
+    return [head, *decision.reasons, *fall]
 
 
 def _job(deed: Deed) -> list[str]:

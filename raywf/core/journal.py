@@ -14,6 +14,7 @@ from raywf.core.store import Store
 
 LOOKED = "looked"  # the last stage of a probe; its figures are those of a `Probe`
 FINAL = frozenset({"promoted", "rejected", "failed", LOOKED})
+ATTRIBUTED = "attributed"  # before its job: its reasons say what the fall comes from
 ROLLOUT = "rollout"  # the stage of a decision whose version live traffic is to decide on
 BY_HAND = "hand"  # the cause of a decision that the command which wrote it carries out itself
 

@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError
 
 from raywf.core.errors import RaywfError
-from raywf.core.journal import BY_HAND, FINAL, ROLLOUT, Journal
+from raywf.core.journal import ATTRIBUTED, BY_HAND, FINAL, ROLLOUT, Journal
 from raywf.core.records import Decision, Evidence
 from raywf.core.settings import Workflow
 from raywf.loop.alerts import Alerts, Pulse, keep_telling
@@ -29,6 +29,7 @@ _ANSWER_S = 30.0
 _TICK_S = 0.5
 _HANGS_S = 300.0
 _TAIL_CHARS = 3000
+FALLS = frozenset({"loss", "rise", "regret", "windows"})  # causes of decisions that answer a fall
 _CARRIED = frozenset({"retrain", "probe"})  # kinds of decisions whose job has the same name
 
 
@@ -135,9 +136,22 @@ class Controller:
         )
         if decision.kind in _CARRIED:
             self._journal.decide(decision)
+            self._attribute(decision, champion.version)
             self._carry(decision)
         else:
             self._last_skip = decision
+
+    def _attribute(self, decision: Decision, version: str) -> None:
+        """Write down what the fall comes from that a decision answers; without it nothing is amiss."""
+        if decision.cause not in FALLS:
+            return
+        try:
+            found = ray.get(self._monitor.attribution.remote(version), timeout=_ANSWER_S)
+        except RayError as err:
+            _log.warning("what the loss of version %s comes from is not known: %s", version, err)
+            return
+        if found is not None:
+            self._journal.record(decision, ATTRIBUTED, reasons=found.told())
 
     def _carry(self, decision: Decision) -> None:
         """Submit the decision's job, or look after it: a job that failed is tried again."""

@@ -70,7 +70,7 @@ def tell_version(workflow: Workflow, target: str) -> VersionStory:
         RegistryError: if the registry does not answer.
     """
     root = workflow.stores.root
-    version = _find(workflow, target)
+    version = find_version(workflow, target)
     journal = Journal(root, workflow.name)
     entries = journal.entries()
     deeds = tuple(
@@ -110,7 +110,7 @@ def find_reigns(entries: Sequence[JournalEntry], version: str) -> tuple[Reign, .
     return tuple(reigns)
 
 
-def _find(workflow: Workflow, target: str) -> ModelVersion:
+def find_version(workflow: Workflow, target: str) -> ModelVersion:
     versions = known_versions(workflow)
     by_name = {alias: v for v in versions for alias in v.aliases} | {v.version: v for v in versions}
     if target not in by_name:

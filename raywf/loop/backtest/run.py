@@ -17,7 +17,7 @@ from raywf.core.store import Store
 from raywf.loop.backtest.oracle import best_moments, course_of, losses, refits
 from raywf.loop.backtest.past import Past
 from raywf.loop.backtest.replay import Course, Replay
-from raywf.loop.backtest.rules import make_rule
+from raywf.loop.backtest.rules import Rule, make_rule
 from raywf.loop.backtest.trainings import Trainings
 
 ORACLE = "oracle"
@@ -52,6 +52,15 @@ class Backtest:
         return (never.loss - course.loss) / most if most > 0 else None
 
 
+def make_rules(policies: Sequence[str], workflow: Workflow) -> list[Rule | None]:
+    """Return the policies' rules, None for the oracle.
+
+    Raises:
+        SettingsError: if a policy is neither a text as `make_rule` has it nor "oracle".
+    """
+    return [None if policy == ORACLE else make_rule(policy, workflow) for policy in policies]
+
+
 def compare(
     past: Past,
     policies: Sequence[str],
@@ -69,10 +78,9 @@ def compare(
         RaywfError: if no first model can be trained.
     """
     workflow = past.workflow
-    rules = [None if policy == ORACLE else make_rule(policy, workflow) for policy in policies]
     trainings = Trainings(past, backtest_folder(workflow), say=say)
     courses: list[Course] = []
-    for policy, rule in zip(policies, rules, strict=True):
+    for policy, rule in zip(policies, make_rules(policies, workflow), strict=True):
         say(f"policy: {policy}")
         if rule is None:
             changes = courses[-1].count("retrain", "promoted") if courses else len(chances)

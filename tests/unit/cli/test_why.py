@@ -106,6 +106,7 @@ STEP = RolloutStep(
 MADE_BY = Deed(
     decision=decided("d1", "retrain", "loss", "the champion's loss reached at least 0.3"),
     stages=(
+        entry("attributed", 0, "where origin is JFK it rose"),
         entry("submitted-1", 1, job="churn-d1"),
         entry("lost-1", 2, "job churn-d1 ended as FAILED without a result"),
         entry("submitted-2", 3, job="churn-d1-2"),
@@ -141,6 +142,7 @@ def test_the_whole_story() -> None:
         "(+-9.8%) on 900 rows",
         "alarm    2026-03-01T12:00:00Z: retrain (full): the champion's loss rose; decision d1",
         "         the champion's loss reached at least 0.3",
+        "         where origin is JFK it rose",
         "job      2026-03-01T12:01:00Z: churn-d1 submitted",
         "         2026-03-01T12:02:00Z: job churn-d1 ended as FAILED without a result",
         "         2026-03-01T12:03:00Z: churn-d1-2 submitted",

@@ -1,0 +1,116 @@
+"""What the monitor knows of a version, read from the log itself: no running system is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raywf.core.attribution import Attribution
+from raywf.core.records import Evidence
+from raywf.core.settings import Workflow
+from raywf.loop.references import RegistryReferences
+from raywf.loop.why import find_version
+from raywf.monitor.actor import PatientReferences
+from raywf.monitor.checkpoint import CheckpointError, Checkpoints
+from raywf.monitor.estimate import Estimate, EstimateError, judge_estimates
+from raywf.monitor.fold import Fold
+from raywf.outcomes.column_reader import ColumnReader
+from raywf.registry.registry import open_registry
+
+_BATCH_BYTES = 500_000_000
+_JUDGED = 20  # windows whose estimates are compared with labels, the newest
+_LABELLED_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """A version's windows in time order, and what they come to.
+
+    `settled` has for each window that is mostly without labels its estimate less what estimates were off by
+    (`judged`, of windows that have labels), None for others. `attribution` says what a change of the loss
+    since the promotion comes from. Each is None where nothing tells.
+    """
+
+    version: str
+    metric: str
+    windows: tuple[Evidence, ...]
+    settled: tuple[Estimate | None, ...]
+    judged: EstimateError | None
+    attribution: Attribution | None
+
+
+def read_windows(workflow: Workflow, version: str) -> Windows:
+    """Fold the log and return a version's windows; `version` is a number or an alias.
+
+    Raises:
+        NoVersionError: if nothing has that name.
+        RegistryError: if the registry does not answer.
+    """
+    number = find_version(workflow, version).version
+    references = RegistryReferences(workflow, open_registry(workflow))
+    fold = fold_log(workflow, PatientReferences(references))
+    windows = fold.evidence(number)
+    judged = _judged(windows, workflow.metric)
+    return Windows(
+        version=number,
+        metric=workflow.metric,
+        windows=windows,
+        settled=tuple(_settled(window, judged, workflow.metric) for window in windows),
+        judged=judged,
+        attribution=fold.attribution(number),
+    )
+
+
+def _judged(windows: Sequence[Evidence], metric: str) -> EstimateError | None:
+    """Compare estimates with what labels said, in the newest windows that are mostly labelled."""
+    known = [
+        (estimate, window.metric)
+        for window in windows
+        if (estimate := estimate_of(window, metric)) is not None
+        and window.metric is not None
+        and _is_labelled(window)
+    ]
+    return judge_estimates(known[-_JUDGED:])
+
+
+def _settled(window: Evidence, judged: EstimateError | None, metric: str) -> Estimate | None:
+    estimate = None if _is_labelled(window) else estimate_of(window, metric)
+    return judged.settle(estimate) if judged and estimate else estimate
+
+
+def _is_labelled(window: Evidence) -> bool:
+    return window.labelled >= _LABELLED_SHARE * window.rows
+
+
+def estimate_of(window: Evidence, metric: str) -> Estimate | None:
+    """Return a window's estimate of the metric; None where it has none."""
+    if window.estimate is None or window.estimate_low is None or window.estimate_high is None:
+        return None
+    return Estimate(
+        metric=metric,
+        value=window.estimate,
+        low=window.estimate_low,
+        high=window.estimate_high,
+        rows=window.rows,
+    )
+
+
+def fold_log(workflow: Workflow, references: PatientReferences) -> Fold:
+    """Return the fold of the whole log, from the monitor's last checkpoint on where there is a good one."""
+    reader = ColumnReader(workflow.stores.root, workflow.name)
+    checkpoints = Checkpoints(Path(reader.folder), workflow.monitor, metric=workflow.metric)
+    try:
+        found = checkpoints.load(references)
+    except CheckpointError:  # the log is the truth
+        found = None
+    state, cursor = (found.state, found.cursor) if found else (None, {})
+    fold = Fold(workflow.monitor, references, metric=workflow.metric, state=state)
+    before: dict[str, int] | None = None
+    while cursor != before:
+        before = dict(cursor)
+        for columns, after in reader.columns(before, max_bytes=_BATCH_BYTES):
+            fold.take(columns)
+            cursor = after
+    fold.update(())
+    return fold

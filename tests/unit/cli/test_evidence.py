@@ -1,0 +1,113 @@
+"""`raywf evidence` on a log of its own, whose later windows have no labels; no Ray, no registry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from raywf.cli.evidence import describe
+from raywf.cli.main import cli
+from raywf.core.records import ColumnProfile, Outcome, Prediction
+from raywf.core.settings import MonitorSettings, SpineSettings, StoreSettings, Workflow
+from raywf.loop import evidence as module
+from raywf.loop.evidence import Windows, fold_log, read_windows
+from raywf.monitor.actor import PatientReferences
+from raywf.monitor.drift import bin_values
+from raywf.monitor.expectations import fit_expectations
+from raywf.monitor.reference import KnownReferences, Reference
+from raywf.outcomes.writer import LogWriter
+from raywf.testing import make_version
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAYS, ROWS, LABELLED = 6, 300, 4
+PROFILE = ColumnProfile(name="x", kind="number", edges=(0.25, 0.5, 0.75), counts=(25, 25, 25, 25))
+
+
+def workflow(root: Path) -> Workflow:
+    return Workflow(
+        name="churn",
+        task="binary",
+        spine=SpineSettings(path="x.csv", label="y"),
+        monitor=MonitorSettings(min_labelled=50),
+        stores=StoreSettings(root=str(root)),
+    )
+
+
+def reference() -> Reference:
+    draw = np.random.default_rng(0)
+    x = draw.random(3000)
+    labels = (draw.random(3000) < x).astype(float)
+    bins = bin_values(x.tolist(), PROFILE)[:, None]
+    expected = fit_expectations(
+        "roc_auc", labels, x[:, None], bins, profile=(PROFILE,), threshold=0.5, scale=None
+    )
+    return Reference(
+        version="1", task="binary", classes=("no", "yes"), profile=(PROFILE,), expectations=expected
+    )
+
+
+def write_log(root: Path) -> None:
+    """Days of predictions, the first ones with labels; on the last labelled day high x says nothing."""
+    draw = np.random.default_rng(1)
+    with LogWriter(str(root), "churn") as log:
+        for day in range(DAYS):
+            for i, x in enumerate(draw.random(ROWS).tolist()):
+                time, identity = START + timedelta(days=day, minutes=i), f"{day}-{i}"
+                said = Prediction(id=identity, time=time, version="1", features={"x": x}, scores=(x,))
+                odd = day == LABELLED - 1 and x > 0.75
+                label = "yes" if draw.random() < (0.1 if odd else x) else "no"
+                came = Outcome(id=identity, time=time + timedelta(hours=1), label=label)
+                log.append([said, came] if day < LABELLED else [said])
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Windows:
+    """The windows of the log."""
+    write_log(tmp_path)
+    monkeypatch.setattr(module, "find_version", lambda *_: make_version("1"))
+    monkeypatch.setattr(module, "open_registry", lambda _workflow: None)
+    monkeypatch.setattr(module, "RegistryReferences", lambda *_: KnownReferences({"1": reference()}))
+    return read_windows(workflow(tmp_path), "champion")
+
+
+def test_windows_without_labels_are_estimated(found: Windows) -> None:
+    """As far off as estimates were in those with labels."""
+    assert [w.labelled for w in found.windows] == [ROWS] * LABELLED + [0] * (DAYS - LABELLED)
+    assert [s is None for s in found.settled] == [True] * LABELLED + [False] * (DAYS - LABELLED)
+    assert found.judged is not None
+    assert found.judged.windows == LABELLED
+    assert found.judged.bias > 0  # the fall came without a sign
+    last = found.settled[-1]
+    assert last is not None
+    assert last.value < found.windows[-1].estimate
+
+
+def test_the_fall_is_told(found: Windows) -> None:
+    """In words; the windows as a table."""
+    lines = describe(found, last=3)
+    text = "\n".join(lines)
+    assert lines[0] == "version 1: 6 windows, the last 3"
+    assert "~" in text
+    assert "where x is above 0.75 it rose from" in text
+    assert len([line for line in lines if line.startswith("2026-")]) == 3
+    assert describe(replace(found, windows=(), settled=()), last=3) == ["version 1: no window in the log yet"]
+
+
+def test_what_is_read_at_once_or_from_a_checkpoint_is_the_same(found: Windows, tmp_path: Path) -> None:
+    """Nothing but the log is needed."""
+    chosen = workflow(tmp_path)
+    again = fold_log(chosen, PatientReferences(KnownReferences({"1": reference()})))
+    assert again.evidence("1") == found.windows
+
+
+def test_no_such_version(tmp_path: Path) -> None:
+    """One line says so."""
+    (tmp_path / "workflow.yaml").write_text("name: churn\ntask: binary\nspine: {path: x.csv, label: y}\n")
+    ran = CliRunner().invoke(cli, ["evidence", "-f", str(tmp_path / "workflow.yaml")])
+    assert ran.exit_code != 0
+    assert "has no version 'champion'" in str(ran.exception or ran.output)
