@@ -113,11 +113,8 @@ def choose(
     metric: Metric,
     bounds: Bounds,
     weights: Mapping[str, float] | None = None,
-    start: Mapping[str, float] | None = None,
 ) -> Chosen:
     """Weigh the finished trials by their out-of-fold scores, within the bounds; or keep `weights` by id.
-
-    `start` are the weights by id that weighing begins with.
 
     Raises:
         SearchError: if no trial finished its folds.
@@ -137,7 +134,7 @@ def choose(
         costs={t.id: t.row_us / room_us for t, _ in found},
     )
     kept = {i: w for i, w in (weights or {}).items() if i in by_id}
-    weights = keep_largest(kept, len(kept)) if kept else select_ensemble(candidates, metric, start=start)
+    weights = keep_largest(kept, len(kept)) if kept else select_ensemble(candidates, metric)
     weights = _within(weights, by_id, room_us)
     weights, bag = _makeable(weights, by_id, data, bounds, room_us)
     members = _members(weights, by_id, data, bounds, bag=bag)

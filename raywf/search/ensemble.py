@@ -38,14 +38,11 @@ class Candidates:
         return [(b, self.labels[b], None if groups is None else groups[b]) for b in self.blocks]
 
 
-def select_ensemble(
-    candidates: Candidates, metric: Metric, *, steps: int = STEPS, start: Mapping[str, float] | None = None
-) -> dict[str, float]:
+def select_ensemble(candidates: Candidates, metric: Metric, *, steps: int = STEPS) -> dict[str, float]:
     """Return weights by trial id that minimise the mean of the metric's loss over the folds' blocks.
 
     Starts from the best single trial and adds, with replacement, the one that helps most; the best prefix is
-    kept. With weights to `start` from, half of the steps are theirs: what was good before is given up for a
-    lucky fold only in part.
+    kept.
     """
     scores, parts = candidates.scores, candidates.parts()
 
@@ -57,14 +54,8 @@ def select_ensemble(
     unit = _LATENCY_WEIGHT * _scale(list(alone.values()))
     counts = dict.fromkeys(names, 0)
     total: NDArray[np.float64] = np.zeros_like(next(iter(scores.values())), dtype=np.float64)
-    for name, weight in (start or {}).items():
-        if name in counts:
-            counts[name] = max(1, round(weight * steps / 2))
-            total = total + counts[name] * np.asarray(scores[name], dtype=np.float64)
-    begun = sum(counts.values())
-    spent = sum(candidates.costs.get(name, 0.0) for name, count in counts.items() if count)
-    best_loss, best = loss(total / begun) + unit * spent if begun else np.inf, dict(counts)
-    for step in range(begun + 1, steps + 1):
+    best_loss, best, spent = np.inf, dict(counts), 0.0
+    for step in range(1, steps + 1):
         options = []
         for name in names:
             new = counts[name] == 0

@@ -31,7 +31,7 @@ _LATE_SHARE = 0.03  # of the budget: so late an ensemble is still chosen again t
 class Ending:
     """What the end of a search works with: the data, here and as an object reference, and its bounds.
 
-    `weights` are the former members' by trial id, where they are to stay, `start` where they are begun with.
+    `weights` are the former members' by trial id, where they are to stay.
     """
 
     data: SearchData
@@ -44,7 +44,6 @@ class Ending:
     row_ms: float
     slots: int
     weights: dict[str, float] | None = None
-    start: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +90,7 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
             cut=cut,
         )
         metric, ledger = ending.trial_plan.metric, ending.recipe.ledger
-        chosen = choose(
-            data, trials, ledger, metric=metric, bounds=bounds, weights=ending.weights, start=ending.start
-        )
+        chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, weights=ending.weights)
         in_time = ending.budget.left_s > -_LATE_SHARE * ending.budget.allowed_s
         may_tighten = ending.weights is None and chosen.is_divisible and in_time
         may_tighten = may_tighten and tightened < _MOST_TIGHTENED

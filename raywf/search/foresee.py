@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from raywf.core.metrics import Metric
@@ -31,7 +31,6 @@ class LastFits:
     metric: Metric
     bounds: Bounds
     closing: float
-    start: Mapping[str, float] | None = None
     _looked: float = 0.0
     _took: float = 0.0
     _found: float | None = None
@@ -49,9 +48,7 @@ class LastFits:
         now = time.monotonic()
         if self._found is None or now > self._looked + _REST * self._took:
             left = replace(bounds, left_s=max(0.0, self.closing - time.time()))
-            chosen = choose(
-                self.data, list(done), self.ledger, metric=self.metric, bounds=left, start=self.start
-            )
+            chosen = choose(self.data, list(done), self.ledger, metric=self.metric, bounds=left)
             self._found = chosen_fits_s(chosen, done, self.data, slots=bounds.slots)
             self._looked = time.monotonic()
             self._took = self._looked - now

@@ -86,9 +86,9 @@ class SearchPlan:
         """Return the seconds that a full search takes: those of the last one, where it took less."""
         return min([allowed_s, *[sweep.spent_s for sweep in self.former if sweep.effort == "full"][:1]])
 
-    def weights(self, effort: Effort) -> dict[str, float] | None:
-        """Return the former members' weights by trial id; None where the search is of another effort."""
-        return {m.trial_id: m.weight for m in self.former[0].members} if self.effort == effort else None
+    def weights(self) -> dict[str, float] | None:
+        """Return the former members' weights by trial id where they are to stay."""
+        return {m.trial_id: m.weight for m in self.former[0].members} if self.effort == "refit" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +159,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         folder=plan.folder,
         row_ms=settings.row_ms,
         slots=_slots(settings),
-        weights=plan.weights("refit"),
-        start=plan.weights("warm"),
+        weights=plan.weights(),
     )
     made = finish(ending, trials)
     budget.note(at_once=True)
@@ -337,7 +336,6 @@ def _queue(
         bounds=Bounds(
             row_ms=settings.row_ms, left_s=budget.allowed_s, slots=slots, bag=trial_plan.keep_models
         ),
-        start=plan.weights("warm"),
     )
 
     trials = plan.trials(settings, data, pace)

@@ -54,19 +54,6 @@ def test_never_worse_than_the_best_single(seed: int, case: tuple[str, int], tria
     assert all(w > 0 for w in weights.values())
 
 
-def test_what_was_good_before_keeps_half() -> None:
-    """Of the steps, whatever luck another has; what was not fitted again counts for nothing."""
-    labels = np.arange(ROWS) % 2 * 1.0
-    scores = {n: (labels[:, None] * share + (1 - share) / 2).astype(np.float32) for n, share in
-              (("old", 0.2), ("new", 0.8))}  # fmt: skip
-    metric = METRICS["log_loss"]
-    assert select_ensemble(offer(labels, scores), metric) == {"new": 1.0}
-    found = select_ensemble(offer(labels, scores), metric, start={"old": 0.7, "gone": 0.3})
-    assert found == {"old": pytest.approx(9 / 25), "new": pytest.approx(16 / 25)}
-    assert select_ensemble(offer(labels, scores), metric, start={"gone": 1.0}) == {"new": 1.0}
-    assert select_ensemble(offer(labels, scores), metric, start={"new": 1.0}) == {"new": 1.0}
-
-
 def test_complementary_members_are_joined() -> None:
     """Two that err on opposite sides are better together."""
     labels = np.linspace(0, 1, ROWS)
