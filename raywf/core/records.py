@@ -11,6 +11,7 @@ from raywf.core.rollout import Part
 ColumnKind = Literal["number", "category", "time"]
 LabelKind = Literal["class", "number"]
 Effort = Literal["refit", "reweight", "warm", "full"]
+Span = Literal["all", "half", "quarter", "aging"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +120,8 @@ class Member:
 class Sweep:
     """One search over a snapshot: its trials and the ensemble that came of it.
 
-    `cost_usd` is the price of the CPUs that it occupied, busy or not, in all of its attempts.
+    `cost_usd` is the price of the CPUs that it occupied, busy or not, in all of its attempts. `span` is what
+    was trained on: all, the newest half or quarter, or all with old rows counting less.
     """
 
     id: str
@@ -136,6 +138,7 @@ class Sweep:
     warm_from: str | None = None
     effort: Effort = "full"
     cost_usd: float = 0.0
+    span: Span = "all"
 
     @property
     def idle_usd(self) -> float:
@@ -282,9 +285,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """How far one feature's live values lie from training: the population stability index, and the share
-    of live values that are missing or unknown.
-    """
+    """One feature's live values beside training: stability index, share of missing or unknown values."""
 
     column: str
     psi: float

@@ -29,6 +29,7 @@ from raywf.core.records import (
 )
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
+from raywf.loop.span import part_of
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.client import tracking_uri
 from raywf.registry.registry import CHALLENGER, CHAMPION, PREVIOUS, open_registry
@@ -88,7 +89,7 @@ def explain(workflow: Workflow, target: str | None = None, *, wanted: Wanted | N
     notes: list[str] = []
     with _noting(notes):
         snapshot = load_snapshot(Store(workflow.stores.root), workflow.name, sweep.snapshot_id)
-        table = read_snapshot(snapshot)
+        table = part_of(read_snapshot(snapshot), sweep.span).table
         wanted.say(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
         ledger = Ledger(workflow.stores.root, sweep.id)
         metric = named_metric(workflow, sweep.metric)

@@ -32,6 +32,7 @@ from raywf.cost.rate import resolve_rate
 from raywf.gate.verdict import GateBlock, judge
 from raywf.loop.expectations import keep_expectations, make_expectations
 from raywf.loop.promote import is_serving, promote
+from raywf.loop.span import choose_part
 from raywf.loop.unfinished import remembered
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
@@ -264,23 +265,27 @@ def search(
     root = workflow.stores.root
     former = _former_sweeps(root, champion)
     effort = effort if former else "full"
+    part = choose_part(workflow, snapshot, table, effort=effort, former=former)
     codes = [m.code for m in workflow.search.models.values()] + [m.code for m in workflow.metrics.values()]
     own = [read_code(code).digest for code in codes]
     settings = encode(workflow.search)
     held = encode(workflow.gate) if hold_gate else None
     started = [s.id for s in former]
-    sweep_id = stable_id(FORMAT, snapshot.id, settings, own, workflow.metric, started, held, effort)
+    sweep_id = stable_id(
+        FORMAT, snapshot.id, settings, own, workflow.metric, started, held, effort, part.span
+    )
     start = time.time()
     plan = SearchPlan(
         sweep_id=sweep_id,
         folder=folder / "bundles",
         former=former,
         effort=effort,
+        span=part.span,
         hold_gate=hold_gate,
         rate=resolve_rate(workflow.cost),
         progress=listener.trial,
     )
-    found = run_search(workflow, snapshot, table, plan=plan)
+    found = part.whole(run_search(workflow, snapshot, part.table, plan=plan))
     done = sum(t.status == "done" for t in found.sweep.trials)
     listener.stage(
         f"search {sweep_id}: {workflow.metric} {found.sweep.score:.4f} out of fold, {done} of "
@@ -439,6 +444,7 @@ def _sweep_figures(sweep: Sweep) -> dict[str, object]:
     return {
         "sweep": sweep.id,
         "effort": sweep.effort,
+        "span": sweep.span,
         sweep.metric: sweep.score,
         "trials": len(sweep.trials),
         "members": [f"{m.trial_id}={m.weight:.2f}" for m in sweep.members],

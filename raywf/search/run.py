@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from raywf.core.errors import SearchError
 from raywf.core.metrics import Metric, loss_scale
 from raywf.core.own import workflow_metric
-from raywf.core.records import Bundle, Effort, Rate, Snapshot, Sweep, Trial
+from raywf.core.records import Bundle, Effort, Rate, Snapshot, Span, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.core.store import Store
 from raywf.models.families import traits
@@ -52,7 +52,8 @@ class SearchPlan:
 
     Without `hold_gate` no rows are kept aside: the bundle is fitted on all, and nothing can gate it. Without
     a `rate`, what the CPUs cost that it may occupy, it costs nothing and money cannot bound it. `former` are
-    the champion's sweep and those before it, which any `effort` but a full one needs.
+    the champion's sweep and those before it, which any `effort` but a full one needs. `span` is noted: the
+    table that is searched is that part of the snapshot already.
     """
 
     sweep_id: str
@@ -61,6 +62,7 @@ class SearchPlan:
     hold_gate: bool = True
     rate: Rate | None = None
     effort: Effort = "full"
+    span: Span = "all"
     progress: Progress = field(default=lambda _trial: None)
 
     @property
@@ -197,6 +199,7 @@ def _record(
         cpu_s=budget.spent_s * budget.cpus,
         warm_from=plan.former[0].id if plan.former else None,
         effort=plan.effort,
+        span=plan.span,
         cost_usd=sum(attempt.cost_usd for attempt in budget.ledger.attempts()),
     )
 

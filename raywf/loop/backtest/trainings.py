@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
 from raywf.loop.backtest.past import Past
 from raywf.loop.pipeline import FORMAT, FORMER
+from raywf.loop.span import choose_part
 from raywf.search.run import SearchPlan, SearchResult, run_search
 
 
@@ -104,14 +106,16 @@ class Trainings:
         if self._store.exists(path):
             return decode(Training, json.loads(self._store.read(path)))
         snapshot, table = self._past.as_of(instant)
+        part = choose_part(workflow, snapshot, table, effort=effort, former=former)
         plan = SearchPlan(
             sweep_id=identity,
             folder=self._folder / "bundles" / identity,
             former=former,
             effort=effort,
+            span=part.span,
             rate=resolve_rate(workflow.cost),
         )
-        found = run_search(workflow, snapshot, table, plan=plan)
+        found = part.whole(run_search(workflow, snapshot, part.table, plan=plan))
         made = Training(
             id=identity,
             as_of=instant,
@@ -131,7 +135,9 @@ class Trainings:
         settings = workflow.search
         own = [m.code for m in settings.models.values()] + [m.code for m in workflow.metrics.values()]
         members = [[m.trial_id, m.family, m.params, m.weight] for s in former[:1] for m in s.members]
-        given = members if effort == "refit" else [sweep.id for sweep in former]
+        given: list[Any] = [sweep.id for sweep in former]
+        if effort == "refit":
+            given = [members, *[sweep.span for sweep in former[:1]]]
         return stable_id(
             FORMAT,
             self._past.snapshot.digest,

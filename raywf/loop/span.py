@@ -1,0 +1,100 @@
+"""How far back a retraining looks: at all of the history, at its newest part, or at old rows less.
+
+A short history is often worse, where the old rows still tell something; so the newest block decides, on which
+quick models of each span are scored that have not seen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from raywf.core.metrics import bounded_loss, loss_scale
+from raywf.core.records import Effort, Snapshot, Span, Sweep
+from raywf.core.settings import Workflow
+from raywf.loop.probe import quick_answers
+from raywf.search.run import SearchResult
+
+_SHARES: dict[Span, float] = {"all": 1.0, "half": 0.5, "quarter": 0.25, "aging": 1.0}
+_HALF_LIFE = 0.25  # of the history's time, after which a row counts half, where old rows count less
+_FITTED, _SCORED = 20_000, 4_000
+_FEWEST = 1_000  # rows that a shorter span must have
+_BLOCK = 0.1  # the newest rows, on which spans are compared
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What of a table is trained on: `offset` rows at its beginning are left out."""
+
+    span: Span
+    table: pa.Table
+    offset: int
+
+    def whole(self, found: SearchResult) -> SearchResult:
+        """Return a search's result with the gate's rows counted in the whole table."""
+        return replace(found, gate_rows=found.gate_rows + self.offset)
+
+
+def choose_part(
+    workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, effort: Effort, former: Sequence[Sweep]
+) -> Part:
+    """Return what to train on: a full search after others chooses, a cheaper training does as its champion.
+
+    Without times, and for the first model, it is all.
+    """
+    if not snapshot.has_time or not former:
+        return part_of(table, "all")
+    if effort != "full":
+        return part_of(table, former[0].span)
+    return part_of(table, choose_span(workflow, snapshot, table))
+
+
+def choose_span(workflow: Workflow, snapshot: Snapshot, table: pa.Table) -> Span:
+    """Return the span whose quick model does best on the newest rows; all, unless another is surely better.
+
+    Better by a standard error of the difference, row by row. None of the models has seen those rows.
+    """
+    cut = table.num_rows - int(_BLOCK * table.num_rows)
+    if cut < 2 * _FEWEST:
+        return "all"
+    labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
+    scored = np.arange(cut, table.num_rows)[-_SCORED:]
+    scale = loss_scale(labels[:cut]) if snapshot.task == "regression" else None
+    losses: dict[Span, NDArray[np.float64]] = {}
+    for span, share in _SHARES.items():
+        rows = np.arange(cut - int(share * cut), cut)
+        if len(rows) < _FEWEST:
+            continue
+        if len(rows) > _FITTED:
+            rows = np.sort(np.random.default_rng(0).choice(rows, _FITTED, replace=False))
+        weights = _ages(table)[rows] if span == "aging" else None
+        answers = quick_answers(workflow, snapshot, table, fitted=rows, scored=scored, weights=weights)
+        losses[span] = bounded_loss(labels[scored], answers, scale=scale)
+    best = min(losses, key=lambda span: float(losses[span].mean()))
+    gains = losses["all"] - losses[best]
+    sure = float(gains.mean()) > float(gains.std()) / np.sqrt(len(gains))
+    return best if sure else "all"
+
+
+def part_of(table: pa.Table, span: Span) -> Part:
+    """Return the part of a table, in the order of time, that a span is."""
+    offset = table.num_rows - int(_SHARES[span] * table.num_rows)
+    if span != "aging":
+        return Part(span, table.slice(offset), offset)
+    weights = _ages(table)
+    if "__weight" in table.column_names:
+        weights = weights * np.asarray(table.column("__weight").to_numpy(), dtype=np.float64)
+        table = table.drop_columns(["__weight"])
+    return Part(span, table.append_column("__weight", pa.array(weights)), offset)
+
+
+def _ages(table: pa.Table) -> NDArray[np.float64]:
+    """Return how much each row counts by its age, the newest 1."""
+    times = np.asarray(table.column("__time").cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())
+    life = max(1.0, _HALF_LIFE * float(times[-1] - times[0]))
+    return np.asarray(0.5 ** ((times[-1] - times) / life))
