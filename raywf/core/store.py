@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raywf.core.ids import stable_id
+from raywf.core.objects import create_object
+
 if TYPE_CHECKING:
     from pyarrow import fs as arrow_fs
 
@@ -23,6 +26,17 @@ class Store:
     def is_local(self) -> bool:
         """Whether the root is a folder of this machine (or a mount)."""
         return "://" not in self.root or self.root.startswith("file://")
+
+    @property
+    def node_folder(self) -> Path:
+        """Where a node keeps its own files: the root itself, or for an object store a folder of its disk.
+
+        That lies below ``RAYWF_CACHE``, or the user's cache folder.
+        """
+        if self.is_local:
+            return Path(self.filesystem()[1])
+        cache = os.environ.get("RAYWF_CACHE") or str(Path.home() / ".cache" / "raywf")
+        return Path(cache) / stable_id(self.root)
 
     def uri(self, path: str) -> str:
         """Return the address of a path below the root."""
@@ -61,16 +75,16 @@ class Store:
     def create(self, path: str, data: bytes, *, synced: bool = True) -> bool:
         """Write a file unless it exists; return whether this call wrote it.
 
-        On a local root this holds among processes. Object stores are checked first, then written. What is not
-        `synced` outlives the process at once, and a power loss only later: it may be cut off then.
+        This holds among processes, and on an object store among machines. What is not `synced` outlives the
+        process at once, and a power loss only later: it may be cut off then.
+
+        Raises:
+            SettingsError: if the root's kind of object store needs a library that is not installed.
+            OSError: if the store refuses.
         """
-        base = self.filesystem()[1]
-        target = f"{base}/{path}"
         if not self.is_local:
-            if self.exists(path):
-                return False
-            self.write(path, data)
-            return True
+            return create_object(self.uri(path), data)
+        target = f"{self.filesystem()[1]}/{path}"
         draft = _local_draft(target, data, synced=synced)
         try:
             os.link(draft, target)
@@ -104,6 +118,16 @@ class Store:
         filesystem, base = self.filesystem()
         written: int | None = filesystem.get_file_info(f"{base}/{path}").mtime_ns
         return None if written is None else written / 1e9
+
+    def walk(self, path: str) -> tuple[tuple[str, int], ...]:
+        """Return all files below a folder, as paths relative to it, with their sizes in bytes."""
+        from pyarrow import fs
+
+        filesystem, base = self.filesystem()
+        folder = f"{base}/{path}"
+        infos = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True))
+        files = [i for i in infos if i.type == fs.FileType.File and ".draft-" not in i.base_name]
+        return tuple(sorted((i.path.removeprefix(folder).lstrip("/"), i.size) for i in files))
 
     def list(self, path: str) -> tuple[str, ...]:
         """Return the sorted names directly below a folder; empty where it does not exist."""

@@ -22,6 +22,7 @@ import psutil
 
 from raywf.core.errors import ServingError
 from raywf.core.settings import Workflow
+from raywf.core.store import Store
 from raywf.serving.environment import free_ports, serve_env
 
 _STATE = "cluster.json"
@@ -73,8 +74,8 @@ def endpoint_file(workflow: Workflow) -> str:
 
 def shares_local(workflow: Workflow) -> bool:
     """Return whether others than this workflow are up on the cluster that raywf started."""
-    found = (Path(workflow.stores.root) / _ENDPOINTS).glob("*.json")
-    return any(path.stem != workflow.name for path in found)
+    found = Store(workflow.stores.root).list(_ENDPOINTS)
+    return any(name != f"{workflow.name}.json" for name in found)
 
 
 def cluster_address(workflow: Workflow) -> str | None:
@@ -133,9 +134,10 @@ def _restore(environ: dict[str, str | None]) -> None:
 
 
 def _launch(workflow: Workflow) -> tuple[LocalCluster, subprocess.Popen[bytes]]:
-    root = Path(workflow.stores.root)
+    store = Store(workflow.stores.root)
+    root = store.node_folder
     root.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(root / _ENDPOINTS, ignore_errors=True)  # those of a cluster that is gone
+    store.remove(_ENDPOINTS)  # those of a cluster that is gone
     temp_dir = tempfile.mkdtemp(prefix="rwf-", dir="/tmp")
     gcs, dashboard, *agents = free_ports(6, avoid={workflow.serving.port})
     environ = {
@@ -208,7 +210,7 @@ def stop_local(workflow: Workflow) -> bool:
     started_here = set(psutil.Process().children())
     psutil.wait_procs([p for p in family if p in started_here], timeout=_STOP_S)  # takes their exit status
     shutil.rmtree(found.temp_dir, ignore_errors=True)
-    shutil.rmtree(Path(workflow.stores.root) / _ENDPOINTS, ignore_errors=True)
+    Store(workflow.stores.root).remove(_ENDPOINTS)
     _state_file(workflow).unlink(missing_ok=True)
     return bool(family)
 
@@ -298,7 +300,7 @@ def _token(root: Path) -> Path:
 
 
 def _state_file(workflow: Workflow) -> Path:
-    return Path(workflow.stores.root) / _STATE
+    return Store(workflow.stores.root).node_folder / _STATE
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -227,8 +227,8 @@ def search_only(
 ) -> SearchResult:
     """Build a snapshot as of an instant (default: now) and search all of it; Ray must be initialised.
 
-    There is no gate and nothing is registered. The bundles are kept below ``bundles/<snapshot id>`` of a
-    local store's root.
+    There is no gate and nothing is registered. The bundles are kept below ``bundles/<snapshot id>`` of the
+    store's root, or on this node where that is an object store.
 
     Raises:
         RaywfError: if a step refuses.
@@ -239,7 +239,7 @@ def search_only(
     with remembered(workflow, as_of):
         snapshot = build_snapshot(workflow, as_of=as_of)
         listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
-        folder = Path(workflow.stores.root if Store(workflow.stores.root).is_local else tempfile.mkdtemp())
+        folder = Store(workflow.stores.root).node_folder
         table = read_snapshot(snapshot)
         folder = folder / "bundles" / snapshot.id
         return search(
@@ -387,7 +387,7 @@ def _register(
         run_id=run_id,
         sweep_id=found.sweep.id,
         decision_id=decision.id,
-        code_version=code_version(Path(workflow.stores.root).parent),
+        code_version=code_version(Store(workflow.stores.root).node_folder.parent),
         parent=champion.version if champion else None,
         cost_usd=found.sweep.cost_usd,
         metrics={workflow.metric: verdict.challenger, f"oof_{workflow.metric}": found.sweep.score},

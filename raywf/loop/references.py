@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
@@ -30,8 +29,7 @@ class RegistryReferences:
         store = Store(self.workflow.stores.root)
         found = self.registry.version(version)
         snapshot = load_snapshot(store, self.workflow.name, found.snapshot_id)
-        cache = Path(self.workflow.stores.root if store.is_local else "/tmp/raywf")  # noqa: S108 a cache of bundles
-        bundle = self.registry.fetch(found, cache / "cache" / self.workflow.name)
+        bundle = self.registry.fetch(found, store.node_folder / "cache" / self.workflow.name)
         facts = json.loads((bundle / "bundle.json").read_text())
         return Reference(
             version=version,

@@ -21,7 +21,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from raywf.core.errors import SettingsError
 from raywf.core.records import Outcome, Prediction
 from raywf.core.rollout import Part, ShadowAnswer
 from raywf.core.store import Store
@@ -31,20 +30,8 @@ _ARRAYS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC
 
 
 def log_folder(root: str, workflow: str) -> Path:
-    """Return the folder of a workflow's segments.
-
-    Raises:
-        SettingsError: if the root is an object store; those have no append, so an acknowledged line could
-            not be durable before its answer without one object a request.
-
-    """
-    store = Store(root)
-    if not store.is_local:
-        raise SettingsError(
-            f"the outcome log needs a folder that can be appended to, got {root!r}; "
-            "set stores.root to a local or mounted (NFS, EFS, Filestore) folder"
-        )
-    return Path(store.filesystem()[1]) / "log" / workflow
+    """Return this node's folder for a workflow's segments: where they lie, or what is kept of them here."""
+    return Store(root).node_folder / "log" / workflow
 
 
 Entry = Prediction | Outcome | ShadowAnswer

@@ -29,6 +29,7 @@ from raywf.core.records import Outcome, Prediction
 from raywf.core.rollout import ShadowAnswer
 from raywf.outcomes.join import join
 from raywf.outcomes.lines import Entry, entries_of, line_digest, log_folder
+from raywf.outcomes.shipping import open_mirror
 
 READ_BYTES = 2_000_000  # of a segment at a time
 KEPT_BYTES = 4_000_000  # of a segment, beyond its index, whose entries are kept in memory
@@ -123,14 +124,12 @@ class LogLookup:
     """Looks ids of a workflow's log up; thread-safe, many of them may be at work on one log.
 
     `budget_s` bounds how long one call reads what is new. In memory are at most the entries of `KEPT_BYTES`
-    of each segment that is being written.
-
-    Raises:
-        SettingsError: if the root is an object store.
+    of each segment that is being written. Of a log on an object store it looks into a mirror.
     """
 
     def __init__(self, root: str, workflow: str, *, budget_s: float = 5.0) -> None:
-        self.folder = log_folder(root, workflow)
+        self._mirror = open_mirror(root, workflow)
+        self.folder = self._mirror.folder if self._mirror else log_folder(root, workflow)
         self._budget_s = budget_s
         self._segments: dict[str, _Segment] = {}
         self._reading = threading.Lock()
@@ -167,6 +166,8 @@ class LogLookup:
         if not self._reading.acquire(timeout=self._budget_s):
             raise IndexBehindError("the log is being read; ask again")
         try:
+            if self._mirror is not None:
+                self._mirror.refresh(at_once=True)
             present = {path.name: path for path in sorted(self.folder.glob("*.jsonl"))}
             for name in self._segments.keys() - present.keys():
                 del self._segments[name]

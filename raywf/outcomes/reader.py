@@ -6,20 +6,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from raywf.outcomes.lines import Entry, entries_of, log_folder
+from raywf.outcomes.shipping import open_mirror
 
 
 class LogReader:
     """Reads a workflow's log; keeps no position of its own, the cursor is the caller's.
 
-    `corrupt_lines` counts the lines that this reader has skipped because they could not be read.
-
-    Raises:
-        SettingsError: if the root is an object store.
-
+    `corrupt_lines` counts the lines that this reader has skipped because they could not be read. Of a log on
+    an object store it reads a mirror; where the store does not answer, its methods raise an OSError.
     """
 
     def __init__(self, root: str, workflow: str) -> None:
-        self.folder = log_folder(root, workflow)
+        self._mirror = open_mirror(root, workflow)
+        self.folder = self._mirror.folder if self._mirror else log_folder(root, workflow)
         self.corrupt_lines = 0
 
     def read(
@@ -56,6 +55,8 @@ class LogReader:
                 yield path
 
     def _segments(self) -> list[Path]:
+        if self._mirror is not None:
+            self._mirror.refresh()
         return sorted(self.folder.glob("*.jsonl"))
 
     def _parse(self, data: bytes) -> list[Entry]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import threading
 import time
@@ -20,7 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from raywf.core.store import Store
 from raywf.outcomes.lines import Entry, PredictionBatch, log_folder, to_line
+from raywf.outcomes.shipping import SEGMENT_S, SHIP_S, Shipping
 
 _logger = logging.getLogger(__name__)
 
@@ -34,9 +37,9 @@ class LogWriter:
     Each writer has segments of its own (``<start time>-<uuid>.jsonl``), so any number of processes
     write at once. A segment is closed when it has `segment_bytes`, or when a write to it failed.
 
-    Raises:
-        SettingsError: if the root is an object store.
-
+    On an object store segments lie in a spool on this node first, and are shipped at most a second after each
+    append: a killed process loses nothing, a lost node what was not shipped. With ``sync="each"`` those who
+    wait in `synced` wait for the store. While it is away the spool grows.
     """
 
     def __init__(
@@ -48,11 +51,17 @@ class LogWriter:
         sync_ms: float = SYNC_MS,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
-        self.folder = log_folder(root, workflow)
+        store = Store(root)
+        self.folder = log_folder(root, workflow) / ("" if store.is_local else "spool")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._each, self._sync_s, self._limit = sync == "each", sync_ms / 1000, segment_bytes
+        self._shipping = None if store.is_local else Shipping(store, self.folder, workflow)
+        if self._shipping is not None:
+            self._sync_s = max(self._sync_s, SHIP_S)
         self._lock = threading.Lock()
         self._fd, self._size, self._dirty, self._closed = -1, 0, False, False
+        self._refused_since = math.inf  # when the oldest append came that the object store did not take
+        self._begun = 0.0  # when the live segment was
         self._since = 0.0  # when the first append came that no sync has taken up yet
         self._waiting: list[asyncio.Future[None]] = []
         self._unsynced: OSError | None = None  # why some of what was written may never be on the disk
@@ -84,7 +93,8 @@ class LogWriter:
     @property
     def unsynced_s(self) -> float:
         """How long ago the oldest append came that no sync has taken up yet; 0 where there is none."""
-        return time.monotonic() - self._since if self._dirty else 0.0
+        oldest = min(self._since if self._dirty else math.inf, self._refused_since)
+        return max(0.0, time.monotonic() - oldest)
 
     async def synced(self) -> None:
         """Return once all that was appended is on the disk; at once where `sync` is not "each".
@@ -111,7 +121,8 @@ class LogWriter:
             try:
                 self._end_segment()
             finally:
-                _tell(waiting, self._unsynced)
+                refused = None if self._shipping is None else self._shipping.end()
+                _tell(waiting, self._unsynced or refused)
         self._stop.set()
         self._wake.set()
         if thread is not None:
@@ -126,7 +137,8 @@ class LogWriter:
         self.close()
 
     def _write(self, data: bytes) -> None:
-        if self._fd >= 0 and self._size >= self._limit:
+        old = self._shipping is not None and time.monotonic() > self._begun + SEGMENT_S
+        if self._fd >= 0 and (self._size >= self._limit or old):
             self._end_segment()
         if self._fd < 0:
             self._start_segment()
@@ -145,6 +157,9 @@ class LogWriter:
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex}.jsonl"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._fd, self._size = os.open(self.folder / name, flags, 0o644), 0
+        self._begun = time.monotonic()
+        if self._shipping is not None:
+            self._shipping.begin(name, self._fd)
         _sync_folder(self.folder)
         if self._thread is None:
             self._thread = threading.Thread(target=self._sync_forever, name="raywf-log-sync", daemon=True)
@@ -164,6 +179,7 @@ class LogWriter:
                 self._stop.wait(self._sync_s)
             self._wake.clear()
             with self._lock:
+                since = self._since
                 fd, failed = self._duplicate()
                 waiting, self._waiting = self._waiting, []
                 error, self._unsynced = self._unsynced, None
@@ -172,7 +188,20 @@ class LogWriter:
                 _logger.warning("the outcome log cannot be synced: %s", failed)
                 with self._lock:  # for those who came while it was tried, and whose lines were in it
                     self._unsynced = failed
-            _tell(waiting, failed or error)
+            _tell(waiting, failed or self._shipped(since) or error)
+
+    def _shipped(self, since: float) -> OSError | None:
+        """Ship what is synced, which was appended from `since` on; return the store's refusal.
+
+        What it refuses is not lost: it is tried again, without anybody asking.
+        """
+        if self._shipping is None or self._shipping.ship():
+            self._refused_since = math.inf
+            return None
+        self._refused_since = min(since, self._refused_since)
+        self._stop.wait(SHIP_S)
+        self._wake.set()
+        return OSError("the object store does not take the log, which waits on this node")
 
     def _duplicate(self) -> tuple[int, OSError | None]:
         """Return a duplicate of what has to be synced, or -1; its fsync needs no lock."""

@@ -15,10 +15,20 @@ from mlflow.tracking import MlflowClient
 
 from raywf.core.errors import RegistryError
 from raywf.core.settings import Workflow
+from raywf.core.store import Store
 
 
 def tracking_uri(workflow: Workflow) -> str:
-    """Return `stores.mlflow`, or SQLite below the root."""
+    """Return `stores.mlflow`, or SQLite below the root.
+
+    Raises:
+        RegistryError: if that is an object store, which holds no database.
+    """
+    if not workflow.stores.mlflow and not Store(workflow.stores.root).is_local:
+        raise RegistryError(
+            f"stores.mlflow: beside stores.root {workflow.stores.root} name MLflow's server or database, "
+            "such as http://mlflow:5000 or postgresql://..."
+        )
     return workflow.stores.mlflow or f"sqlite:///{workflow.stores.root}/mlflow.db"
 
 

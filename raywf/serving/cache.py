@@ -24,7 +24,7 @@ import psutil
 from numpy.typing import NDArray
 
 from raywf.core.codec import DecodeError, decode, encode
-from raywf.core.errors import BundleError, ServingError
+from raywf.core.errors import BundleError
 from raywf.core.records import Bundle, ModelVersion
 from raywf.core.source import ModelSource
 from raywf.core.store import Store
@@ -77,10 +77,6 @@ class BundleCache:
 
     With `trust` bundles with members of the user's own are loaded too. One whose files, or whose objects in
     memory, take more than `max_mb` is not served.
-
-    Raises:
-        ServingError: if the root is not a local or mounted folder.
-
     """
 
     def __init__(
@@ -92,10 +88,7 @@ class BundleCache:
         trust: bool = False,
         max_mb: float = math.inf,
     ) -> None:
-        store = Store(root)
-        if not store.is_local:
-            raise ServingError(f"serving needs a local or mounted stores.root for its cache, got {root!r}")
-        self.folder = Path(store.filesystem()[1]) / "cache" / workflow
+        self.folder = Store(root).node_folder / "cache" / workflow
         self.folder.mkdir(parents=True, exist_ok=True)
         self._store, self._source = Store(str(self.folder)), source
         self._trust, self._max_mb = trust, max_mb

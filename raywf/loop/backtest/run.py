@@ -128,12 +128,5 @@ def plan_chances(past: Past, *, start: datetime | None, step: timedelta | None) 
 
 
 def backtest_folder(workflow: Workflow) -> Path:
-    """Return where trainings are kept.
-
-    Raises:
-        SettingsError: if the store is not local.
-    """
-    store = Store(workflow.stores.root)
-    if not store.is_local:
-        raise SettingsError(f"a backtest needs a local or mounted stores.root, got {workflow.stores.root!r}")
-    return Path(store.filesystem()[1]) / "backtest" / workflow.name
+    """Return where trainings are kept: on this node, where the store is an object store."""
+    return Store(workflow.stores.root).node_folder / "backtest" / workflow.name

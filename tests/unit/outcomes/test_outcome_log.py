@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raywf.core.errors import SettingsError
 from raywf.core.records import Outcome, Prediction
 from raywf.outcomes import LogReader, LogWriter, join
 from raywf.outcomes.lines import from_line, to_line
@@ -148,12 +147,6 @@ def test_closed_writer_refuses(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(ValueError, match="closed"):
         writer.append([prediction(2)])
-
-
-def test_object_store_is_refused() -> None:
-    """An object store has no append; the message says what to set."""
-    with pytest.raises(SettingsError, match=r"stores\.root"):
-        LogWriter("s3://bucket/x", "w")
 
 
 def test_threads_and_writers_at_once(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from raywf.core.errors import RegistryError, ServingError, SettingsError
+from raywf.core.errors import RegistryError, ServingError
 from raywf.core.serving_settings import ServingSettings
-from raywf.outcomes import LogWriter
 from raywf.serving.cache import KEPT_BUNDLES, BundleCache
 from raywf.serving.environment import free_ports, serve_env
 from raywf.serving.slots import ModelSlots, follow
@@ -183,12 +182,12 @@ def test_folder_source_is_picklable(source: FolderSource) -> None:
     assert pickle.loads(pickle.dumps(source)).resolve("champion").version == "1"
 
 
-def test_object_store_root_is_refused(source: FolderSource) -> None:
-    """The cache and the log want a folder."""
-    with pytest.raises(ServingError, match="local or mounted"):
-        BundleCache("s3://b/x", "w", source)
-    with pytest.raises(SettingsError, match="local or mounted"):
-        LogWriter("s3://b/x", "w")
+def test_of_an_object_store_the_cache_is_on_the_node(
+    source: FolderSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a replica that starts while the registry is away finds its bundle."""
+    monkeypatch.setenv("RAYWF_CACHE", str(tmp_path))
+    assert tmp_path in BundleCache("s3://b/x", "w", source).folder.parents
 
 
 def test_environment_has_ports_of_its_own() -> None:
