@@ -14,6 +14,7 @@ from ray.exceptions import RayError
 
 from raywf.core.errors import RaywfError
 from raywf.core.journal import ATTRIBUTED, BY_HAND, FINAL, ROLLOUT, Journal
+from raywf.core.lease import Lease
 from raywf.core.records import Decision, Evidence
 from raywf.core.settings import Workflow
 from raywf.loop.alerts import Alerts, Pulse, keep_telling
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 _ANSWER_S = 30.0
 _TICK_S = 0.5
 _HANGS_S = 300.0
+_HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 _TAIL_CHARS = 3000
 FALLS = frozenset({"loss", "rise", "regret", "windows"})  # causes of decisions that answer a fall
 _CARRIED = frozenset({"retrain", "probe"})  # kinds of decisions whose job has the same name
@@ -38,12 +40,14 @@ class Controller:
 
     It keeps nothing: journal, registry and the jobs' table say where things stand, so one that is started
     again goes on from there. A decision is in the journal before its job is submitted, and the job's id is
-    the decision's with the attempt, so that a crash between the two submits it once.
+    the decision's with the attempt, so that a crash between the two submits it once. Of several on one store,
+    as two clusters may have them by mistake, one holds the lease and the others wait.
     """
 
     def __init__(self, workflow: Workflow, registry: Registry, monitor: Any) -> None:
         self._workflow, self._registry, self._monitor = workflow, registry, monitor
         self._journal = Journal(workflow.stores.root, workflow.name)
+        self._lease = Lease(workflow.stores.root, workflow.name, _holder())
         self._jobs = Jobs(workflow)
         self._rollouts = RolloutKeeper(workflow, registry, monitor)
         self._last_skip: Decision | None = None
@@ -63,6 +67,10 @@ class Controller:
     def last_skip(self) -> Decision | None:
         """Return why nothing is done at present."""
         return self._last_skip
+
+    def leader(self) -> str:
+        """Return who holds the workflow's lease, as last seen: this cluster's id, or another's."""
+        return self._lease.leader
 
     def last_move(self) -> Move | None:
         """Return what the rollout under way was last found to be at, and why."""
@@ -111,7 +119,11 @@ class Controller:
                 _log.warning("the controller could not look: %s", self._error)
 
     def tick(self) -> None:
-        """Look once: carry a running decision on, or ask the policy for a new one."""
+        """Look once: carry a running decision on, or ask the policy for a new one; only who leads does."""
+        if not self._lease.leads():
+            reason = f"another controller leads: that of cluster {self._lease.leader}"
+            self._last_skip = _waiting(self._workflow.name, reason)
+            return
         now = self._now()
         rolling = self._rollouts.tick(now)
         entries = self._journal.entries()
@@ -135,6 +147,8 @@ class Controller:
             min_labelled=self._workflow.monitor.min_labelled,
         )
         if decision.kind in _CARRIED:
+            if not self._lease.is_sure:  # it took long to be told: another may lead by now
+                return
             self._journal.decide(decision)
             self._attribute(decision, champion.version)
             self._carry(decision)
@@ -197,6 +211,26 @@ class Controller:
             return datetime.now(UTC)
         watermark: datetime | None = ray.get(self._monitor.watermark.remote(), timeout=_ANSWER_S)
         return watermark
+
+
+def _holder() -> str:
+    """Name the cluster by its head: a controller that is started again on it takes its lease up at once."""
+    if not ray.is_initialized():
+        return "no cluster"
+    heads = (n["NodeID"] for n in ray.nodes() if _HEAD in n["Resources"])
+    return next(heads, "no head")
+
+
+def _waiting(workflow: str, reason: str) -> Decision:
+    return Decision(
+        id="",
+        workflow=workflow,
+        kind="skip",
+        cause="lease",
+        window="",
+        reasons=(reason,),
+        time=datetime.now(UTC),
+    )
 
 
 def _is_ours(decision: Decision) -> bool:

@@ -12,6 +12,7 @@ from raywf.core.errors import RegistryError
 from raywf.core.journal import BY_HAND, Journal
 from raywf.core.records import Decision, ModelVersion
 from raywf.core.settings import MonitorSettings, RetrainSettings, SpineSettings, StoreSettings, Workflow
+from raywf.loop import controller as controller_module
 from raywf.loop.controller import Controller
 from raywf.loop.decided import past_decisions
 
@@ -210,3 +211,32 @@ def _wait(condition) -> None:  # type: ignore[no-untyped-def]
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_of_two_on_one_store_one_decides(
+    tmp_path: Path, journal: Journal, jobs: MemoryJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other waits, says for whom, and goes on once the first is silent; nothing is submitted twice."""
+    made = []
+    for name in ("one", "two"):
+        monkeypatch.setattr(controller_module, "_holder", lambda name=name: name)
+        made.append(make(tmp_path, jobs=jobs))
+    one, two = made
+    two._lease.patience_s = 0.3
+    one.tick()
+    two.tick()
+    assert list(jobs.states) == ["w-d1"]
+    skip = two.last_skip()
+    assert skip is not None
+    assert skip.reasons == ("another controller leads: that of cluster one",)
+    jobs.states["w-d1"] = "FAILED"
+    two.tick()
+    assert list(jobs.states) == ["w-d1"]
+    time.sleep(0.4)
+    two.tick()
+    two.tick()
+    assert two.leader() == "two"
+    assert list(jobs.states) == ["w-d1", "w-d1-2"]
+    one.tick()
+    assert one.leader() == "two"
+    assert list(jobs.states) == ["w-d1", "w-d1-2"]
