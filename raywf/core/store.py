@@ -31,12 +31,12 @@ class Store:
     def node_folder(self) -> Path:
         """Where a node keeps its own files: the root itself, or for an object store a folder of its disk.
 
-        That lies below ``RAYWF_CACHE``, or the user's cache folder.
+        That lies in the user's cache folder, below ``XDG_CACHE_HOME`` or ``~/.cache``.
         """
         if self.is_local:
             return Path(self.filesystem()[1])
-        cache = os.environ.get("RAYWF_CACHE") or str(Path.home() / ".cache" / "raywf")
-        return Path(cache) / stable_id(self.root)
+        cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        return Path(cache) / "raywf" / stable_id(self.root)
 
     def uri(self, path: str) -> str:
         """Return the address of a path below the root."""

@@ -62,7 +62,7 @@ def root(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "RAYWF_CACHE": str(tmp_path / "node"),
+        "XDG_CACHE_HOME": str(tmp_path / "node"),
     }.items():
         monkeypatch.setenv(name, value)
     objects._s3_client.cache_clear()

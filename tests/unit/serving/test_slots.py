@@ -186,7 +186,7 @@ def test_of_an_object_store_the_cache_is_on_the_node(
     source: FolderSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a replica that starts while the registry is away finds its bundle."""
-    monkeypatch.setenv("RAYWF_CACHE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert tmp_path in BundleCache("s3://b/x", "w", source).folder.parents
 
 
