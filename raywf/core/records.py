@@ -300,7 +300,8 @@ class Evidence:
     workflow's metric with a 95 % interval, absent while too few labels are known. `maturity_s` is how long
     after its end the labels that came are a fair sample. `estimate` is the metric by the rows' own scores
     and features, without a label, with its interval; `estimated_loss` the mean bounded loss likewise, with
-    its standard error.
+    its standard error. `value_mean` is what `value_rows` outcomes earned on average, `value_squares` the sum
+    of its squares.
     """
 
     version: str
@@ -321,6 +322,8 @@ class Evidence:
     estimate_high: float | None = None
     estimated_loss: float | None = None
     estimated_error: float = 0.0
+    value_rows: int = 0
+    value_squares: float = 0.0
 
     @property
     def pending(self) -> int:

@@ -141,6 +141,8 @@ class Window:
             metric_low=low,
             metric_high=high,
             value_mean=math.fsum(paid.tolist()) / len(paid) if len(paid) else None,
+            value_rows=len(paid),
+            value_squares=math.fsum((paid**2).tolist()),
             drift=self._drifts(reference, table, rows),
             maturity_s=reference.maturity_s,
         )

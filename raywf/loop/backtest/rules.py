@@ -19,7 +19,8 @@ from raywf.core.duration import parse_duration
 from raywf.core.errors import SettingsError
 from raywf.core.ids import stable_id
 from raywf.core.records import Decision, Effort, Evidence
-from raywf.core.settings import RetrainSettings, Workflow
+from raywf.core.retrain_settings import RetrainSettings
+from raywf.core.settings import Workflow
 from raywf.policy.history import History
 from raywf.policy.policy import decide
 
