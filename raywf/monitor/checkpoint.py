@@ -234,7 +234,7 @@ def _body(whole: bytes) -> _Data:
 
 
 def _evidence_data(evidence: Evidence) -> list[Any]:
-    """Return the figures in the order of `_FIGURES`, to whose end new ones come, and of each column's drift."""
+    """Return the figures in the order of `_FIGURES`, which grows at its end, and of each column's drift."""
     drift = [(d.column, d.psi, d.rows, d.missing) for d in evidence.drift]
     return [*(getattr(evidence, name) for name in _FIGURES), drift]
 

@@ -2,7 +2,7 @@
 
 Values have no bounds, so that the sequence of the loss does not serve: the bound is the one-sided asymptotic
 confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (Annals of Statistics 2024, arXiv
-2103.06476, section 2.5 and its one-sided form in the appendix), which holds however often one looks once
+2103.06476: a normal mixture, one-sided), which holds however often one looks once
 there are rows enough for a normal limit. As for the loss one is started every fourth window, so that a fall
 after long good service is not averaged away; the m-th has a share ``1 / (m (m + 1))`` of alpha.
 """
@@ -58,14 +58,18 @@ def radius(rows: int, *, alpha: float, tuned_for: int) -> float:
     return math.sqrt(2 * grown / (rows * rows * rho) * math.log1p(math.sqrt(grown) / (2 * alpha)))
 
 
-def upper_bound(windows: Sequence[Evidence], *, alpha: float, tuned_for: int) -> float:
-    """Return an upper bound on the least mean value that a run of windows up to the last one has."""
+def upper_bound(windows: Sequence[Evidence], *, deviation: float, alpha: float, tuned_for: int) -> float:
+    """Return an upper bound on the least mean value that a run of windows up to the last one has.
+
+    `deviation` is that of all windows known: where few rows earn much, a run in which none does has both a
+    small mean and a small deviation of its own.
+    """
     best = math.inf
     for m, start in enumerate(range(0, len(windows), _STRIDE), start=1):
         sums = sum_up(windows[start:])
         if sums.rows >= tuned_for:
-            share = alpha / (m * (m + 1))
-            best = min(best, sums.mean + sums.deviation * radius(sums.rows, alpha=share, tuned_for=tuned_for))
+            reach = radius(sums.rows, alpha=alpha / (m * (m + 1)), tuned_for=tuned_for)
+            best = min(best, sums.mean + max(deviation, sums.deviation) * reach)
     return best
 
 
@@ -90,7 +94,12 @@ def offer_value(asked: Question) -> Trigger | None:
         return Trigger(cause=VALUE, words=f"too few values to tell whether they fall: {told}")
     margin = NormalDist().inv_cdf(1 - asked.settings.alpha) * level.deviation / math.sqrt(level.rows)
     limit = level.mean - margin - drop * abs(level.mean)
-    upper = upper_bound(recent, alpha=asked.settings.alpha, tuned_for=asked.min_labelled)
+    upper = upper_bound(
+        recent,
+        deviation=sum_up(ours).deviation,
+        alpha=asked.settings.alpha,
+        tuned_for=max(1, asked.min_labelled),
+    )
     return Trigger(
         cause=VALUE,
         words=(
