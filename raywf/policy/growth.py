@@ -59,7 +59,7 @@ def offer_age(asked: Question) -> Trigger | None:
     waits = any(asked.now < made.time + most / _RETRY for made in tries)
     number = f"#{len(tries) + 1}" if tries else ""
     if tries:
-        words += f" ({len(tries)} retrainings gave no younger one)"
+        words += f" (tries in vain: {len(tries)})"
     return Trigger(cause=AGE, words=words, due=age > most and not waits, window=champion.version + number)
 
 
