@@ -71,6 +71,13 @@ def test_every_trigger_is_read(tmp_path: Path) -> None:
     assert load_workflow(tmp_path / "again.json", environ={}).retrain == told
 
 
+def test_the_documented_settings_are_read(tmp_path: Path) -> None:
+    """As they stand in docs/retraining.md."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "retraining.md").read_text()
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+    assert load(tmp_path, FILE + example).retrain.after_rows == 50_000
+
+
 def test_nothing_new_is_set_by_itself() -> None:
     """Loss and regret, as ever."""
     assert RetrainSettings().is_set == {"loss", "regret"}

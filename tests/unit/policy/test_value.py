@@ -93,7 +93,7 @@ def test_sums_are_those_of_the_rows(days):
 
 @given(st.integers(100, 10**6), st.floats(1e-6, 0.2), st.integers(50, 10**5))
 def test_the_radius_shrinks_with_rows(rows, alpha, tuned):
-    """It is never narrower than that of one look at a time that was fixed before, and wider for less doubt."""
+    """It is never narrower than that of one look at a time that was fixed before; wider for less doubt."""
     here = radius(rows, alpha=alpha, tuned_for=tuned)
     assert radius(2 * rows, alpha=alpha, tuned_for=tuned) < here
     assert here > NormalDist().inv_cdf(1 - alpha) / math.sqrt(rows)
