@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raywf.core import drift, errors, records, retrain_settings, serving_settings
+from raywf.core import drift, errors, explanation, records, retrain_settings, serving_settings
 from raywf.core import settings as core_settings
 from raywf.core.codec import DecodeError, decode, encode, hints
 
@@ -27,7 +27,10 @@ def defined_in(module: types.ModuleType) -> list[type]:
 
 
 RECORDS = [
-    kind for module in (records, drift) for kind in defined_in(module) if dataclasses.is_dataclass(kind)
+    kind
+    for module in (records, drift, explanation)
+    for kind in defined_in(module)
+    if dataclasses.is_dataclass(kind)
 ]
 SETTINGS = [
     kind
