@@ -9,6 +9,7 @@ after long good service is not averaged away; the m-th has a share ``1 / (m (m +
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,23 +26,34 @@ _STRIDE = 4  # windows between the starts
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Of the values in some windows: their number, mean and standard deviation."""
+    """Of the values in some windows: their number, mean and the sum of squares about it."""
 
-    rows: int
-    mean: float
-    deviation: float
+    rows: int = 0
+    mean: float = 0.0
+    spread: float = 0.0
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation; 0 without rows."""
+        return math.sqrt(self.spread / self.rows) if self.rows else 0.0
+
+    def with_window(self, window: Evidence) -> Sums:
+        """Return the sums with one more window; great values of little spread lose no digits by it.
+
+        Chan, Golub and LeVeque, The American Statistician 37 (1983).
+        """
+        n, mean = window.value_rows, window.value_mean
+        if mean is None or n == 0:
+            return self
+        rows, apart = self.rows + n, mean - self.mean
+        inner = max(0.0, window.value_squares - n * mean * mean)
+        outer = apart * apart * self.rows * n / rows
+        return Sums(rows, self.mean + apart * n / rows, self.spread + inner + outer)
 
 
 def sum_up(windows: Sequence[Evidence]) -> Sums:
     """Return the sums over windows; those without values add nothing."""
-    told = [(e.value_rows, e.value_mean, e.value_squares) for e in windows if e.value_mean is not None]
-    rows = sum(n for n, _, _ in told)
-    if rows == 0:
-        return Sums(0, 0.0, 0.0)
-    mean = math.fsum(n * m for n, m, _ in told) / rows
-    # about the common mean, window by window: great values of little spread lose no digits between windows
-    spread = math.fsum(max(0.0, s - n * m * m) + n * (m - mean) ** 2 for n, m, s in told)
-    return Sums(rows, mean, math.sqrt(spread / rows))
+    return functools.reduce(Sums.with_window, windows, Sums())
 
 
 def radius(rows: int, *, alpha: float, tuned_for: int) -> float:
@@ -64,10 +76,11 @@ def upper_bound(windows: Sequence[Evidence], *, deviation: float, alpha: float, 
     `deviation` is that of all windows known: where few rows earn much, a run in which none does has both a
     small mean and a small deviation of its own.
     """
-    best = math.inf
-    for m, start in enumerate(range(0, len(windows), _STRIDE), start=1):
-        sums = sum_up(windows[start:])
-        if sums.rows >= tuned_for:
+    best, sums = math.inf, Sums()
+    for start in range(len(windows) - 1, -1, -1):
+        sums = sums.with_window(windows[start])
+        if start % _STRIDE == 0 and sums.rows >= tuned_for:
+            m = start // _STRIDE + 1
             reach = radius(sums.rows, alpha=alpha / (m * (m + 1)), tuned_for=tuned_for)
             best = min(best, sums.mean + max(deviation, sums.deviation) * reach)
     return best
