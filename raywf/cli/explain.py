@@ -9,7 +9,7 @@ import click
 
 from raywf.cli.leaderboard import draw
 from raywf.cli.options import show, table, workflow_options
-from raywf.core.records import Explanation, ImportanceReport, ParameterRange, Slice, SliceReport
+from raywf.core.explanation import Explanation, ImportanceReport, ParameterRange, Slice, SliceReport
 from raywf.core.settings import Workflow
 from raywf.report.words import names_of, rows_of
 

@@ -45,7 +45,7 @@ retrain:                      # when the running system retrains
   cooldown: 7d
   look: 7d                    # how often a quick model of newer rows is scored beside the champion
   regret: 0.02                # what the champion may lose by it, as a share of its loss, over the looks
-  # every: 30d                # or cron: "0 3 * * 1"
+  # every: 30d                # or cron: "0 3 * * 1", timezone: Europe/Berlin; docs/retraining.md has more
 
 # alerts:                     # whom to tell, and of what; try it by 'raywf alerts test'
 #   slack: env:SLACK_WEBHOOK  # or webhook, email, command; a secret stands elsewhere: env:NAME, file:PATH

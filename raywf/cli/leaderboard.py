@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raywf.cli.options import table
-from raywf.core.records import Standing, Sweep
+from raywf.core.explanation import Standing
+from raywf.core.records import Sweep
 
 _HEADERS = ("trial", "status", "folds", "+-", "behind", "+-", "weight", "row us", "seconds")
 

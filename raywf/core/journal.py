@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raywf.core.codec import decode, encode
+from raywf.core.ids import stable_id
 from raywf.core.records import Decision, JournalEntry
 from raywf.core.store import Store
 
@@ -16,6 +17,7 @@ LOOKED = "looked"  # the last stage of a probe; its figures are those of a `Prob
 FINAL = frozenset({"promoted", "rejected", "failed", LOOKED})
 ATTRIBUTED = "attributed"  # before its job: its reasons say what the fall comes from
 ROLLOUT = "rollout"  # the stage of a decision whose version live traffic is to decide on
+_REQUEST, _REQUESTED = "request-", "%Y%m%dT%H%M%S%f"
 BY_HAND = "hand"  # the cause of a decision that the command which wrote it carries out itself
 
 
@@ -74,19 +76,27 @@ class Journal:
         """Return one decision's stages by name."""
         return {e.stage: e for e in self.entries(decision_id)}
 
-    def request(self, text: str) -> str:
-        """Ask for a retraining; return the request's id. The controller turns it into a decision."""
-        request_id = datetime.now(UTC).strftime("request-%Y%m%dT%H%M%S%f")
-        self._store.create(f"{self._folder}/{request_id}.request.json", json.dumps({"reason": text}).encode())
+    def request(self, text: str, *, key: str | None = None) -> str:
+        """Ask for a retraining; return the request's id. The controller turns it into a decision.
+
+        Of the same `key` there is one request, whose first reason stays.
+        """
+        now = datetime.now(UTC).strftime(_REQUESTED)
+        request_id = f"{_REQUEST}{now if key is None else stable_id(key, length=24)}"
+        body = json.dumps({"reason": text, "time": now}).encode()
+        self._store.create(f"{self._folder}/{request_id}.request.json", body)
         return request_id
 
     def requests(self) -> dict[str, str]:
-        """Return the reasons of all requests by id."""
+        """Return the reasons of all requests by id, oldest first."""
         names = [n for n in self._store.list(self._folder) if n.endswith(".request.json")]
-        return {
-            n.removesuffix(".request.json"): json.loads(self._store.read(f"{self._folder}/{n}"))["reason"]
+        found = {
+            n.removesuffix(".request.json"): json.loads(self._store.read(f"{self._folder}/{n}"))
             for n in names
         }
+        # of older ones the id alone tells when
+        order = sorted(found, key=lambda i: (found[i].get("time", i.removeprefix(_REQUEST)), i))
+        return {i: found[i]["reason"] for i in order}
 
     @property
     def _store(self) -> Store:

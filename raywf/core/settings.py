@@ -13,6 +13,7 @@ from typing import Any, Literal
 from raywf.core.alert_settings import AlertSettings
 from raywf.core.codec import DecodeError, require
 from raywf.core.metrics import METRICS, find_metric
+from raywf.core.retrain_settings import RetrainSettings
 from raywf.core.serving_settings import RolloutSettings, ServingSettings
 from raywf.core.space import parse_space
 
@@ -282,41 +283,6 @@ class MonitorSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetrainSettings:
-    """When a retraining job is submitted, and how much it does.
-
-    Each `look` (none: never) a quick model of newer rows is scored beside the champion on the rows whose
-    label came since; a retraining is due once what the champion loses by it, less half of `regret` a look,
-    has added up to the share `regret` of its loss. `effort` "auto" begins with a refit of the champion's
-    members, goes on to a warm search where a challenger was not good enough (or three refits in a row were),
-    then to a full one.
-    """
-
-    every: timedelta | None = None
-    cron: str | None = None
-    look: timedelta | None = timedelta(days=7)
-    regret: float | None = 0.02
-    tolerance: float = 0.01
-    alpha: float = 0.05
-    cooldown: timedelta = timedelta(days=7)
-    max_attempts: int = 3
-    effort: Literal["auto", "refit", "reweight", "warm", "full"] = "auto"
-
-    def __post_init__(self) -> None:
-        require(self.tolerance >= 0, "tolerance", "at least 0 (a rise of the bounded loss)", self.tolerance)
-        require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
-        require(self.regret is None or self.regret > 0, "regret", "a share above 0", self.regret)
-        require(self.look is None or self.look > timedelta(0), "look", "longer than nothing", self.look)
-        require(self.max_attempts >= 1, "max_attempts", "at least 1", self.max_attempts)
-        require(
-            self.cron is None or len(self.cron.split()) == 5,
-            "cron",
-            "five fields such as '0 3 * * 1'",
-            self.cron,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
     """Where raywf keeps what it makes; `mlflow` empty means SQLite below the root."""
 
@@ -349,7 +315,7 @@ class Workflow:
     serving: ServingSettings = field(default_factory=ServingSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     monitor: MonitorSettings = MonitorSettings()
-    retrain: RetrainSettings = RetrainSettings()
+    retrain: RetrainSettings = field(default_factory=RetrainSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
     stores: StoreSettings = StoreSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -378,6 +344,11 @@ class Workflow:
         window, maturity = self.validate.window, self.spine.maturity
         some = window is None or maturity is None or maturity < window
         require(some, "spine", "of a maturity below validate.window, lest no row be left", maturity)
+        age = self.retrain.max_age
+        younger = age is None or maturity is None or maturity < age
+        require(
+            younger, "spine", "of a maturity below retrain.max_age: a new model is as old already", maturity
+        )
 
     @property
     def trusts_own_code(self) -> bool:

@@ -20,6 +20,7 @@ from raywf.core.settings import Workflow
 from raywf.loop.alerts import Alerts, Pulse, keep_telling
 from raywf.loop.decided import history_of, past_decisions
 from raywf.loop.jobs import ENDED, Jobs
+from raywf.loop.landed import TableWatch
 from raywf.loop.rollout import RolloutKeeper
 from raywf.policy.policy import decide
 from raywf.policy.rollout import Move
@@ -50,6 +51,7 @@ class Controller:
         self._lease = Lease(workflow.stores.root, workflow.name, _holder())
         self._jobs = Jobs(workflow)
         self._rollouts = RolloutKeeper(workflow, registry, monitor)
+        self._tables = TableWatch(workflow)
         self._last_skip: Decision | None = None
         self._error = ""
         self._looked = time.monotonic()  # when a tick last came to its end
@@ -138,9 +140,10 @@ class Controller:
         if now is None or champion is None:
             return
         evidence = ray.get(self._monitor.evidence.remote(champion.version), timeout=_ANSWER_S)
+        requests, landed = self._journal.requests(), self._tables.landed(champion)
         decision = decide(
             evidence,
-            history_of(past, entries, champion, requests=self._journal.requests()),
+            history_of(past, entries, champion, requests=requests, landed=landed),
             self._workflow.retrain,
             workflow=self._workflow.name,
             now=now,

@@ -8,6 +8,7 @@ from raywf.core.codec import decode
 from raywf.core.journal import FINAL, LOOKED
 from raywf.core.probe import Probe
 from raywf.core.records import Decision, JournalEntry, ModelVersion
+from raywf.loop.landed import Landed
 from raywf.policy.history import History, PastDecision
 
 
@@ -37,8 +38,9 @@ def history_of(
     champion: ModelVersion,
     *,
     requests: Collection[str],
+    landed: Landed | None = None,
 ) -> History:
-    """Return what the policy is told while no retraining runs."""
+    """Return what the policy is told while no retraining runs; requests come oldest first."""
     retrainings = [p.decision for p in past if p.decision.kind == "retrain"]
     answered = {d.window for d in retrainings}
     made_by = next((d for d in retrainings if d.id == champion.decision_id), None)
@@ -48,6 +50,8 @@ def history_of(
         decisions=past,
         running=False,
         last_retrain=max((d.time for d in retrainings), default=None),
-        requests=tuple(sorted(r for r in requests if r not in answered)),
+        requests=tuple(r for r in requests if r not in answered),
         probes=tuple(decode(Probe, e.figures) for e in entries if e.stage == LOOKED),
+        landed="" if landed is None else landed.id,
+        landed_in=() if landed is None else landed.tables,
     )

@@ -15,18 +15,10 @@ import pyarrow as pa
 
 from raywf.core.codec import DecodeError, decode
 from raywf.core.errors import NoVersionError, RaywfError, SearchError, did_you_mean
+from raywf.core.explanation import Explanation, ImportanceReport, LearningPoint, SliceReport
 from raywf.core.metrics import Metric, loss_scale
 from raywf.core.own import named_metric
-from raywf.core.records import (
-    Bundle,
-    Explanation,
-    ImportanceReport,
-    LearningPoint,
-    ModelVersion,
-    SliceReport,
-    Snapshot,
-    Sweep,
-)
+from raywf.core.records import Bundle, ModelVersion, Snapshot, Sweep
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.span import part_of

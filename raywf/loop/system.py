@@ -111,7 +111,7 @@ def state(workflow: Workflow) -> dict[str, Any]:
     deciding = controller(workflow)
     if deciding is not None:
         skip, error = ray.get([deciding.last_skip.remote(), deciding.error.remote()], timeout=20)
-        found["controller"] = {"waits": skip.reasons[0] if skip else None, "error": error}
+        found["controller"] = {"waits": "; ".join(skip.reasons) if skip else None, "error": error}
     return found
 
 

@@ -188,7 +188,8 @@ class Checkpoints:
             )
             window.add(np.arange(first, first + places[slot].rows))
             window.saved = places[slot]
-            window.cached = one["evidence"] and self._evidence(version, number, one["evidence"])
+            if one["evidence"] and _is_whole(one["evidence"]):  # else it is reckoned again, from the rows
+                window.cached = self._evidence(version, number, one["evidence"])
             state.slots.append(window)
         return state
 
@@ -209,7 +210,9 @@ class Checkpoints:
     def _evidence(self, version: str, number: int, data: list[Any]) -> Evidence:
         start = number * self._length
         drift = tuple(Drift(column=c, psi=psi, rows=n, missing=m) for c, psi, n, m in data[-1])
-        facts = dict(zip(_FIGURES, data[:-1], strict=True))
+        if len(data) > len(_FIGURES) + 1:
+            raise CheckpointError("its evidence has figures that this version does not know")
+        facts = dict(zip(_FIGURES, data[:-1], strict=False))  # an older one lacks the last: they are unknown
         return Evidence(
             version=version,
             start=from_microseconds(start),
@@ -231,9 +234,14 @@ def _body(whole: bytes) -> _Data:
 
 
 def _evidence_data(evidence: Evidence) -> list[Any]:
-    """Return the figures in the order of `_FIGURES`, and of each column's drift."""
+    """Return the figures in the order of `_FIGURES`, which grows at its end, and of each column's drift."""
     drift = [(d.column, d.psi, d.rows, d.missing) for d in evidence.drift]
     return [*(getattr(evidence, name) for name in _FIGURES), drift]
+
+
+def _is_whole(data: list[Any]) -> bool:
+    """Return whether evidence has all figures, also those that an older version did not know."""
+    return len(data) == len(_FIGURES) + 1
 
 
 def _is_scattered(places: list[Place]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -159,6 +160,8 @@ class Window:
             metric_low=low,
             metric_high=high,
             value_mean=math.fsum(paid.tolist()) / len(paid) if len(paid) else None,
+            value_rows=len(paid),
+            value_squares=_squares(paid),
             drift=self._drifts(reference, table, rows),
             maturity_s=reference.maturity_s,
             estimate=estimate.value if estimate else None,
@@ -193,6 +196,12 @@ class Window:
             pairs = zip(table.codes, reference.profile, strict=False)
             self._drift = tuple(measure_drift(codes[rows], profile) for codes, profile in pairs)
         return self._drift
+
+
+def _squares(values: Array) -> float:
+    """Return the sum of squares; at most the largest number, for a checkpoint's JSON has no infinity."""
+    with np.errstate(over="ignore"):
+        return min(float(np.sum(values**2)), sys.float_info.max)
 
 
 def _scores(columns: Sequence[Array]) -> tuple[Array, NDArray[np.bool_]]:

@@ -23,6 +23,8 @@ class History:
 
     `since` is when the champion was promoted, `last_retrain` when the last retraining was decided, `requests`
     are the ids of a user's requests that wait, oldest first. `probes` are the looks that came to an end.
+    `landed` names the tables' versions where they are other ones than those of the champion's snapshot, and
+    `landed_in` which tables.
     """
 
     champion: ModelVersion | None
@@ -32,6 +34,8 @@ class History:
     last_retrain: datetime | None = None
     requests: tuple[str, ...] = ()
     probes: tuple[Probe, ...] = ()
+    landed: str = ""
+    landed_in: tuple[str, ...] = ()
 
     def has(self, decision_id: str) -> bool:
         """Return whether a decision of that id was made."""

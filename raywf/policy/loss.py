@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from statistics import NormalDist
 
 from raywf.core.records import Evidence, ModelVersion
-from raywf.core.settings import RetrainSettings
+from raywf.core.retrain_settings import RetrainSettings
 from raywf.policy.sequence import rise_bound
 
 _LABELLED = 0.8
@@ -50,18 +50,12 @@ def judge_loss(
     windows with `min_labelled` labels give it and the later ones are judged. The limit is the level, plus its
     one-sided standard-error margin at `settings.alpha`, plus `settings.tolerance`.
     """
-    windows = sorted(
-        (e for e in evidence if e.version == champion.version and (since is None or _judged_from(e) > since)),
-        key=lambda e: e.start,
-    )
-    windows = [e for e in windows if _is_mature(e, now)]
-    level, level_rows = champion.loss, champion.loss_rows
-    if level is None:
-        level, level_rows, windows = _first_level(windows, min_labelled)
+    windows = mature_windows(evidence, champion.version, since=since, now=now)
+    level, level_rows, windows = level_of(windows, champion, min_labelled=min_labelled)
     rows = sum(e.labelled for e in windows)
     if level is None or rows < min_labelled:
         return LossFinding(rows=rows)
-    margin = NormalDist().inv_cdf(1 - settings.alpha) * _deviation(windows) / math.sqrt(max(level_rows, 1))
+    margin = level_margin(windows, level_rows, alpha=settings.alpha)
     return LossFinding(
         rows=rows,
         lower=rise_bound(windows, alpha=settings.alpha),
@@ -71,16 +65,23 @@ def judge_loss(
     )
 
 
-def _judged_from(window: Evidence) -> datetime:
-    return window.end + timedelta(seconds=window.maturity_s)
+def mature_windows(
+    evidence: Sequence[Evidence], version: str, *, since: datetime | None, now: datetime
+) -> list[Evidence]:
+    """Return the version's windows that count by now and did not by `since`, in time order."""
+    mine = [e for e in evidence if e.version == version and (since is None or judged_from(e) > since)]
+    return sorted((e for e in mine if _is_mature(e, now)), key=lambda e: e.start)
 
 
-def _is_mature(window: Evidence, now: datetime) -> bool:
-    aged = _judged_from(window) <= now or not window.maturity_s
-    return aged and window.labelled > 0 and window.labelled >= _LABELLED * window.rows
+def level_of(
+    windows: list[Evidence], champion: ModelVersion, *, min_labelled: int
+) -> tuple[float | None, int, list[Evidence]]:
+    """Return the champion's level, its rows and the windows to judge by it; None while it is not known.
 
-
-def _first_level(windows: list[Evidence], min_labelled: int) -> tuple[float | None, int, list[Evidence]]:
+    It is that of the gate, else that of the first windows, which then are not judged.
+    """
+    if champion.loss is not None:
+        return champion.loss, champion.loss_rows, windows
     rows, total = 0, 0.0
     for i, window in enumerate(windows):
         rows, total = rows + window.labelled, total + window.loss_sum
@@ -89,7 +90,23 @@ def _first_level(windows: list[Evidence], min_labelled: int) -> tuple[float | No
     return None, 0, []
 
 
-def _deviation(windows: list[Evidence]) -> float:
+def level_margin(windows: Sequence[Evidence], level_rows: int, *, alpha: float) -> float:
+    """Return the one-sided standard-error margin of a level that has so many rows of the windows' spread."""
     rows = sum(e.labelled for e in windows)
     mean = sum(e.loss_sum for e in windows) / rows
-    return math.sqrt(max(0.0, sum(e.loss_squares for e in windows) / rows - mean * mean))
+    deviation = math.sqrt(max(0.0, sum(e.loss_squares for e in windows) / rows - mean * mean))
+    return NormalDist().inv_cdf(1 - alpha) * deviation / math.sqrt(max(level_rows, 1))
+
+
+def judged_from(window: Evidence) -> datetime:
+    """Return from when on the labels that a window has are a fair sample."""
+    return window.end + timedelta(seconds=window.maturity_s)
+
+
+def has_aged(window: Evidence, now: datetime) -> bool:
+    """Return whether a window is so old; without a maturity it is at once."""
+    return judged_from(window) <= now or not window.maturity_s
+
+
+def _is_mature(window: Evidence, now: datetime) -> bool:
+    return has_aged(window, now) and window.labelled > 0 and window.labelled >= _LABELLED * window.rows

@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
 
-from raywf.core.clock import format_time
+from raywf.core.clock import format_time, parse_time
+from raywf.core.condition import Condition
 from raywf.core.duration import format_duration
-from raywf.core.ids import stable_id
-from raywf.core.records import Decision, Effort, Evidence
-from raywf.core.settings import RetrainSettings
+from raywf.core.records import Decision, Effort, Evidence, ModelVersion
+from raywf.core.retrain_settings import RetrainSettings
+from raywf.policy.drift import DRIFT, offer_drift
+from raywf.policy.estimate import offer_estimate
+from raywf.policy.growth import offer_age, offer_data, offer_rows
 from raywf.policy.history import History
 from raywf.policy.loss import LossFinding, judge_loss
+from raywf.policy.question import Choice, Question, Trigger
 from raywf.policy.regret import RegretFinding, judge_regret
-from raywf.policy.schedule import due_slot, next_slot
+from raywf.policy.schedule import due_slot, local_text, next_slot
+from raywf.policy.value import offer_value
+from raywf.policy.windows import offer_windows
 
 _LADDER: tuple[Effort, ...] = ("refit", "warm", "full")
 LOOK, RISE = "look", "rise"  # causes of a probe; its window is the instant from which labels are new to it
 _REFITS = 3  # promoted in a row before a search is due
 _ENDED = frozenset({"promoted", "rejected", "failed"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """A decision before it has its id."""
-
-    kind: Literal["retrain", "probe", "skip"]
-    cause: str
-    window: str
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """For which workflow and when it is decided, and from how many labels."""
-
-    workflow: str
-    now: datetime
-    min_labelled: int
 
 
 def decide(
@@ -55,12 +41,23 @@ def decide(
     """Return what to do at `now` (event time); the same arguments give the same decision.
 
     The order: one retraining at a time; a user's request is served at once; the cooldown holds the rest
-    back; then the champion's loss, which asks for a look first where there are looks; then its regret; then
-    the schedule; then a look that is due. The id is a
+    back; then the champion's loss, which asks for a look first where there are looks; then its regret; bad
+    windows, value, estimated loss; the schedule; rows, age, data; then a look that drift asks for or that is
+    due. With `settings.when` these are joined: the retraining has the cause and window of the first that is
+    named and the reasons of all that it takes; looks go on. The id is a
     function of (workflow, kind, cause, window), where the window is the request's id, the end of what was
-    judged, the schedule's slot or when the look before was. What was decided before is not decided again.
+    judged, the schedule's slot, the last change, the champion's version, the tables' versions or when the
+    look before was. What was decided before is not decided again.
     """
-    choice = _choose(evidence, history, settings, _Frame(workflow, now, min_labelled))
+    asked = Question(
+        evidence=tuple(evidence),
+        history=history,
+        settings=settings,
+        workflow=workflow,
+        now=now,
+        min_labelled=min_labelled,
+    )
+    choice = _choose(asked)
     return _decision(choice, workflow, now, effort=choose_effort(history, settings))
 
 
@@ -91,66 +88,114 @@ def _is_regretted(history: History, settings: RetrainSettings) -> bool:
     return finding.looks == 1 and finding.due
 
 
-def _choose(
-    evidence: Sequence[Evidence], history: History, settings: RetrainSettings, frame: _Frame
-) -> _Choice:
-    workflow, now, min_labelled = frame.workflow, frame.now, frame.min_labelled
-    moment = format_time(now)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Findings:
+    """What loss and looks say, what the triggers that are set say, and which of all hold, in their order."""
+
+    loss: LossFinding
+    regret: RegretFinding
+    triggers: tuple[Trigger, ...]
+    offers: tuple[Choice, ...]
+
+
+def _choose(asked: Question) -> Choice:
+    history, moment = asked.history, format_time(asked.now)
     if history.running:
         return _skip("running", moment, "a retraining is running; one at a time")
-    asked = [_Choice("retrain", "request", r, (f"asked for by request {r}",)) for r in history.requests]
-    wanted = _new(asked, history, workflow)
+    requests = [Choice("retrain", "request", r, (f"asked for by request {r}",)) for r in history.requests]
+    wanted = _new(requests, asked)
     if wanted is not None:
         return wanted
     if history.champion is None:
         return _skip("champion", moment, "no champion serves yet")
     last = history.last_change
-    if last is not None and now < last + settings.cooldown:
-        until = format_time(last + settings.cooldown)
+    if last is not None and asked.now < last + asked.settings.cooldown:
+        until = format_time(last + asked.settings.cooldown)
         return _skip("cooldown", until, f"cooling down until {until}")
-    finding = judge_loss(evidence, history.champion, settings, since=last, now=now, min_labelled=min_labelled)
-    regret = judge_regret(history.probes, history.champion.version, settings, since=last)
+    found = _find(asked, history.champion)
+    drift = next((t for t in found.triggers if t.cause == DRIFT), None)
+    looks = [_offer_early_look(drift, asked), _offer_look(asked)]
+    condition = asked.settings.condition
+    offers = [o for o in found.offers if o.cause != DRIFT] if condition is None else _joined(condition, found)
+    wanted = _new([*offers, *(look for look in looks if look is not None)], asked)
+    return wanted or _quiet(found, asked)
+
+
+def _find(asked: Question, champion: ModelVersion) -> _Findings:
+    history, settings, last = asked.history, asked.settings, asked.history.last_change
+    loss = judge_loss(
+        asked.evidence,
+        champion,
+        settings,
+        since=last,
+        now=asked.now,
+        min_labelled=asked.min_labelled,
+    )
+    regret = judge_regret(history.probes, champion.version, settings, since=last)
+    quality = [_unless_in_vain(offer_windows(asked), regret), offer_value(asked), offer_estimate(asked)]
+    growth = [offer_rows(asked), offer_age(asked), offer_data(asked), offer_drift(asked)]
     offers = [
-        _offer_loss(finding, regret, history, settings, now),
+        _offer_loss(loss, regret, asked),
         _offer_regret(regret),
-        _offer_schedule(settings, last, now),
-        _offer_look(settings, history, now),
+        *(trigger.choice() for trigger in quality if trigger is not None),
+        _offer_schedule(asked),
+        *(trigger.choice() for trigger in growth if trigger is not None),
     ]
-    wanted = _new([offer for offer in offers if offer is not None], history, workflow)
-    return wanted or _quiet(finding, regret, next_slot(settings, last=last, now=now), frame)
+    return _Findings(
+        loss=loss,
+        regret=regret,
+        triggers=tuple(trigger for trigger in (*quality, *growth) if trigger is not None),
+        offers=tuple(offer for offer in offers if offer is not None),
+    )
 
 
-def _new(choices: list[_Choice], history: History, workflow: str) -> _Choice | None:
-    return next((c for c in choices if not history.has(_identity(c, workflow))), None)
+def _new(choices: Sequence[Choice], asked: Question) -> Choice | None:
+    return next((c for c in choices if not asked.history.has(c.identity(asked.workflow))), None)
 
 
-def _offer_loss(
-    finding: LossFinding, regret: RegretFinding, history: History, settings: RetrainSettings, now: datetime
-) -> _Choice | None:
+def _joined(condition: Condition, found: _Findings) -> Iterator[Choice]:
+    """Yield the looks that the loss asks for, then a retraining for each way in which the condition holds.
+
+    One whose first cause was decided before is no news, whatever else holds with it: the next way is one
+    without that cause.
+    """
+    yield from (offer for offer in found.offers if offer.kind == "probe")
+    held = {offer.cause: offer for offer in found.offers if offer.kind == "retrain"}
+    while names := condition.held_by(held):
+        reasons = tuple(reason for name in names for reason in held[name].reasons)
+        yield replace(held.pop(names[0]), reasons=reasons)
+
+
+def _unless_in_vain(trigger: Trigger | None, regret: RegretFinding) -> Trigger | None:
+    if trigger is None or not trigger.due or not regret.says_in_vain:
+        return trigger
+    return replace(trigger, due=False, words=f"{trigger.words}; but a quick model of newer rows is no better")
+
+
+def _offer_loss(finding: LossFinding, regret: RegretFinding, asked: Question) -> Choice | None:
     """Offer a retraining for a risen loss, or first a look, or nothing if the look says: in vain."""
     if not finding.risen or finding.until is None:
         return None
+    settings = asked.settings
     reason = (
         f"the champion's loss reached at least {finding.lower:.4f} (alpha {settings.alpha:g}, {finding.rows} "
         f"labelled rows), above {finding.limit:.4f}: {finding.level:.4f} at promotion, its margin "
         f"and tolerance {settings.tolerance:g}"
     )
-    look = _look(RISE, history, settings, (f"{reason}; would a retraining help?",))
+    look = _look(RISE, asked, (f"{reason}; would a retraining help?",))
     seen = regret.until is not None and regret.until >= finding.until
-    if look is not None and settings.look is not None and not seen:
-        early = [p.decision.time for p in history.decisions if p.decision.cause == RISE]
-        if not early or max(early) + settings.look <= now:
-            return look
+    if look is not None and not seen and _may_be_early(RISE, asked):
+        return look
     if regret.says_in_vain:
         return None
-    return _Choice("retrain", "loss", format_time(finding.until), (reason,))
+    return Choice("retrain", "loss", format_time(finding.until), (reason,))
 
 
-def _offer_regret(finding: RegretFinding) -> _Choice | None:
+def _offer_regret(finding: RegretFinding) -> Choice | None:
     if not finding.due or finding.until is None:
         return None
     reason = f"{_regret_words(finding)}, which is worth a retraining from {finding.limit:.1%} on"
-    return _Choice("retrain", "regret", format_time(finding.until), (reason,))
+    return Choice("retrain", "regret", format_time(finding.until), (reason,))
 
 
 def _regret_words(finding: RegretFinding) -> str:
@@ -160,41 +205,55 @@ def _regret_words(finding: RegretFinding) -> str:
     )
 
 
-def _offer_look(settings: RetrainSettings, history: History, now: datetime) -> _Choice | None:
+def _offer_early_look(drift: Trigger | None, asked: Question) -> Choice | None:
+    """Offer to look before it is due, at drift that came since the last look."""
+    if drift is None or not drift.due or not _may_be_early(DRIFT, asked):
+        return None
+    look = asked.history.last_look
+    if look is not None and parse_time(drift.window) <= look:
+        return None
+    return _look(DRIFT, asked, (f"{drift.words}: would a retraining help?",))
+
+
+def _offer_look(asked: Question) -> Choice | None:
     """Offer to look whether a retraining would help, once in `look` since the last look or change."""
-    since = history.last_look_or_change
-    if settings.look is None or since is None or since + settings.look > now:
+    look, since = asked.settings.look, asked.history.last_look_or_change
+    if look is None or since is None or since + look > asked.now:
         return None
-    passed = f"{format_duration(settings.look)} have passed since {format_time(since)}"
-    return _look(LOOK, history, settings, (f"{passed}: would a retraining help?",))
+    passed = f"{format_duration(look)} have passed since {format_time(since)}"
+    return _look(LOOK, asked, (f"{passed}: would a retraining help?",))
 
 
-def _look(
-    cause: str, history: History, settings: RetrainSettings, reasons: tuple[str, ...]
-) -> _Choice | None:
+def _look(cause: str, asked: Question, reasons: tuple[str, ...]) -> Choice | None:
     """Return a look at what is new since the last look or change; None where there are none."""
-    since = history.last_look_or_change
-    if settings.look is None or settings.regret is None or since is None:
+    since = asked.history.last_look_or_change
+    if asked.settings.look is None or asked.settings.regret is None or since is None:
         return None
-    return _Choice("probe", cause, format_time(since), reasons)
+    return Choice("probe", cause, format_time(since), reasons)
 
 
-def _offer_schedule(settings: RetrainSettings, last: datetime | None, now: datetime) -> _Choice | None:
-    slot = due_slot(settings, last=last, now=now)
+def _may_be_early(cause: str, asked: Question) -> bool:
+    """Return whether a cause may ask for a look before it is due: once in `look`."""
+    early = [p.decision.time for p in asked.history.decisions if p.decision.cause == cause]
+    look = asked.settings.look
+    return look is not None and (not early or max(early) + look <= asked.now)
+
+
+def _offer_schedule(asked: Question) -> Choice | None:
+    slot = due_slot(asked.settings, last=asked.history.last_change, now=asked.now)
     if slot is None:
         return None
-    return _Choice(
-        "retrain", "schedule", format_time(slot), (f"the schedule's slot {format_time(slot)} is due",)
-    )
+    reason = f"the schedule's slot {format_time(slot)}{local_text(slot, asked.settings)} is due"
+    return Choice("retrain", "schedule", format_time(slot), (reason,))
 
 
-def _quiet(finding: LossFinding, regret: RegretFinding, slot: datetime | None, frame: _Frame) -> _Choice:
-    moment, min_labelled = format_time(frame.now), frame.min_labelled
-    waits = f"the schedule's next slot is {format_time(slot)}" if slot else ""
-    if regret.looks:
-        waits = "; ".join(filter(None, (waits, f"{_regret_words(regret)}, of {regret.limit:.1%}")))
+def _quiet(found: _Findings, asked: Question) -> Choice:
+    finding, moment = found.loss, format_time(asked.now)
+    waits = _waits(found, asked)
     if finding.level is None or finding.until is None:
-        text = f"too few labels: {finding.rows} of {min_labelled} rows in windows that are mostly labelled"
+        text = (
+            f"too few labels: {finding.rows} of {asked.min_labelled} rows in windows that are mostly labelled"
+        )
         return _skip("labels", moment, text, waits)
     text = (
         f"nothing wrong: the champion's loss is at least {finding.lower:.4f}, not above {finding.limit:.4f} "
@@ -202,22 +261,37 @@ def _quiet(finding: LossFinding, regret: RegretFinding, slot: datetime | None, f
     )
     if finding.risen:
         text = f"the loss is up ({finding.lower:.4f}), and what it asks for was decided before"
-        if regret.says_in_vain:
+        if found.regret.says_in_vain:
             text = f"the loss is up ({finding.lower:.4f}), but a quick model of newer rows is no better"
+        elif asked.settings.when is not None:
+            text = (
+                f"the loss is up ({finding.lower:.4f}), which is not all that retrain.when wants, or not new"
+            )
     return _skip("quiet", format_time(finding.until), text, waits)
 
 
-def _skip(cause: str, window: str, *reasons: str) -> _Choice:
-    return _Choice("skip", cause, window, tuple(reason for reason in reasons if reason))
+def _waits(found: _Findings, asked: Question) -> str:
+    """Say how far what is set is from asking for a retraining, but for the loss."""
+    slot = next_slot(asked.settings, last=asked.history.last_change, now=asked.now)
+    texts = (
+        [f"the schedule's next slot is {format_time(slot)}{local_text(slot, asked.settings)}"] if slot else []
+    )
+    if found.regret.looks:
+        texts.append(f"{_regret_words(found.regret)}, of {found.regret.limit:.1%}")
+    texts += [trigger.words for trigger in found.triggers]
+    if asked.settings.when is not None:
+        held = ", ".join(offer.cause for offer in found.offers if offer.kind == "retrain") or "nothing"
+        texts.append(f"a retraining wants {asked.settings.when!r}, of which holds: {held}")
+    return "; ".join(texts)
 
 
-def _identity(choice: _Choice, workflow: str) -> str:
-    return stable_id(workflow, choice.kind, choice.cause, choice.window)
+def _skip(cause: str, window: str, *reasons: str) -> Choice:
+    return Choice("skip", cause, window, tuple(reason for reason in reasons if reason))
 
 
-def _decision(choice: _Choice, workflow: str, now: datetime, *, effort: Effort) -> Decision:
+def _decision(choice: Choice, workflow: str, now: datetime, *, effort: Effort) -> Decision:
     return Decision(
-        id=_identity(choice, workflow),
+        id=choice.identity(workflow),
         workflow=workflow,
         kind=choice.kind,
         cause=choice.cause,

@@ -14,7 +14,7 @@ from datetime import datetime
 from statistics import NormalDist
 
 from raywf.core.probe import Probe
-from raywf.core.settings import RetrainSettings
+from raywf.core.retrain_settings import RetrainSettings
 
 _NO_MATCH = 0.1  # a quick model that is worse by this share of the champion's loss tells nothing of it
 _LUCK = NormalDist().inv_cdf(1 - 0.2)  # standard errors that chance exceeds so often

@@ -11,7 +11,8 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from raywf.core.records import Explanation, Importance, Slice, Trial
+from raywf.core.explanation import Explanation, Importance, Slice
+from raywf.core.records import Trial
 from raywf.report.figure import LIVE, MARK, STATIC, draw_figure, svg_text
 from raywf.report.words import names_of
 

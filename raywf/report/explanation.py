@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from raywf.core.errors import SettingsError
-from raywf.core.records import Explanation
+from raywf.core.explanation import Explanation
 from raywf.report import explain_plots as plots
 from raywf.report.words import rows_of
 

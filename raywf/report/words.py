@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raywf.core.records import Importance, ImportanceReport
+from raywf.core.explanation import Importance, ImportanceReport
 
 
 def rows_of(report: ImportanceReport) -> str:

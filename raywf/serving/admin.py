@@ -11,7 +11,7 @@ from raywf.core.errors import ServingError
 from raywf.core.journal import Journal
 from raywf.core.rollout import Rollouts
 from raywf.core.settings import Workflow
-from raywf.serving.requests import MAX_REASON, RequestError, read_json
+from raywf.serving.requests import MAX_ID, MAX_REASON, RequestError, read_json
 
 _DEFAULT = "asked for over HTTP"
 _ACTS = ("pause", "resume", "abort")
@@ -30,14 +30,17 @@ class AdminDesk:
         self._clock = clock if workflow.monitor.clock == "wall" else None
 
     def retrain(self, who: str, body: bytes) -> bytes:
-        """Ask for a retraining; the body is empty or has a ``reason``. Return the JSON answer.
+        """Ask for a retraining; the body is empty or has a ``reason`` and an ``id``. Return the JSON answer.
+
+        The same ``id`` twice is one request, so that who got no answer may send it again.
 
         Raises:
             RequestError: 400 or 422 if the body is not right.
         """
-        reason = _reason(body)
-        self._audit.note(who, "retrain", {"reason": reason})  # first: nothing is done that is not noted
-        return orjson.dumps({"request": self._journal.request(reason)})
+        reason, key = _asked(body)
+        facts = {"reason": reason} | ({} if key is None else {"id": key})
+        self._audit.note(who, "retrain", facts)  # first: nothing is done that is not noted
+        return orjson.dumps({"request": self._journal.request(reason, key=key)})
 
     def rollouts(self) -> bytes:
         """Return the newest rollout's steps as JSON."""
@@ -77,13 +80,19 @@ class AdminDesk:
         return orjson.dumps(encode(new))
 
 
-def _reason(body: bytes) -> str:
+def _asked(body: bytes) -> tuple[str, str | None]:
+    """Return the reason and the id of a request for a retraining."""
     if not body:
-        return _DEFAULT
+        return _DEFAULT, None
     given = read_json(body)
-    if not isinstance(given, dict) or set(given) - {"reason"}:
-        raise RequestError(422, "the body must be a JSON object with nothing but 'reason'")
-    reason = given.get("reason", _DEFAULT)
-    if not isinstance(reason, str) or not 1 <= len(reason) <= MAX_REASON:
-        raise RequestError(422, f"field 'reason': must be a string of 1 to {MAX_REASON} characters")
-    return reason
+    if not isinstance(given, dict) or set(given) - {"reason", "id"}:
+        raise RequestError(422, "the body must be a JSON object with nothing but 'reason' and 'id'")
+    return _text(given.get("reason", _DEFAULT), "reason", MAX_REASON), (
+        _text(given["id"], "id", MAX_ID) if "id" in given else None
+    )
+
+
+def _text(value: object, field: str, longest: int) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        raise RequestError(422, f"field {field!r}: must be a string of 1 to {longest} characters")
+    return value

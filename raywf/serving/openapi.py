@@ -21,6 +21,7 @@ _TIME: Schema = {"type": "string", "format": "date-time"}
 _ID: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_ID}
 _VERSION: Schema = {"type": "string", "description": "During a rollout: the version that answered the row"}
 _REASON: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_REASON}
+_ONCE = "Whatever is asked for under the same id is one request"
 _ASKED: Schema = {
     "type": "boolean",
     "description": f"Explain each answer; of at most {MAX_EXPLAINED} rows, which takes longer",
@@ -108,7 +109,7 @@ def _paths(bundle: Bundle) -> dict[str, Any]:
         "Ask for a retraining; needs a key for admin",
         request="RetrainRequest",
         answer=("202", "Asked"),
-        example={"reason": "prices were raised today"},
+        example={"reason": "prices were raised today", "id": "prices-2024-07-01"},
     )
     retrain["requestBody"]["required"] = False
     act = _post(
@@ -241,7 +242,7 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
         "ManyOutcomes": _object({"outcomes": _list(_ref("Outcome"), max_rows)}, "outcomes", closed=True),
         "OutcomesRequest": _one_of("Outcome", "ManyOutcomes"),
         "Accepted": _object({"accepted": {"type": "integer", "minimum": 1}}, "accepted"),
-        "RetrainRequest": _object({"reason": _REASON}, closed=True),
+        "RetrainRequest": _object({"reason": _REASON, "id": _ID | {"description": _ONCE}}, closed=True),
         "RolloutAct": _object({"act": {"enum": ["pause", "resume", "abort"]}}, "act", closed=True),
         "RolloutStep": _object(
             {"rollout": text, "number": {"type": "integer"}, "stage": text, "share": number},

@@ -73,15 +73,18 @@ def open_table(path: str, *, name: str) -> Table:
     kind = str(formats.pop())
     with ThreadPoolExecutor(8) as pool:
         schemas = tuple(pool.map(lambda info: _schema(filesystem, info.path, kind), infos))
-    marks = [(info.path.removeprefix(base), info.size, str(info.mtime_ns)) for info in infos]
-    source = Source(
-        name=name,
-        path=path,
-        files=len(infos),
-        bytes=sum(info.size or 0 for info in infos),
-        version=stable_id(marks),
-    )
+    source = _source(infos, base, path=path, name=name)
     return Table(source, kind, tuple(info.path for info in infos), schemas)
+
+
+def find_source(path: str, *, name: str) -> Source:
+    """Return a table's files and version as `open_table` does, by a listing alone: no file is opened.
+
+    Raises:
+        SourceError: if there is no such file.
+    """
+    filesystem, base = open_filesystem(path)
+    return _source(_find(filesystem, base, path=path, name=name), base, path=path, name=name)
 
 
 def read_blocks(table: Table, columns: tuple[str, ...]) -> list[ray.ObjectRef]:
@@ -140,6 +143,17 @@ def _fixed_part(path: str) -> str:
     parts = path.split("/")
     wild = [i for i, part in enumerate(parts) if any(c in part for c in "*?[")]
     return "/".join(parts[: wild[0]]) if wild else path
+
+
+def _source(infos: list[fs.FileInfo], base: str, *, path: str, name: str) -> Source:
+    marks = [(info.path.removeprefix(base), info.size, str(info.mtime_ns)) for info in infos]
+    return Source(
+        name=name,
+        path=path,
+        files=len(infos),
+        bytes=sum(info.size or 0 for info in infos),
+        version=stable_id(marks),
+    )
 
 
 def _find(filesystem: fs.FileSystem, base: str, *, path: str, name: str) -> list[fs.FileInfo]:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raywf.core import drift, errors, records, serving_settings
+from raywf.core import drift, errors, explanation, records, retrain_settings, serving_settings
 from raywf.core import settings as core_settings
 from raywf.core.codec import DecodeError, decode, encode, hints
 
@@ -27,11 +27,14 @@ def defined_in(module: types.ModuleType) -> list[type]:
 
 
 RECORDS = [
-    kind for module in (records, drift) for kind in defined_in(module) if dataclasses.is_dataclass(kind)
+    kind
+    for module in (records, drift, explanation)
+    for kind in defined_in(module)
+    if dataclasses.is_dataclass(kind)
 ]
 SETTINGS = [
     kind
-    for module in (core_settings, serving_settings)
+    for module in (core_settings, serving_settings, retrain_settings)
     for kind in defined_in(module)
     if dataclasses.is_dataclass(kind)
 ]

@@ -11,10 +11,12 @@ from raywf.core.journal import BY_HAND, FINAL, Journal
 from raywf.core.records import Decision, JournalEntry, ModelVersion
 from raywf.core.settings import Workflow
 from raywf.loop.decided import history_of, past_decisions
+from raywf.loop.landed import Landed
 from raywf.loop.references import RegistryReferences
 from raywf.monitor.fold import Fold
 from raywf.outcomes.lines import Entry
 from raywf.outcomes.reader import LogReader
+from raywf.policy.growth import DATA
 from raywf.policy.policy import decide
 from raywf.registry.registry import Registry
 
@@ -73,7 +75,7 @@ def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
         told = [e for e in entries if e.decision_id in known]
         requests = [recorded.window] if recorded is not None and recorded.cause == "request" else []
         past = past_decisions(before, told)
-        history = history_of(past, told, champion, requests=requests)
+        history = history_of(past, told, champion, requests=requests, landed=_landed(recorded))
         if any(p.decision in ours and p.stage not in FINAL for p in past):  # it ran until the log ends
             history = replace(history, running=True)
         decision = decide(
@@ -88,6 +90,11 @@ def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
             decision = replace(decision, kind="skip")  # the running system came to it when it looked next
         found.append(Agreement(replayed=decision, recorded=recorded))
     return tuple(found)
+
+
+def _landed(recorded: Decision | None) -> Landed | None:
+    """Return the data that a recorded decision tells of; the tables as they were are not kept."""
+    return Landed(recorded.window, ()) if recorded is not None and recorded.cause == DATA else None
 
 
 def _champion(

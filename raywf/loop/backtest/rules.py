@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -19,7 +20,8 @@ from raywf.core.duration import parse_duration
 from raywf.core.errors import SettingsError
 from raywf.core.ids import stable_id
 from raywf.core.records import Decision, Effort, Evidence
-from raywf.core.settings import RetrainSettings, Workflow
+from raywf.core.retrain_settings import RetrainSettings
+from raywf.core.settings import Workflow
 from raywf.policy.history import History
 from raywf.policy.policy import decide
 
@@ -135,13 +137,14 @@ class Adwin:
 def make_rule(text: str, workflow: Workflow) -> Rule:
     """Return the rule of a text: ``raywf``, ``never``, ``every 30d [full]``, ``adwin [delta]``.
 
-    ``raywf`` may be followed by settings of `retrain`: ``raywf regret=0.05 effort=refit``.
+    ``raywf`` may be followed by settings of `retrain`: ``raywf regret=0.05 effort=refit``; those with blanks
+    stand between quotation marks: ``raywf when='loss or age' max_age=90d``.
 
     Raises:
         SettingsError: if it is none of these, or needs a package that is missing.
     """
-    word, *rest = text.split()
     try:
+        word, *rest = shlex.split(text)
         if word == "raywf":
             return Policy(_with_settings(workflow, rest), name=text)
         if word == "never" and not rest:

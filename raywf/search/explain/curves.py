@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from raywf.core.explanation import LearningPoint, SearchProgress
 from raywf.core.metrics import Groups, Metric
-from raywf.core.records import LearningPoint, Member, SearchProgress, Sweep
+from raywf.core.records import Member, Sweep
 from raywf.models.families import family
 from raywf.models.family import Labels
 from raywf.search.data import SearchData

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from raywf.core.errors import SearchError
+from raywf.core.explanation import Importance, ImportanceReport
 from raywf.core.metrics import Metric
-from raywf.core.records import Importance, ImportanceReport
 from raywf.models.encoding import Encoder, Matrix
 from raywf.search.explain.blocks import Block
 

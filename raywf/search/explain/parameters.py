@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from raywf.core.records import ParameterRange, Sweep, Trial
+from raywf.core.explanation import ParameterRange
+from raywf.core.records import Sweep, Trial
 
 _LEAST_TRIALS = 3
 _UNSET = "unset"

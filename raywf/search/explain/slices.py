@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import false_discovery_control
 
+from raywf.core.explanation import Slice, SliceReport
 from raywf.core.metrics import Metric, bounded_loss
-from raywf.core.records import Slice, SliceReport
 from raywf.search.explain.cuts import Cut
 from raywf.search.explain.heldout import Held
 

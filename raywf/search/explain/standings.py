@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import stdtrit
 
-from raywf.core.records import Standing, Sweep, Trial
+from raywf.core.explanation import Standing
+from raywf.core.records import Sweep, Trial
 from raywf.search.data import REPEATED
 
 _COVER = 0.95

@@ -16,8 +16,9 @@ from click.testing import CliRunner, Result
 from raywf.cli.main import cli
 from raywf.core.codec import decode
 from raywf.core.errors import NoVersionError, SearchError
+from raywf.core.explanation import Explanation
 from raywf.core.loader import load_workflow
-from raywf.core.records import Decision, Explanation
+from raywf.core.records import Decision
 from raywf.core.settings import Workflow
 from raywf.loop.explain import Wanted, explain
 from raywf.loop.pipeline import Retraining, retrain, search_only

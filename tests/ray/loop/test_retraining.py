@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +20,9 @@ from raywf.core.errors import NoVersionError, ValidationError
 from raywf.core.journal import FINAL, LOOKED, Journal
 from raywf.core.probe import Probe
 from raywf.core.records import Decision
+from raywf.core.retrain_settings import RetrainSettings
 from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
+from raywf.loop.landed import TableWatch
 from raywf.loop.pipeline import Retraining, retrain
 from raywf.loop.probe import look
 from raywf.loop.spending import by_version, read_spending
@@ -97,6 +101,20 @@ def test_a_look_is_in_the_journal(first: tuple[Workflow, Retraining]) -> None:
     assert found.version == "1"
     assert found.regret < 0.25  # a line beside trees
     assert decode(Probe, journal.stages("look")[LOOKED].figures) == found
+
+
+def test_data_that_landed_is_seen(first: tuple[Workflow, Retraining]) -> None:
+    """A listing tells the versions that the snapshot was built from, and that a table was written since."""
+    workflow = replace(first[0], retrain=RetrainSettings(on_data=True))
+    champion = open_registry(workflow).find("champion")
+    assert champion is not None
+    seconds, table = itertools.count(0, 60), Path(workflow.spine.path)
+    watch, before = TableWatch(workflow, clock=lambda: next(seconds)), table.stat()
+    assert [watch.landed(champion) for _ in range(3)] == [None] * 3
+    os.utime(table, (0, 0))
+    found = [watch.landed(champion) for _ in range(2)]
+    os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [one and one.tables for one in found] == [None, ("spine",)]
 
 
 def test_every_stage_is_in_the_journal(first: tuple[Workflow, Retraining]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from raywf.core.codec import DecodeError, decode, encode
-from raywf.core.records import Column, Outcome, ParameterRange, Snapshot
+from raywf.core.explanation import ParameterRange
+from raywf.core.records import Column, Outcome, Snapshot
 from raywf.core.settings import SearchSettings, Workflow
 
 OUTCOME = {"id": "a", "time": "2013-01-01T00:00:00Z", "label": "yes"}

@@ -109,6 +109,27 @@ def test_unknown_decision_is_none(journal: Journal) -> None:
     assert (journal.decisions(), journal.entries(), journal.requests()) == ((), (), {})
 
 
+def test_requests_of_one_key_are_one(journal: Journal) -> None:
+    """The first reason stays; other keys, and none, are others."""
+    first = journal.request("late data", key="a/../b")
+    assert journal.request("again", key="a/../b") == first
+    others = {journal.request("late data", key="c"), journal.request("by hand")}
+    assert first not in others
+    assert list(journal.requests().values()) == ["late data", "late data", "by hand"]
+    assert next(iter(journal.requests())) == first
+
+
+def test_requests_of_before_are_in_order(journal: Journal, tmp_path: Path) -> None:
+    """Their ids alone tell when they came."""
+    folder = tmp_path / "journal" / "w"
+    folder.mkdir(parents=True)
+    late, early = "request-20990101T000000000000", "request-20200101T000000000000"
+    for name in (late, early):
+        (folder / f"{name}.request.json").write_text('{"reason": "x"}')
+    now = journal.request("now", key="k")
+    assert list(journal.requests()) == [early, now, late]
+
+
 def test_requests_are_kept(journal: Journal) -> None:
     """Each has an id of its own, in the order of asking."""
     asked = [journal.request(reason) for reason in ("why not", "again")]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from raywf.core.errors import SettingsError
 from raywf.core.records import Decision
+from raywf.core.retrain_settings import BadWindowSettings
 from raywf.core.settings import SpineSettings, Workflow
 from raywf.loop.backtest.oracle import best_moments
 from raywf.loop.backtest.rules import Moment, make_rule
@@ -58,6 +59,14 @@ def test_adwin_sees_a_rise_and_not_a_fall():
     rule = make_rule("adwin", WORKFLOW)
     kinds = [rule.decide(moment(d, losses=part)).kind for d, part in enumerate((low, low, high, high, low))]
     assert kinds == ["skip", "skip", "retrain", "skip", "skip"]
+
+
+def test_settings_with_blanks_stand_in_quotes():
+    """Joined triggers are tried on history too."""
+    told = make_rule("raywf when='loss or windows' windows='{bad: 2, of: 4}'", WORKFLOW).workflow.retrain
+    assert (told.when, told.windows) == ("loss or windows", BadWindowSettings(bad=2, of=4))
+    with pytest.raises(SettingsError, match="No closing quotation"):
+        make_rule("raywf when='loss", WORKFLOW)
 
 
 def test_settings_of_the_policy_are_read():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,27 @@ from raywf.core.records import Decision, ModelVersion
 from raywf.core.settings import MonitorSettings, RetrainSettings, SpineSettings, StoreSettings, Workflow
 from raywf.loop import controller as controller_module
 from raywf.loop.controller import Controller
-from raywf.loop.decided import past_decisions
+from raywf.loop.decided import history_of, past_decisions
+from raywf.loop.landed import Landed
+
+CHAMPION = ModelVersion(
+    workflow="w",
+    version="1",
+    uri="",
+    digest="",
+    run_id="",
+    status="champion",
+    snapshot_id="",
+    sweep_id="",
+    code_version="",
+    parent=None,
+    decision_id="",
+    metrics={},
+    loss=0.1,
+    loss_rows=1000,
+    cost_usd=0.0,
+    created=datetime(2024, 1, 1, tzinfo=UTC),
+)
 
 
 class MemoryJobs:
@@ -185,6 +206,19 @@ def test_a_retraining_that_was_taken_back_was_in_vain(journal: Journal) -> None:
         journal.record(made, "promoted", figures=figures)
     past = {p.decision.id: p.stage for p in past_decisions(journal.decisions(), journal.entries())}
     assert past == {"d1": "rejected", "back": "promoted"}
+
+
+def test_the_policy_is_told_of_requests_and_data(journal: Journal) -> None:
+    """Requests oldest first but for those that were answered; of data its id and tables."""
+    asked = [journal.request(text, key=text) for text in ("c", "a", "b")]
+    journal.decide(replace(decision("d2", cause="request"), window=asked[1]))
+    past = past_decisions(journal.decisions(), journal.entries())
+    told = history_of(
+        past, journal.entries(), CHAMPION, requests=journal.requests(), landed=Landed("v1", ("spine",))
+    )
+    assert told.requests == (asked[0], asked[2])
+    assert (told.landed, told.landed_in) == ("v1", ("spine",))
+    assert history_of(past, (), CHAMPION, requests=()).landed == ""
 
 
 def test_what_a_user_does_by_hand_is_left_alone(tmp_path: Path, jobs: MemoryJobs) -> None:

@@ -201,6 +201,43 @@ def test_a_newer_format_is_refused(tmp_path):
         load(log)
 
 
+def shorten(data):
+    """Make evidence what it was before its last two figures were known."""
+    for window in data["windows"]:
+        window["evidence"] = window["evidence"] and [*window["evidence"][:-3], window["evidence"][-1]]
+    data["closed"] = [[v, n, [*one[:-3], one[-1]]] for v, n, one in data["closed"]]
+
+
+def test_evidence_of_an_older_version_is_reckoned_again(tmp_path):
+    """From the rows that are there."""
+    log, before = saved(tmp_path)
+    rewritten(log, shorten)
+    assert told(Fold(LONG, KnownReferences(VERSIONS), metric="log_loss", state=load(log).state)) == before
+
+
+def closed(tmp_path, change):
+    """A checkpoint with a window that was closed, whose body was changed; load it."""
+    log = tmp_path / "w"
+    log.mkdir()
+    monitor = Monitor(log, SHORT, KnownReferences(VERSIONS))
+    monitor.read([prediction("a", 1), outcome("a", 2, value=3.0), prediction("b", 2000)])
+    monitor.checkpoints.save(monitor.fold.state, {}, {})
+    rewritten(log, change)
+    return load(log, chosen=SHORT).state.closed
+
+
+def test_evidence_of_closed_windows_may_lack_figures(tmp_path):
+    """There are no rows, and what is not known has its default."""
+    (one,) = closed(tmp_path, shorten).values()
+    assert (one.rows, one.value_mean, one.value_rows) == (1, 3.0, 0)
+
+
+def test_evidence_of_a_newer_version_is_refused(tmp_path):
+    """Its figures are not known here."""
+    with pytest.raises(CheckpointError, match="figures that this version does not know"):
+        closed(tmp_path, lambda data: [one.insert(0, 1) for _, _, one in data["closed"]])
+
+
 def test_a_body_that_lacks_something_is_refused(tmp_path):
     """Though its digest fits."""
     log, _ = saved(tmp_path)

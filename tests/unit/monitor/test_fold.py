@@ -124,7 +124,15 @@ def test_sums_and_metric_are_those_of_the_rows():
     assert (evidence.loss_sum, evidence.loss_squares) == pytest.approx((losses.sum(), (losses**2).sum()))
     assert evidence.metric == pytest.approx(auc)
     assert evidence.metric_low < auc < evidence.metric_high
-    assert evidence.value_mean == pytest.approx(149.5)
+    assert (evidence.value_mean, evidence.value_rows) == (pytest.approx(149.5), 300)
+    assert evidence.value_squares == pytest.approx(sum(i * i for i in range(300)))
+
+
+def test_values_without_bounds_have_sums():
+    """That a checkpoint's JSON can hold."""
+    (evidence,) = fold([prediction("a"), outcome("a", value=1e300)]).evidence("1")
+    assert (evidence.value_mean, evidence.value_rows) == (1e300, 1)
+    assert np.isfinite(evidence.value_squares)
 
 
 def test_too_few_labels_give_no_metric():

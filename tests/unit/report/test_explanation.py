@@ -9,19 +9,17 @@ from typing import Any
 import pytest
 
 from raywf.core.errors import SettingsError
-from raywf.core.records import (
+from raywf.core.explanation import (
     Explanation,
     Importance,
     ImportanceReport,
     LearningPoint,
-    Member,
     SearchProgress,
     Slice,
     SliceReport,
     Standing,
-    Sweep,
-    Trial,
 )
+from raywf.core.records import Member, Sweep, Trial
 from raywf.report.explanation import write_explanation
 
 ODD = "a $x$ <b>_{"

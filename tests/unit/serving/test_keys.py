@@ -242,6 +242,21 @@ def test_a_retraining_is_asked_for_and_kept(closed: tuple[Client, dict[str, str]
         assert client.post("/v1/retrain", content=content, **send).status_code == status_code
 
 
+def test_the_same_id_asks_for_one_retraining(closed: tuple[Client, dict[str, str]], tmp_path: Path) -> None:
+    """Who got no answer may send it again; both acts are in the audit."""
+    client, tokens = closed
+    root, send = str(tmp_path / "root"), {"headers": bearer(tokens["admin"])}
+    body = {"id": "load-2024-07-01", "reason": "a new load"}
+    asked = [client.post("/v1/retrain", json=body, **send) for _ in range(2)]
+    assert [answer.status_code for answer in asked] == [202, 202]
+    assert asked[0].json() == asked[1].json()
+    assert Journal(root, "w").requests() == {asked[0].json()["request"]: "a new load"}
+    assert [act.facts["id"] for act in Audit(root, "w").acts()] == ["load-2024-07-01"] * 2
+    assert client.post("/v1/retrain", json={"id": "b"}, **send).json() != asked[0].json()
+    for bad in ("", "x" * 201, 7, None):
+        assert client.post("/v1/retrain", json={"id": bad}, **send).status_code == 422
+
+
 def test_a_rollout_is_paused_and_aborted_over_http(
     closed: tuple[Client, dict[str, str]], tmp_path: Path
 ) -> None:

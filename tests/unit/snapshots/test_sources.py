@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raywf.core.errors import SourceError
-from raywf.snapshots.sources import open_table
+from raywf.snapshots.sources import find_source, open_table
 
 
 @pytest.fixture
@@ -32,6 +32,17 @@ def test_a_file_a_folder_or_a_glob(folder, path, files):
 def test_columns_are_those_of_all_files(folder):
     """In the order of first sight."""
     assert open_table(str(folder), name="t").columns == ("x", "a", "b")
+
+
+@pytest.mark.parametrize("path", ["", "a/1.csv", "*/*.csv"])
+def test_a_listing_tells_the_same_version(folder, path):
+    """Without opening a file."""
+    address = f"{folder}/{path}".rstrip("/")
+    assert find_source(address, name="t") == open_table(address, name="t").source
+    (folder / "a/1.csv").write_text("")
+    assert find_source(address, name="t").bytes < 20
+    with pytest.raises(SourceError, match="nothing at"):
+        find_source(f"{folder}/none.csv", name="t")
 
 
 def test_the_version_changes_with_a_file(folder):

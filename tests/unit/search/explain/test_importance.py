@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from raywf.core.errors import SearchError
+from raywf.core.explanation import ImportanceReport
 from raywf.core.metrics import METRICS
-from raywf.core.records import Column, ImportanceReport
+from raywf.core.records import Column
 from raywf.models.encoding import Encoder
 from raywf.models.family import Rows
 from raywf.search.explain.blocks import Block, sample_block

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from raywf.core.records import ParameterRange, Sweep, Trial
+from raywf.core.explanation import ParameterRange
+from raywf.core.records import Sweep, Trial
 from raywf.search.explain.parameters import parameter_ranges
 
 

@@ -1,0 +1,74 @@
+"""What asks for a retraining without a look at quality: rows that got labels, age, tables that changed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from raywf.core.duration import format_duration
+from raywf.policy.loss import has_aged, judged_from
+from raywf.policy.question import Question, Trigger, time_or
+
+ROWS, AGE, DATA = "rows", "age", "data"
+_RETRY = 10  # what is too old and was not replaced is tried again after this part of `max_age` at least
+
+
+def offer_rows(asked: Question) -> Trigger | None:
+    """Return whether so many rows got labels since the last change; None if not set.
+
+    The rows are those of the champion's windows that came of age since, so that none counts before a change
+    and after it too; where labels need no time a window counts from its first one on. The decision's window
+    is the last change, so that there is one a change.
+    """
+    wanted, champion = asked.settings.after_rows, asked.history.champion
+    if wanted is None or champion is None:
+        return None
+    since = asked.history.last_change
+    ours = [e for e in asked.evidence if e.version == champion.version and has_aged(e, asked.now)]
+    rows = sum(e.labelled for e in ours if since is None or judged_from(e) > since)
+    anchor = time_or(since, f"version {champion.version}")
+    return Trigger(
+        cause=ROWS,
+        words=f"{rows:,} of {wanted:,} rows got labels since {anchor}",
+        due=rows >= wanted,
+        window=anchor,
+    )
+
+
+def offer_age(asked: Question) -> Trigger | None:
+    """Return whether what the champion learned from is too old; None if not set.
+
+    The decision's window is the champion's version. One that came to nothing is tried again, under a number,
+    once the cooldown and a tenth of `max_age` have passed.
+    """
+    most, history, champion = asked.settings.max_age, asked.history, asked.history.champion
+    if most is None or champion is None:
+        return None
+    until = champion.fitted_until or history.since
+    if until is None:
+        return Trigger(cause=AGE, words="nothing tells how old the champion is")
+    age = asked.now - until
+    days = age / timedelta(days=1)
+    words = f"what the champion learned from is {days:.1f} days old, of {format_duration(most)}"
+    tries = [
+        past.decision
+        for past in history.decisions
+        if past.decision.kind == "retrain"
+        and past.decision.cause == AGE
+        and past.decision.window.partition("#")[0] == champion.version
+    ]
+    waits = any(asked.now < made.time + most / _RETRY for made in tries)
+    number = f"#{len(tries) + 1}" if tries else ""
+    if tries:
+        words += f" (tries in vain: {len(tries)})"
+    return Trigger(cause=AGE, words=words, due=age > most and not waits, window=champion.version + number)
+
+
+def offer_data(asked: Question) -> Trigger | None:
+    """Return whether tables have changed since the champion's snapshot; None if not set."""
+    if not asked.settings.on_data:
+        return None
+    landed, tables = asked.history.landed, asked.history.landed_in
+    if not landed:
+        return Trigger(cause=DATA, words="no table is known to have changed since the champion's snapshot")
+    named = ", ".join(tables) or "the tables"
+    return Trigger(cause=DATA, words=f"new data landed in {named} ({landed})", due=True, window=landed)
