@@ -63,7 +63,8 @@ class RetrainSettings:
     last windows were bad, when the mean value falls by the share `value_drop`, with `estimated` when the loss
     that is expected without labels rises, with `on_data` when a table has changed. A feature whose population
     stability index is above `drift` asks for a look before it is due. `when` joins these by "and", "or" and
-    parentheses, as in "loss or (estimate and drift)"; None: each by itself, but drift.
+    parentheses, as in "loss or (estimate and drift)"; None: each by itself, but drift. With `usd_per_loss`,
+    what a unit of the bounded loss costs in one prediction, a fall is answered where staying costs more.
     """
 
     every: timedelta | None = None
@@ -81,6 +82,7 @@ class RetrainSettings:
     max_age: timedelta | None = None
     on_data: bool = False
     when: str | None = None
+    usd_per_loss: float | None = None
     cooldown: timedelta = timedelta(days=7)
     max_attempts: int = 3
     effort: Literal["auto", "refit", "reweight", "warm", "full"] = "auto"
@@ -97,7 +99,8 @@ class RetrainSettings:
             "five fields such as '0 3 * * 1'",
             self.cron,
         )
-        drop, age = self.value_drop, self.max_age
+        drop, age, usd = self.value_drop, self.max_age, self.usd_per_loss
+        require(usd is None or usd > 0, "usd_per_loss", "above 0 USD", usd)
         require(drop is None or 0 < drop < 1, "value_drop", "a share in (0, 1)", drop)
         require(
             self.drift is None or self.drift > 0,

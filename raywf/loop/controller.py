@@ -24,6 +24,7 @@ from raywf.loop.landed import TableWatch
 from raywf.loop.rollout import RolloutKeeper
 from raywf.policy.policy import decide
 from raywf.policy.rollout import Move
+from raywf.policy.worth import WEIGHED
 from raywf.registry.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ _TICK_S = 0.5
 _HANGS_S = 300.0
 _HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 _TAIL_CHARS = 3000
-FALLS = frozenset({"loss", "rise", "regret", "windows"})  # causes of decisions that answer a fall
+FALLS = WEIGHED | {"rise"}  # causes of decisions that answer a fall
 _CARRIED = frozenset({"retrain", "probe"})  # kinds of decisions whose job has the same name
 
 

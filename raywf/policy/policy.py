@@ -22,6 +22,7 @@ from raywf.policy.regret import RegretFinding, judge_regret
 from raywf.policy.schedule import due_slot, local_text, next_slot
 from raywf.policy.value import offer_value
 from raywf.policy.windows import offer_windows
+from raywf.policy.worth import WEIGHED, Worth, judge_worth
 
 _LADDER: tuple[Effort, ...] = ("refit", "warm", "full")
 LOOK, RISE = "look", "rise"  # causes of a probe; its window is the instant from which labels are new to it
@@ -94,6 +95,7 @@ class _Findings:
 
     loss: LossFinding
     regret: RegretFinding
+    worth: Worth | None
     triggers: tuple[Trigger, ...]
     offers: tuple[Choice, ...]
 
@@ -141,9 +143,13 @@ def _find(asked: Question, champion: ModelVersion) -> _Findings:
         _offer_schedule(asked),
         *(trigger.choice() for trigger in growth if trigger is not None),
     ]
+    worth = judge_worth(asked)
+    if worth is not None and not worth.pays:
+        offers = [o for o in offers if o is None or o.kind == "probe" or o.cause not in WEIGHED]
     return _Findings(
         loss=loss,
         regret=regret,
+        worth=worth,
         triggers=tuple(trigger for trigger in (*quality, *growth) if trigger is not None),
         offers=tuple(offer for offer in offers if offer is not None),
     )
@@ -261,7 +267,9 @@ def _quiet(found: _Findings, asked: Question) -> Choice:
     )
     if finding.risen:
         text = f"the loss is up ({finding.lower:.4f}), and what it asks for was decided before"
-        if found.regret.says_in_vain:
+        if found.worth is not None and not found.worth.pays:
+            text = f"the loss is up ({finding.lower:.4f}), but a retraining would cost more than staying"
+        elif found.regret.says_in_vain:
             text = f"the loss is up ({finding.lower:.4f}), but a quick model of newer rows is no better"
         elif asked.settings.when is not None:
             text = (
@@ -279,6 +287,7 @@ def _waits(found: _Findings, asked: Question) -> str:
     if found.regret.looks:
         texts.append(f"{_regret_words(found.regret)}, of {found.regret.limit:.1%}")
     texts += [trigger.words for trigger in found.triggers]
+    texts += [found.worth.words] if found.worth is not None else []
     if asked.settings.when is not None:
         held = ", ".join(offer.cause for offer in found.offers if offer.kind == "retrain") or "nothing"
         texts.append(f"a retraining wants {asked.settings.when!r}, of which holds: {held}")

@@ -20,9 +20,11 @@ from raywf.core.records import Decision, Evidence, ModelVersion, Outcome, Predic
 from raywf.loop.backtest.past import Past
 from raywf.loop.backtest.rules import Moment, Rule
 from raywf.loop.backtest.trainings import Training, Trainings
+from raywf.loop.expectations import make_expectations
 from raywf.loop.pipeline import fresh_gate, gate, refuse_few
 from raywf.loop.probe import probe
 from raywf.models.bundle import Predictor, load_bundle
+from raywf.monitor.expectations import Expectations
 from raywf.monitor.fold import Fold
 from raywf.monitor.reference import KnownReferences, Reference
 from raywf.policy.history import History, PastDecision
@@ -140,8 +142,9 @@ class Replay:
             RaywfError: if no first model can be trained.
         """
         first = self._trainings.train(chances[0], effort="full")
-        level = self._judge(first, self._past.as_of(chances[0])[1], champion=None)
-        live = self._adopt(first, chances[0], (), loss=level.loss, rows=level.rows)
+        table = self._past.as_of(chances[0])[1]
+        level = self._judge(first, table, champion=None)
+        live = self._adopt(first, chances[0], table, (), loss=level.loss, rows=level.rows)
         for i, (start, end) in enumerate(itertools.pairwise(chances)):
             self._serve(live, start, end)
             if i + 2 == len(chances):
@@ -267,7 +270,7 @@ class Replay:
         if outcome != "accept":
             self._note(decision, "rejected", reason, cpu_s=cpu_s, usd=usd)
             return live
-        new = self._adopt(made, decision.time, live.sweeps, loss=loss, rows=rows)
+        new = self._adopt(made, decision.time, table, live.sweeps, loss=loss, rows=rows)
         helped = self._helped(live, new, decision.time, following)
         version = new.version.version
         self._note(decision, "promoted", reason, cpu_s=cpu_s, usd=usd, version=version, helped=helped)
@@ -283,6 +286,7 @@ class Replay:
         self,
         made: Training,
         now: datetime,
+        table: pa.Table,
         former: tuple[Sweep, ...],
         *,
         loss: float | None = None,
@@ -300,8 +304,15 @@ class Replay:
             loss_scale=bundle.loss_scale,
             threshold=bundle.threshold,
             maturity_s=made.maturity_s,
+            expectations=self._expectations(made, table),
         )
         return _Live(version, predictor, (made.sweep, *former), now)
+
+    def _expectations(self, made: Training, table: pa.Table) -> Expectations:
+        """Return what is expected of a version by its scores: features are not played back."""
+        block = table.take(pa.array(made.gate_rows))
+        bare = replace(self._past.snapshot, profile=())
+        return make_expectations(self._past.workflow, bare, block, made.proof)
 
     def _helped(self, old: _Live, new: _Live, start: datetime, end: datetime) -> bool | None:
         before, after = (self._past.loss_between(live.predictor, start, end) for live in (old, new))

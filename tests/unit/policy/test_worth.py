@@ -1,0 +1,70 @@
+"""A fall is answered where staying costs as much as a retraining, if what a loss costs is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from raywf.core.probe import Probe
+from raywf.core.records import Evidence
+from raywf.core.retrain_settings import RetrainSettings
+from raywf.policy.history import History
+from raywf.policy.policy import decide
+from raywf.testing import make_version
+
+DAY, START = timedelta(days=1), datetime(2020, 1, 1, tzinfo=UTC)
+NOW = START + 30 * DAY
+CHAMPION = make_version("1", loss=0.1, loss_rows=5000, cost_usd=2.0)
+LOOK = Probe(
+    version="1", since=START, time=NOW - DAY, rows=4000, champion=0.2, quick=0.15, error=0.002, cpu_s=1.0
+)
+HISTORY = History(champion=CHAMPION, since=START, probes=(LOOK,))
+SETTINGS = RetrainSettings(look=60 * DAY, cooldown=10 * DAY)
+
+
+def window(day: int, *, rows: int = 100) -> Evidence:
+    return Evidence(
+        version="1",
+        start=START + day * DAY,
+        end=START + (day + 1) * DAY,
+        rows=rows,
+        labelled=rows,
+        loss_sum=0.1 * rows,
+        loss_squares=0.02 * rows,
+    )
+
+
+def ask(settings: RetrainSettings, *, history: History = HISTORY, rows: int = 100):
+    evidence = [window(day, rows=rows) for day in range(30)]
+    return decide(evidence, history, settings, workflow="w", now=NOW, min_labelled=200)
+
+
+@pytest.mark.parametrize(("usd", "kind"), [(None, "retrain"), (0.05, "retrain"), (0.03, "skip")])
+def test_staying_is_weighed_against_the_price(usd: float | None, kind: str) -> None:
+    """An excess of 0.05 on 100 rows a day for ten days: 50 units, beside two dollars."""
+    assert ask(replace(SETTINGS, usd_per_loss=usd)).kind == kind
+
+
+def test_the_skip_says_what_it_weighed() -> None:
+    """With both figures."""
+    reasons = " ".join(ask(replace(SETTINGS, usd_per_loss=0.03)).reasons)
+    assert "an excess loss of 0.0500 on 1,000 predictions" in reasons
+    assert "costs $1.50 at $0.03 each, less than a retraining ($2.00)" in reasons
+
+
+def test_more_traffic_pays() -> None:
+    """The same excess on ten times the predictions."""
+    assert ask(replace(SETTINGS, usd_per_loss=0.03), rows=1000).kind == "retrain"
+
+
+def test_what_nobody_weighs() -> None:
+    """A schedule, a request, and where nothing is known of the excess or the price."""
+    cheap = replace(SETTINGS, usd_per_loss=0.0001)
+    assert ask(replace(cheap, every=20 * DAY)).cause == "schedule"
+    assert ask(cheap, history=replace(HISTORY, requests=("r",))).cause == "request"
+    free = replace(HISTORY, champion=make_version("1", loss=0.1, loss_rows=5000))
+    assert ask(cheap, history=free).cause == "regret"
+    old = replace(LOOK, time=START - DAY)
+    assert ask(cheap, history=replace(HISTORY, probes=(old,))).kind == "skip"  # it says nothing of regret
