@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raywf.core import drift, errors, records, serving_settings
+from raywf.core import cluster_settings, drift, errors, records, serving_settings
 from raywf.core import settings as core_settings
 from raywf.core.codec import DecodeError, decode, encode, hints
 
@@ -31,7 +31,7 @@ RECORDS = [
 ]
 SETTINGS = [
     kind
-    for module in (core_settings, serving_settings)
+    for module in (core_settings, cluster_settings, serving_settings)
     for kind in defined_in(module)
     if dataclasses.is_dataclass(kind)
 ]
