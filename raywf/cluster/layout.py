@@ -14,7 +14,7 @@ _CLUSTER_AT: dict[str, tuple[str, ...]] = {
     "RayCluster": ("spec",),
     "RayService": ("spec", "rayClusterConfig"),
     "RayJob": ("spec", "rayClusterSpec"),
-    "RayCronJob": ("spec", "jobTemplate", "spec", "rayClusterSpec"),
+    "RayCronJob": ("spec", "jobTemplate", "rayClusterSpec"),
 }
 _CLOUDS = {"aws": "aws", "gcp": "gcp", "azure": "azure", "local": "on-premise"}
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - looked for, not listened on
