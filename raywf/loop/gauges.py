@@ -117,8 +117,10 @@ def quality(windows: Sequence[Evidence]) -> Figures:
 
 def decided(decisions: Sequence[Decision], entries: Sequence[JournalEntry]) -> dict[tuple[str, str], int]:
     """Return how many decisions of each kind came to each stage; one without an end is running."""
-    stages = Counter((p.decision.kind, _stage(p.stage)) for p in past_decisions(decisions, entries))
-    return {(kind, stage): stages[kind, stage] for kind, stage in product(KINDS, STAGES)}
+    stages: Counter[tuple[str, str]] = Counter(
+        (p.decision.kind, _stage(p.stage)) for p in past_decisions(decisions, entries)
+    )
+    return {key: stages[key] for key in product(KINDS, STAGES)}
 
 
 def _stage(stage: str) -> str:
