@@ -147,6 +147,7 @@ def _makes(layout: Layout) -> list[str]:
     return [
         f"{layout.kind} {layout.name}: a head and {least} to {layout.max_workers} workers on {place}",
         f"  dashboard {dashboard}; tokens {tokens}; image {', '.join(layout.images) or 'none'}",
+        f"  opened to every address by this file: {', '.join(layout.open_ports) or 'nothing'}",
     ]
 
 

@@ -17,6 +17,7 @@ _CLUSTER_AT: dict[str, tuple[str, ...]] = {
     "RayCronJob": ("spec", "jobTemplate", "rayClusterSpec"),
 }
 _CLOUDS = {"aws": "aws", "gcp": "gcp", "azure": "azure", "local": "on-premise"}
+_PINNED = re.compile(r"pip install\b.*\bray(\[[\w,]+\])?==\d")
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - looked for, not listened on
 
 
@@ -36,7 +37,11 @@ class NodeLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What a file makes. `dashboard` is the address it listens on, `images` the containers' images."""
+    """What a file makes. `dashboard` is the address it listens on, `images` the containers' images.
+
+    `nightly` has the commands that install a Ray of no release, `ungrouped` AWS' types without a security
+    group, `open_ports` what the file itself opens to every address.
+    """
 
     kind: Kind
     name: str
@@ -47,6 +52,7 @@ class Layout:
     dashboard: str
     has_tokens: bool
     images: tuple[str, ...]
+    has_pinned_wheel: bool = False
     nightly: tuple[str, ...] = ()
     ungrouped: tuple[str, ...] = ()
     open_ports: tuple[str, ...] = ()
@@ -109,6 +115,7 @@ def _of_ray_up(config: Mapping[str, Any]) -> Layout:
         dashboard=_dashboard(start, "0.0.0.0" if types and not start else "127.0.0.1"),  # noqa: S104
         has_tokens="RAY_AUTH_MODE=token" in start and "RAY_AUTH_MODE=token" in workers_start,
         images=tuple(images),
+        has_pinned_wheel=any(_PINNED.search(command) for command in _installs(config)),
         nightly=_nightly(config),
         ungrouped=_ungrouped(types) if provider.get("type") == "aws" else (),
         open_ports=_open_ports(provider),
@@ -158,10 +165,14 @@ def _dashboard(start: str, otherwise: str) -> str:
     return found[1] if found else otherwise
 
 
+def _installs(config: Mapping[str, Any]) -> list[str]:
+    keys = ("setup_commands", "head_setup_commands", "worker_setup_commands")
+    return [str(command) for key in keys for command in config.get(key) or ()]
+
+
 def _nightly(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return commands that install a Ray of no release; a file without set-up commands has Ray's own."""
-    keys = ("setup_commands", "head_setup_commands", "worker_setup_commands")
-    commands = [str(command) for key in keys for command in config.get(key) or ()]
+    commands = _installs(config)
     found = [c for c in commands if "ray-wheels" in c or re.search(r"ray\S*(\.dev|nightly)", c)]
     loose = [c for c in commands if re.search(r"pip install\b.*\bray(\[[\w,]+\])?(?![\w=\[/.-])", c)]
     if config.get("available_node_types") and "setup_commands" not in config:

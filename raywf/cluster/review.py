@@ -86,8 +86,8 @@ def warnings_of(layout: Layout) -> tuple[str, ...]:
             "to the whole internet"
         )
     found += [f"open to every address: {ports}" for ports in layout.open_ports]
-    if not layout.images:
-        found.append("no container image is named: what runs is what the machines happen to have")
+    if not layout.images and not layout.has_pinned_wheel:
+        found.append("neither an image nor a version of Ray is named: what runs is what the machines have")
     found += [
         f"image {image!r} is not pinned to a version" for image in layout.images if not is_pinned(image)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,7 +10,12 @@ from raywf.core.codec import require
 
 Cloud = Literal["aws", "gcp", "azure", "on-premise", "kuberay"]
 CLOUDS: tuple[Cloud, ...] = ("aws", "gcp", "azure", "on-premise", "kuberay")
+_PLAIN = re.compile(r"[\w.:/@+-]*", re.ASCII)  # these words stand in YAML and in commands as they are
 _MOVING = ("latest", "nightly", "master")
+_WORDS = (
+    *("region", "image", "vm_image", "ssh_user", "security_group"),
+    *("project", "subnetwork", "resource_group", "identity", "nfs"),
+)
 _NAME_CHARS = 30  # Google's names of machines have 63 characters, the node's kind and an id among them
 
 
@@ -28,6 +34,7 @@ class PoolSettings:
     idle_minutes: float | None = None
 
     def __post_init__(self) -> None:
+        _require_plain(self.node_type, "node_type")
         require(self.cpus is None or self.cpus >= 1, "cpus", "at least 1", self.cpus)
         require(self.min_nodes >= 0, "min_nodes", "at least 0", self.min_nodes)
         enough = self.max_nodes is None or self.max_nodes >= max(1, self.min_nodes)
@@ -55,9 +62,9 @@ class ClusterSettings:
     max_workers: int = 20
     spot: bool = True
     idle_minutes: float = 5.0
-    system: PoolSettings = PoolSettings()
+    system: PoolSettings = field(default_factory=PoolSettings)
     serve: PoolSettings = field(default_factory=lambda: PoolSettings(min_nodes=1, max_nodes=4))
-    train: PoolSettings = PoolSettings()
+    train: PoolSettings = field(default_factory=PoolSettings)
     image: str = ""
     vm_image: str = ""
     disk_gb: int = 150
@@ -71,6 +78,10 @@ class ClusterSettings:
     hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in _WORDS:
+            _require_plain(getattr(self, name), name)
+        for host in self.hosts:
+            _require_plain(host, "hosts")
         plain = self.name.replace("-", "")
         named = plain.isascii() and plain.isalnum() and plain.islower() and self.name[0].isalpha()
         require(
@@ -98,6 +109,10 @@ class ClusterSettings:
         least = self.serve.min_nodes + self.train.min_nodes
         enough = least <= self.max_workers
         require(enough, "max_workers", f"at least {least}: the least nodes", self.max_workers)
+
+
+def _require_plain(word: str, key: str) -> None:
+    require(_PLAIN.fullmatch(word) is not None, key, "letters, digits and any of ._:/@+-", word)
 
 
 def is_pinned(image: str) -> bool:

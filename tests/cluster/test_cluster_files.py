@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from ray.serve.schema import ServeDeploySchema
 
 from raywf.cluster.plan import RAY_VERSION
 from raywf.cluster.render import ALWAYS, MANIFESTS
+from raywf.cluster.review import review
 from raywf.core.serving_settings import ServingSettings
+from raywf.core.settings import CostSettings
 from raywf.serving.environment import EVERY_NODE, serve_env
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +115,33 @@ def test_an_unknown_kuberay_key_is_caught(name: str) -> None:
     manifest = read(f"kuberay/{name}")
     cluster_of(manifest)["workerGroupSpecs"][0]["minReplica"] = 1
     assert any("minReplica" in error.message for error in schema(manifest).iter_errors(manifest))
+
+
+@pytest.mark.parametrize("name", WITH_CLUSTER)
+def test_the_command_checks_by_the_same_schema(name: str, tmp_path: Path) -> None:
+    """`raywf cluster check --crds` finds the manifest good, and what is wrong in it."""
+    manifest = read(f"kuberay/{name}")
+    schema(manifest)
+    crds = DATA / "kuberay-crds"
+    assert review(FOLDER / "kuberay" / name, CostSettings(), crds=crds).is_good
+    cluster_of(manifest)["headGroupSpec"]["rayStartParam"] = {}
+    (tmp_path / name).write_text(yaml.safe_dump(manifest))
+    (error, *_) = review(tmp_path / name, CostSettings(), crds=crds).findings
+    assert (error.level, "'rayStartParam' was unexpected" in error.text) == ("error", True)
+
+
+def test_azure_machines_have_parameters_that_ray_s_template_knows() -> None:
+    """Azure refuses a deployment with any other."""
+    spec = find_spec("ray.autoscaler._private")
+    assert spec is not None
+    (folder,) = spec.submodule_search_locations or ()
+    known = json.loads((Path(folder) / "_azure" / "azure-vm-template.json").read_text())["parameters"]
+    for kind in read("azure.yaml")["available_node_types"].values():
+        asked = kind["node_config"]["azure_arm_parameters"]
+        types = {"string": str, "int": int, "object": dict}
+        assert {
+            name for name, value in asked.items() if not isinstance(value, types[known[name]["type"]])
+        } == set()
 
 
 @pytest.mark.parametrize("name", WITH_CLUSTER)

@@ -65,7 +65,7 @@ def test_a_careless_file_is_warned_of(tmp_path: Path) -> None:
         "the dashboard listens on every address",
         "put RAY_AUTH_MODE=token before `ray start`",
         "without SecurityGroupIds (head, work): Ray makes a group that opens port 22",
-        "no container image is named",
+        "neither an image nor a version of Ray is named",
         "Ray's own install a nightly wheel",
         "the head has an unknown number of CPUs",
     ):
@@ -148,6 +148,15 @@ def test_a_file_of_no_cluster_is_refused(tmp_path: Path, text: str, said: str) -
         reviewed(tmp_path, text)
     with pytest.raises(SettingsError, match="cannot read"):
         review(tmp_path / "none.yaml", CostSettings())
+
+
+def test_a_pinned_wheel_is_as_good_as_an_image(tmp_path: Path) -> None:
+    """What starts later runs the same."""
+    config = config_of("aws.yaml")
+    del config["docker"]
+    assert "neither an image nor" in texts(reviewed(tmp_path, config))
+    config["setup_commands"].append("pip install 'ray[default]==2.60.0'")
+    assert texts(reviewed(tmp_path, config)).count("\n") == 0
 
 
 def test_costs_are_those_of_the_table() -> None:
@@ -255,6 +264,7 @@ def test_the_command_says_it_in_words(tmp_path: Path, monkeypatch: pytest.Monkey
     for said in (
         "ray up raywf: a head and 1 to 20 workers on aws us-west-2",
         "dashboard on the head's loopback, reached through a tunnel; tokens asked for",
+        "opened to every address by this file: nothing",
         "train-spot       m7i.2xlarge  0 to 16  8              spot       $0.4032      $0.1500",
         "at least $0.40 an hour, $294.34 a month; at most $4.42 an hour, $3,227.18 a month",
         "were all on demand: at most $8.06 an hour",

@@ -124,6 +124,15 @@ def test_settings_reach_the_file() -> None:
     assert "10.0.0.9:/raywf /mnt/raywf" in config["initialization_commands"][2]
 
 
+def test_a_service_has_two_replicas_nodes_or_more() -> None:
+    """One could not be drained; the settings may ask for more."""
+    for least, nodes in ((1, (2, 4)), (3, (3, 4))):
+        settings = ClusterSettings(cloud="kuberay", serve=PoolSettings(min_nodes=least, max_nodes=4))
+        text = render(make_plan(settings), EVERY_NODE)["rayservice.yaml"]
+        (group,) = yaml.safe_load(text)["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+        assert (group["minReplicas"], group["maxReplicas"]) == nodes
+
+
 def test_machines_of_one_s_own() -> None:
     """The first is the head, all others are workers and stay."""
     config = made("on-premise", hosts=("10.0.0.1", "10.0.0.2", "10.0.0.3"))
@@ -162,6 +171,10 @@ def test_a_machine_without_a_price_needs_its_size(tmp_path: Path) -> None:
         ({"image": "rayproject/ray"}, "image must be pinned"),
         ({"image": "rayproject/ray:nightly-py311"}, "image must be pinned"),
         ({"nfs": "10.0.0.9"}, "nfs must be server:/path"),
+        ({"nfs": "10.0.0.9:/a; reboot"}, "nfs must be letters, digits and any of"),
+        ({"ssh_user": "a\nb: c"}, "ssh_user must be letters"),
+        ({"hosts": ["a", "$(reboot)"]}, "hosts must be letters"),
+        ({"train": {"node_type": "m7i.large, x: 1"}}, "node_type must be letters"),
         ({"hosts": ["a", "a"]}, "hosts must be different"),
         ({"max_workers": 2, "serve": {"min_nodes": 3}}, "max_workers must be at least 3"),
         ({"serve": {"min_nodes": 3, "max_nodes": 2}}, "max_nodes must be at least 1 and not below min_nodes"),
