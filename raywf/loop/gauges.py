@@ -107,6 +107,7 @@ def quality(windows: Sequence[Evidence]) -> Figures:
             "window_estimate": window.estimate,
             "window_value": window.value_mean,
             "window_loss": window.loss_sum / window.labelled if window.labelled else None,
+            "window_labelled": float(window.labelled) or None,  # the rows that the loss rests on
         }
         found |= {name: value for name, value in figures.items() if value is not None}
         if window.drift:

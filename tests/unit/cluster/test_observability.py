@@ -190,7 +190,7 @@ def test_an_unknown_name_is_caught() -> None:
 def test_every_figure_of_the_loop_is_on_the_dashboard() -> None:
     """What the controller tells is told for somebody."""
     shown = set(NAME.findall(json.dumps([DASHBOARD, ALERTS])))
-    unseen = {"ray_raywf_window_rows", "ray_raywf_window_end_seconds", "ray_raywf_from_cache"}
+    unseen = {"ray_raywf_window_end_seconds", "ray_raywf_from_cache"}
     assert set(of_raywf()) - shown <= unseen | {"ray_raywf_rollout_under_way", "ray_raywf_shadow_rows"}
 
 

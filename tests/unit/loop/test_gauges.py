@@ -115,9 +115,17 @@ def test_each_figure_is_of_the_newest_window_that_has_it(gauges: Gauges, system:
     )
     gauges.tick()
     told = {
-        name: kept.told[f"window_{name}",] for name in ("metric", "metric_low", "loss", "estimate", "rows")
+        name: kept.told[f"window_{name}",]
+        for name in ("metric", "metric_low", "loss", "labelled", "estimate", "rows")
     }
-    assert told == {"metric": 0.7, "metric_low": 0.65, "loss": 0.25, "estimate": 0.72, "rows": 50.0}
+    assert told == {
+        "metric": 0.7,
+        "metric_low": 0.65,
+        "loss": 0.25,
+        "labelled": 40.0,
+        "estimate": 0.72,
+        "rows": 50.0,
+    }
     assert (kept.told["window_pending",], kept.told["drift_psi",], kept.told["drifted_features",]) == (
         50,
         0.3,
