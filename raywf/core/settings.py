@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from raywf.core.alert_settings import AlertSettings
+from raywf.core.cluster_settings import ClusterSettings
 from raywf.core.codec import DecodeError, require
 from raywf.core.metrics import METRICS, find_metric
 from raywf.core.retrain_settings import RetrainSettings
@@ -291,14 +292,6 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterSettings:
-    """Which Ray cluster to use; no address means one on this machine."""
-
-    address: str | None = None
-    cpus: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Workflow:
     """All settings of one prediction problem."""
 
@@ -318,7 +311,7 @@ class Workflow:
     retrain: RetrainSettings = field(default_factory=RetrainSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
     stores: StoreSettings = StoreSettings()
-    cluster: ClusterSettings = ClusterSettings()
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
 
     def __post_init__(self) -> None:
         good = self.name.replace("-", "").replace("_", "").isalnum() and self.name.isascii()

@@ -19,6 +19,7 @@ from raywf.core.records import Decision, Evidence
 from raywf.core.settings import Workflow
 from raywf.loop.alerts import Alerts, Pulse, keep_telling
 from raywf.loop.decided import history_of, past_decisions
+from raywf.loop.gauges import Gauges, keep_told
 from raywf.loop.jobs import ENDED, Jobs
 from raywf.loop.landed import TableWatch
 from raywf.loop.rollout import RolloutKeeper
@@ -26,6 +27,7 @@ from raywf.policy.policy import decide
 from raywf.policy.rollout import Move
 from raywf.policy.worth import WEIGHED
 from raywf.registry.registry import Registry
+from raywf.serving.meter import RaySink
 
 _log = logging.getLogger(__name__)
 _ANSWER_S = 30.0
@@ -58,6 +60,10 @@ class Controller:
         self._looked = time.monotonic()  # when a tick last came to its end
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="raywf-controller", daemon=True).start()
+        gauges = Gauges(workflow, self, registry, RaySink(workflow.name, "controller"))
+        threading.Thread(
+            target=keep_told, args=(gauges, self._stopped), name="raywf-gauges", daemon=True
+        ).start()
         if workflow.alerts.has_channel:
             told = Alerts(workflow, self)
             arguments = (told, workflow.alerts, self._stopped)

@@ -33,6 +33,23 @@ from raywf.core.niceness import SERVING
 from raywf.core.serving_settings import ServingSettings
 
 _PORTS = range(20_000, 24_000)  # above Ray's workers, below the replicas' and the system's own choices
+# The same on every node of a cluster; ports, sockets and folders are chosen where one machine has all.
+EVERY_NODE = {
+    "RAY_worker_niceness": str(SERVING),
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # A line of log a request, read by a process of Ray's, costs as much as half of a replica's work.
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raywf.serving.inline.middlewares",
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    # Three checks that fail bring another HAProxy; with Ray's 10 s nobody is answered for half a minute.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
+    # HAProxy hears of a leaving replica within a second; Ray's 30 s are for balancers that poll.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",  # an hour for who stops in the middle of a body otherwise
+}
 
 
 def serve_env(settings: ServingSettings, *, avoid: AbstractSet[int] = frozenset()) -> dict[str, str]:
@@ -47,26 +64,13 @@ def serve_env(settings: ServingSettings, *, avoid: AbstractSet[int] = frozenset(
     # "0" makes Ray take 127.0.0.1 as the node's address, as it does by default on macOS and Windows.
     local = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if settings.host in LOOPBACK else {}
     return local | {
-        "RAY_worker_niceness": str(SERVING),
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_LOG_TO_STDERR": "0",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raywf.serving.inline.middlewares",
-        # A line of log a request, read by a process of Ray's, costs as much as half of a replica's work.
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        **EVERY_NODE,
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(http),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(grpc),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(low),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(low + 400),
-        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
-        # Three checks that fail bring another HAProxy; with Ray's 10 s nobody is answered for half a minute.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
-        # HAProxy hears of a leaving replica within a second; Ray's 30 s are for balancers that poll.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",  # an hour for who stops in the middle of a body otherwise
         "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
         "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",

@@ -37,12 +37,13 @@ MAY: dict[str, set[str]] = {
     "monitor": {"core", "outcomes"},
     "policy": {"core"},
     "cost": {"core"},
+    "cluster": {"core", "cost"},
     "loop": {"core", *STEPS},
     "report": {"core", "registry", "loop"},
     "demo": {"core", "loop", "report", *STEPS},
     "testing": {"core", "models"},
     "client": {"core"},
-    "cli": {"core", "loop", "report", "demo", "", *STEPS},
+    "cli": {"core", "cluster", "loop", "report", "demo", "", *STEPS},
     "": set(),
 }
 RAY = {"snapshots", "search", "serving", "loop", "demo"}

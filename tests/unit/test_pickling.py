@@ -15,7 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raywf.core import drift, errors, explanation, records, retrain_settings, serving_settings
+from raywf.core import (
+    cluster_settings,
+    drift,
+    errors,
+    explanation,
+    records,
+    retrain_settings,
+    serving_settings,
+)
 from raywf.core import settings as core_settings
 from raywf.core.codec import DecodeError, decode, encode, hints
 
@@ -34,7 +42,7 @@ RECORDS = [
 ]
 SETTINGS = [
     kind
-    for module in (core_settings, serving_settings, retrain_settings)
+    for module in (core_settings, serving_settings, retrain_settings, cluster_settings)
     for kind in defined_in(module)
     if dataclasses.is_dataclass(kind)
 ]

@@ -10,7 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-from raywf.core.settings import ClusterSettings, SpineSettings, StoreSettings, Workflow
+from raywf.core.cluster_settings import ClusterSettings
+from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.loop.score import Asked, Progress, score
 from raywf.testing import FolderSource
 
