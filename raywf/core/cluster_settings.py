@@ -47,6 +47,9 @@ class PoolSettings:
 class ClusterSettings:
     """Which Ray cluster to use (no address: one on this machine), and what `raywf cluster render` writes.
 
+    With `pools` trials and their last fits go to nodes labelled ``pool: train`` alone, and replicas to those
+    labelled ``pool: serve``, so that training takes nothing from serving.
+
     Names of what a cloud holds for you stay REPLACE in the files where they are not given: `security_group`
     (AWS), `project` (a Google project, an Azure subscription), `subnetwork` (Google), `resource_group`
     (Azure), `identity` (the head's instance profile, or service account), `nfs` ("server:/path" of the
@@ -56,6 +59,7 @@ class ClusterSettings:
 
     address: str | None = None
     cpus: int | None = None
+    pools: bool = False
     name: str = "raywf"
     cloud: Cloud | None = None
     region: str = ""

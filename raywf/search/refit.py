@@ -32,7 +32,7 @@ _TIMED_ROWS, _WARM_ROWS = 300, 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How to make the ensemble again on other rows."""
+    """How to make the ensemble again on other rows; `nodes` are the labels of those that fits may run on."""
 
     snapshot: Snapshot
     encoder: Encoder
@@ -45,6 +45,7 @@ class Recipe:
     calibration: Calibration | None = None
     threshold: float = 0.5
     deadline: float = float("inf")
+    nodes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,11 @@ def start_fits(
             made[member.trial_id, member.folds] = _merge(problem, member, recipe.ledger)
         else:
             takes = recipe.families.resources(member.family, default=recipe.threads)
-            placed = fit.options(num_cpus=takes.get("CPU", 0), num_gpus=takes.get("GPU", 0))
+            placed = fit.options(
+                num_cpus=takes.get("CPU", 0),
+                num_gpus=takes.get("GPU", 0),
+                label_selector=recipe.nodes or None,
+            )
             made[member.trial_id, member.folds] = placed.remote(data, rows, member, recipe)
     return [made[member.trial_id, member.folds] for member in recipe.members]
 

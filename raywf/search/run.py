@@ -27,6 +27,7 @@ from raywf.search.finish import Ending, finish
 from raywf.search.foresee import LastFits
 from raywf.search.layout import keep_layout, kept_folds
 from raywf.search.ledger import Ledger
+from raywf.search.nodes import offered, training_nodes
 from raywf.search.own import find_families
 from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, pace_of, probe_fit
 from raywf.search.portfolio import PAIRS, plan_trials
@@ -118,16 +119,12 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     """
     settings = workflow.search
     store, ledger = Store(workflow.stores.root), Ledger(workflow.stores.root, plan.sweep_id)
-    cpus = _cpus(settings)
-    gpus = _gpus(settings)
-    allowed_s = allowed_seconds(settings, plan.rate, cpus=cpus, gpus=gpus)
-    if plan.effort == "warm":
-        allowed_s = max(settings.warm_share * plan.full_s(allowed_s), min(allowed_s, _LEAST_WARM_S))
-    budget = Budget(ledger, allowed_s, cpus, gpus=gpus, workflow=workflow.name, rate=plan.rate)
+    nodes = training_nodes(workflow)
+    budget = _budget(workflow, plan, ledger, nodes)
     gate = workflow.gate if plan.hold_gate else None
     metric, families = workflow_metric(workflow), find_families(settings, folder=store.uri(_teams(plan)))
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
-    pace = _pace(data, settings, budget) if plan.effort != "refit" else None
+    pace = _pace(data, settings, budget, nodes) if plan.effort != "refit" else None
     data = _with_affordable_folds(data, pace, settings, plan, budget, metric=metric)
     keep_layout(ledger, data, settings, gate)
     shared = ray.put(data)
@@ -140,8 +137,9 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         ledger=ledger,
         keep_models=data.times is None,
         families=families,
+        nodes=nodes,
     )
-    trials, nodes = _trials(data, shared, pace, trial_plan, budget, workflow=workflow, plan=plan)
+    trials, ran_on = _trials(data, shared, pace, trial_plan, budget, workflow=workflow, plan=plan)
     base = Recipe(
         snapshot=snapshot,
         encoder=encoder,
@@ -150,6 +148,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         seed=settings.seed,
         ledger=ledger,
         families=families,
+        nodes=nodes,
     )
     ending = Ending(
         data=data,
@@ -160,7 +159,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         budget=budget,
         folder=plan.folder,
         row_ms=settings.row_ms,
-        slots=_slots(settings),
+        slots=_slots(settings, budget),
         weights=plan.weights(),
     )
     made = finish(ending, trials)
@@ -168,7 +167,17 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     sweep = _record(workflow, snapshot, plan, budget, metric=metric, trials=made.trials, chosen=made.chosen)
     ledger.write_sweep(sweep)
     store.remove(_teams(plan))
-    return SearchResult(sweep=sweep, proof=made.proof, final=made.final, gate_rows=data.gate, nodes=nodes)
+    return SearchResult(sweep=sweep, proof=made.proof, final=made.final, gate_rows=data.gate, nodes=ran_on)
+
+
+def _budget(workflow: Workflow, plan: SearchPlan, ledger: Ledger, nodes: dict[str, str]) -> Budget:
+    settings = workflow.search
+    cpus = count_slots(settings, cpus=offered(nodes, "CPU")) * settings.slot_cpus
+    gpus = _gpus(settings, nodes)
+    allowed_s = allowed_seconds(settings, plan.rate, cpus=cpus, gpus=gpus)
+    if plan.effort == "warm":
+        allowed_s = max(settings.warm_share * plan.full_s(allowed_s), min(allowed_s, _LEAST_WARM_S))
+    return Budget(ledger, allowed_s, cpus, gpus=gpus, workflow=workflow.name, rate=plan.rate)
 
 
 def _teams(plan: SearchPlan) -> str:
@@ -246,7 +255,7 @@ def _trial_share(data: SearchData) -> float:
     return _MOST_SHARE if data.times is None else _REFIT_SHARE
 
 
-def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
+def _pace(data: SearchData, settings: SearchSettings, budget: Budget, nodes: dict[str, str]) -> Pace:
     """Measure in workers how long fits take, on a sample of the rows; a resumed search finds it settled."""
     settled = budget.ledger.settled("pace")
     if settled is not None:
@@ -257,7 +266,7 @@ def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
     problem = data.problem(threads=settings.trial_cpus)
     widens = problem.sizes.count(0) > 1 and any(traits(name).widens for name in settings.families)
     rows = ray.put(data.rows.take(index))
-    probe = ray.remote(num_cpus=settings.trial_cpus, max_retries=2)(probe_fit)
+    probe = ray.remote(num_cpus=settings.trial_cpus, max_retries=2, label_selector=nodes or None)(probe_fit)
     seconds = min(_PROBE_MAX_S, _PROBE_SHARE * budget.allowed_s)
     asked = (0, PAIRS) if widens else (0,)
     started = [probe.remote(rows, problem, seconds=seconds, pairs=pairs) for pairs in asked]
@@ -269,22 +278,18 @@ def _pace(data: SearchData, settings: SearchSettings, budget: Budget) -> Pace:
     return Pace(**budget.ledger.settle("pace", dataclasses.asdict(pace)))
 
 
-def _slots(settings: SearchSettings) -> int:
-    return count_slots(settings, cpus=ray.cluster_resources().get("CPU", 1))
+def _slots(settings: SearchSettings, budget: Budget) -> int:
+    return max(1, round(budget.cpus / settings.slot_cpus))
 
 
-def _cpus(settings: SearchSettings) -> float:
-    return float(_slots(settings) * settings.slot_cpus)
-
-
-def _gpus(settings: SearchSettings) -> float:
+def _gpus(settings: SearchSettings, nodes: dict[str, str]) -> float:
     """Return the GPUs that the search may occupy: none, unless a model of the user's own takes some."""
     asked = any(model.gpus for model in settings.models.values())
-    return float(ray.cluster_resources().get("GPU", 0)) if asked else 0.0
+    return offered(nodes, "GPU") if asked else 0.0
 
 
 def _core_seconds(settings: SearchSettings, budget: Budget) -> float:
-    return max(1.0, _USED * (budget.allowed_s - START_S)) * _slots(settings)
+    return max(1.0, _USED * (budget.allowed_s - START_S)) * _slots(settings, budget)
 
 
 def _with_affordable_folds(
@@ -330,7 +335,7 @@ def _queue(
     trial_plan: TrialPlan,
 ) -> QueuePlan:
     """Order the trials; learning rates rise where the budget would fit but few of them."""
-    slots = _slots(settings)
+    slots = _slots(settings, budget)
     foreseen = LastFits(
         data=data,
         ledger=trial_plan.ledger,

@@ -40,7 +40,8 @@ class TrialPlan:
 
     Fits end early from `deadline` on, or from what the queue says with a hand of trials; a sweep that has no
     finished trial by then waits until `last_moment`.
-    `keep_models` has the folds' models kept beside their scores.
+    `keep_models` has the folds' models kept beside their scores. `nodes` are the labels of nodes that it may
+    run on; all may where there are none.
     """
 
     metric: Metric
@@ -51,6 +52,7 @@ class TrialPlan:
     ledger: Ledger
     keep_models: bool = False
     families: Families = field(default_factory=Families)
+    nodes: dict[str, str] = field(default_factory=dict)
 
 
 class FoldTrial(tune.Trainable):  # type: ignore[misc]

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
 from raywf.core.codec import decode
@@ -19,6 +18,7 @@ from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.core.store import Store
 from raywf.search.budget import count_slots
+from raywf.search.nodes import offered
 from raywf.search.queue import QueuePlan, TrialQueue
 from raywf.search.race import FoldRace
 from raywf.search.trial import FoldTrial, TrialPlan
@@ -58,7 +58,7 @@ def run_trials(
     trainable = tune.with_resources(
         tune.with_parameters(FoldTrial, data=data, plan=plan), partial(_resources, plan=plan)
     )
-    cpus = ray.cluster_resources().get("CPU", 1)
+    cpus = offered(plan.nodes, "CPU")
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -89,7 +89,8 @@ def run_trials(
 def _resources(config: dict[str, Any], *, plan: TrialPlan) -> tune.PlacementGroupFactory:
     """Return what the trials of a hand take, which are of one family."""
     takes = plan.families.resources(config["jobs"][0]["family"], default=plan.threads)
-    return tune.PlacementGroupFactory([takes or _NEXT_TO_NOTHING])
+    placed = {"bundle_label_selector": [plan.nodes]} if plan.nodes else {}
+    return tune.PlacementGroupFactory([takes or _NEXT_TO_NOTHING], **placed)
 
 
 def _name(trial: Any) -> str:

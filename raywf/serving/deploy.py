@@ -23,6 +23,7 @@ from ray.serve.schema import LoggingConfig
 
 from raywf.core.addresses import LOOPBACK
 from raywf.core.errors import ServingError
+from raywf.core.pools import selector
 from raywf.core.serving_settings import ServingSettings
 from raywf.core.settings import Workflow
 from raywf.core.source import ModelSource
@@ -87,12 +88,14 @@ def deploy(workflow: Workflow, source: ModelSource) -> str:
 def application(workflow: Workflow, source: ModelSource) -> Any:
     """Return the endpoint as a Serve application, not yet run."""
     scaled = autoscaling(workflow.serving)
+    nodes = selector("serve", labelled=workflow.cluster.pools)
     deployment = serve.deployment(
         Endpoint,
         name="endpoint",
         num_replicas=workflow.serving.replicas if scaled is None else None,
         autoscaling_config=scaled,
-        ray_actor_options={"num_cpus": workflow.serving.replica_cpus},
+        ray_actor_options={"num_cpus": workflow.serving.replica_cpus}
+        | ({"label_selector": nodes} if nodes else {}),
         max_ongoing_requests=MAX_ONGOING,
         max_queued_requests=MAX_QUEUED,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),

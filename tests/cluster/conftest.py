@@ -52,9 +52,10 @@ class RayCluster:
             f"--temp-dir={folder}",
         )
 
-    def add_worker(self) -> None:
-        """Start one more node, of one CPU."""
-        self._start(f"--address={self.address}", "--num-cpus=1")
+    def add_worker(self, *labels: str) -> None:
+        """Start one more node, of one CPU; a label is a text such as "pool=train"."""
+        labelled = [f"--labels={','.join(labels)}"] if labels else []
+        self._start(f"--address={self.address}", "--num-cpus=1", *labelled)
 
     def nodes(self) -> list[dict[str, Any]]:
         """Return what the cluster's own API says of its live nodes; empty while it does not answer."""
