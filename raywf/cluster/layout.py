@@ -17,6 +17,7 @@ _CLUSTER_AT: dict[str, tuple[str, ...]] = {
     "RayCronJob": ("spec", "jobTemplate", "rayClusterSpec"),
 }
 _CLOUDS = {"aws": "aws", "gcp": "gcp", "azure": "azure", "local": "on-premise"}
+_MAX_WORKERS = 2  # Ray's own, of a cluster; a type without limit of its own has the cluster's
 _PINNED = re.compile(r"pip install\b.*\bray(\[[\w,]+\])?==\d")
 _ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - looked for, not listened on
 
@@ -58,11 +59,6 @@ class Layout:
     open_ports: tuple[str, ...] = ()
 
     @property
-    def head(self) -> NodeLine:
-        """The line of the head."""
-        return next(node for node in self.nodes if node.is_head)
-
-    @property
     def workers(self) -> tuple[NodeLine, ...]:
         """The lines of workers."""
         return tuple(node for node in self.nodes if not node.is_head)
@@ -99,7 +95,10 @@ def _of_ray_up(config: Mapping[str, Any]) -> Layout:
     workers_start = " ".join(map(str, config.get("worker_start_ray_commands") or ()))
     types = config.get("available_node_types") or {}
     head = str(config.get("head_node_type", ""))
-    nodes = [_of_type(name, kind or {}, is_head=name == head) for name, kind in types.items()]
+    most = int(config.get("max_workers", _MAX_WORKERS))
+    nodes = [
+        _of_type(name, {"max_workers": most} | kind, is_head=name == head) for name, kind in types.items()
+    ]
     if not nodes and provider.get("type") == "local":
         nodes = _of_hosts(provider, start)
     docker = config.get("docker") or {}
@@ -110,7 +109,7 @@ def _of_ray_up(config: Mapping[str, Any]) -> Layout:
         cloud=_CLOUDS.get(str(provider.get("type")), str(provider.get("type"))),
         region=str(provider.get("region") or provider.get("location") or ""),
         nodes=tuple(nodes),
-        max_workers=int(config.get("max_workers", 2)),
+        max_workers=most,
         # without commands of its own a cloud's file gets Ray's, which open it
         dashboard=_dashboard(start, "0.0.0.0" if types and not start else "127.0.0.1"),  # noqa: S104
         has_tokens="RAY_AUTH_MODE=token" in start and "RAY_AUTH_MODE=token" in workers_start,
@@ -134,7 +133,7 @@ def _of_type(name: str, kind: Mapping[str, Any], *, is_head: bool) -> NodeLine:
         cpus=None if cpus is None else float(cpus),
         spot=_is_spot(config),
         least=1 if is_head else least,
-        limit=1 if is_head else int(kind.get("max_workers", least)),
+        limit=1 if is_head else int(kind["max_workers"]),
         pool=str((kind.get("labels") or {}).get("pool", "")),
     )
 

@@ -23,7 +23,7 @@ from raywf.serving.environment import free_ports
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from command_line import Project, cluster_processes, command_of, post  # noqa: E402 the folder is not a package
+from command_line import Project, cluster_processes, command_of, post, until  # noqa: E402 the folder is not a package
 
 pytestmark = pytest.mark.timeout(280)
 DATA = Path(os.environ.get("RAYWFTEST_DATA") or HERE.parents[2] / "shared" / "data")
@@ -160,6 +160,24 @@ def test_a_snapshot_is_scored_by_a_job(churn: Any) -> None:
     assert job["status"] == "SUCCEEDED"
     table = read_scores(str(churn.folder / "snapshot-scores"))
     assert table.num_rows == churn.raywf("snapshot", "list")[-1]["rows"]
+
+
+def test_prometheus_is_told_where_the_loop_stands(churn: Any) -> None:
+    """By the controller, at the port at which Ray serves the metrics of its node."""
+    commands = " ".join(command_of(process) for process in cluster_processes(churn.folder))
+    port = re.search(r"--metrics-export-port=(\d+)", commands)
+    assert port
+
+    def told() -> dict[str, float]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics", timeout=10) as response:
+            text = response.read().decode()
+        found = re.findall(r'(?m)^ray_raywf_(\w+)\{[^}]*replica="controller"[^}]*\} (\S+)$', text)
+        return {name: float(value) for name, value in found}
+
+    until(lambda: "champion_version" in told(), "the controller's figures")
+    assert (told()["champion_version"], told()["well"]) == (1.0, 1.0)
+    assert told()["champion_metric"] == pytest.approx(churn.first["verdict"]["challenger"])
+    assert told()["spent_usd"] > 0
 
 
 def test_serve_up_again_is_a_no_op(churn: Any) -> None:

@@ -169,6 +169,14 @@ def test_costs_are_those_of_the_table() -> None:
     assert found.missing == ()
 
 
+def test_a_type_without_a_limit_has_the_cluster_s(tmp_path: Path) -> None:
+    """As Ray fills it in."""
+    config = yaml.safe_load(CARELESS)
+    del config["available_node_types"]["work"]["max_workers"]
+    (layout,) = reviewed(tmp_path, config).layouts
+    assert [(n.least, n.limit) for n in layout.workers] == [(1, 3)]
+
+
 def test_a_discount_and_own_prices_count(tmp_path: Path) -> None:
     """As everywhere else in raywf."""
     (tmp_path / "own.csv").write_text("node_type,vcpus,usd_per_hour\nm7i.xlarge,4,0.1\n")
