@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
+from raywf.core.records import Evidence
 from raywf.report.figure import LIVE, MARK, STATIC, draw_figure, svg_text
 from raywf.report.story import Story
 
@@ -22,7 +26,7 @@ def quality(story: Story) -> str:
 
 
 def loss(story: Story) -> str:
-    """Return the mean bounded loss by window, with each swap."""
+    """Return the mean bounded loss by window, with each swap; hollow where it is estimated without labels."""
     with draw_figure() as (figure, axes):
         versions = sorted({e.version for e in story.evidence}, key=int)
         for i, version in enumerate(versions):
@@ -31,6 +35,7 @@ def loss(story: Story) -> str:
                 means = [e.loss_sum / e.labelled for e in mine]
                 color = f"C{i % 10}"
                 axes.plot([e.start for e in mine], means, ".-", color=color, label=f"version {version}")
+            _estimated_losses(axes, [e for e in story.evidence if e.version == version], f"C{i % 10}")
         for version in versions[1:]:
             begin = min(e.start for e in story.evidence if e.version == version)
             axes.axvline(begin, color=MARK, linewidth=1, linestyle=":")
@@ -39,6 +44,14 @@ def loss(story: Story) -> str:
         if versions:
             axes.legend(frameon=False, ncols=4, fontsize=8)
     return svg_text(figure)
+
+
+def _estimated_losses(axes: Any, windows: Sequence[Evidence], color: str) -> None:
+    """Draw what windows without labels are expected to lose, with two standard errors."""
+    for e in windows:
+        if e.labelled < 20 and e.estimated_loss is not None:
+            bar = 2 * e.estimated_error
+            axes.errorbar(e.start, e.estimated_loss, bar, fmt="o", color=color, mfc="none", ms=4, lw=1)
 
 
 def latency(story: Story) -> str:

@@ -1,10 +1,12 @@
 """The report page of a story."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from raywf.core.records import Decision, Drift, Evidence, JournalEntry
+from raywf.report import plots
 from raywf.report.page import write_report
 from raywf.report.story import Month, Story
 
@@ -54,6 +56,16 @@ def test_the_page_needs_no_network(page):
     assert page.count("<svg") == 4
     assert "<script" not in page
     assert 'src="http' not in page
+
+
+def test_what_is_estimated_is_drawn_too():
+    """A window without labels has its point, with a bar."""
+    waiting = replace(evidence("1", DAY), labelled=0, loss_sum=0.0, estimated_loss=0.2, estimated_error=0.01)
+    story = Story(
+        title="t", metric="rmse", months=(), decisions=(), entries=(), versions=(), evidence=(waiting,)
+    )
+    bare = replace(story, evidence=(replace(waiting, estimated_loss=None),))
+    assert len(plots.loss(story)) > len(plots.loss(bare)) + 500
 
 
 def test_text_from_records_is_escaped(page):
