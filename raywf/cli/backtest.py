@@ -93,6 +93,7 @@ def _lines(found: Backtest) -> list[str]:
         "",
         "gain: of what the best policy gained over never",
         "in vain: rejected, or worse than the former model until the next chance",
+        "late: after the oracle's moments, the median of those that were not missed",
     ]
 
 

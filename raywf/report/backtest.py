@@ -7,12 +7,13 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from raywf.core.duration import format_duration
 from raywf.core.errors import SettingsError
 from raywf.core.metrics import find_metric
-from raywf.loop.backtest.run import Backtest
+from raywf.loop.backtest.run import Backtest, Delay
 from raywf.report.figure import MARK, draw_figure, svg_text
 
-HEADS = ("policy", "metric", "gain", "retrainings", "promoted", "looks", "in vain", "CPU-s", "USD")
+HEADS = ("policy", "metric", "gain", "retrainings", "promoted", "looks", "in vain", "late", "CPU-s", "USD")
 
 
 def rows_of_backtest(made: Backtest) -> list[list[str]]:
@@ -29,6 +30,7 @@ def rows_of_backtest(made: Backtest) -> list[list[str]]:
                 f"{sign * course.loss:.4f}",
                 "-" if gain is None else f"{gain:.0%}",
                 *map(str, counts),
+                _late(made.delay(course)),
                 f"{course.cpu_s:.0f}",
                 f"{course.cost_usd:.4f}",
             ]
@@ -84,6 +86,16 @@ def _over_time(made: Backtest) -> str:
         axes.set_ylabel(made.metric)
         axes.legend(frameon=False, fontsize=8)
         return svg_text(figure)
+
+
+def _late(delay: Delay | None) -> str:
+    """Say how late a policy came after the oracle's moments, and how many it missed."""
+    if delay is None:
+        return "-"
+    missed = f"{delay.missed} of {delay.moments} missed"
+    if delay.median is None:
+        return missed
+    return format_duration(delay.median) + (f", {missed}" if delay.missed else "")
 
 
 def _sign(made: Backtest) -> float:

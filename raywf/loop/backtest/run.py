@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,6 +27,18 @@ _FEWEST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delay:
+    """How late a policy was, beside the oracle: the median over the moments before whose next it came.
+
+    `missed` of the `moments` passed without a new model.
+    """
+
+    median: timedelta | None
+    moments: int
+    missed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backtest:
     """What came of it; losses are the workflow's metric, negated where greater is better."""
 
@@ -39,6 +52,24 @@ class Backtest:
     def course(self, policy: str) -> Course | None:
         """Return a policy's course, or None."""
         return next((c for c in self.courses if c.policy == policy), None)
+
+    def delay(self, course: Course) -> Delay | None:
+        """Return how long after the oracle's moments a policy brought a new model; None without an oracle."""
+        oracle = next((c for c in self.courses if c.policy.startswith(ORACLE)), None)
+        moments = [] if oracle is None else [e.time for e in oracle.events if e.stage == "promoted"]
+        if oracle is course or not moments:
+            return None
+        brought = sorted(e.time for e in course.events if e.stage == "promoted")
+        waits, ends = [], [*moments[1:], self.chances[-1]]
+        for moment, end in zip(moments, ends, strict=True):
+            came = next((t for t in brought if moment <= t < end), None)
+            if came is not None:
+                waits.append(came - moment)
+        return Delay(
+            median=statistics.median_low(waits) if waits else None,
+            moments=len(moments),
+            missed=len(moments) - len(waits),
+        )
 
     def gain(self, course: Course) -> float | None:
         """Return how much less a course lost than no retraining, as a share of what the best one gained.

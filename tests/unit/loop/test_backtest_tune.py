@@ -76,6 +76,20 @@ def test_gains_are_shares_of_the_best():
     assert backtest(DEAR).gain(DEAR) is None
 
 
+def test_how_late_a_policy_is_beside_the_oracle():
+    """The median over the moments that it did not miss; itself and where there is none it is not told."""
+    oracle = course("oracle, 3 refits", [0.4] * 10, retrained=(2, 5, 8))
+    late = course("late", [0.5] * 10, retrained=(1, 3, 7))
+    blind = course("blind", [0.9] * 10, retrained=(1,))
+    made = backtest(oracle, late, blind)
+    delay = made.delay(late)
+    assert delay is not None
+    assert (delay.median, delay.moments, delay.missed) == (timedelta(days=1), 3, 1)
+    assert made.delay(oracle) is None
+    assert backtest(late).delay(late) is None
+    assert [row[-3] for row in rows_of_backtest(made)] == ["-", "1d, 1 of 3 missed", "3 of 3 missed"]
+
+
 def test_a_metric_that_should_be_great_is_shown_as_it_is():
     """Losses of an AUC are negative."""
     rows = rows_of_backtest(backtest(course("never", [-0.8] * 10), metric="roc_auc"))
