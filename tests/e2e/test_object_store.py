@@ -1,11 +1,13 @@
-"""The whole system with its store on a real S3 API, which is away for a while: nothing is lost."""
+"""The system with its store on a real S3 API and MLflow on PostgreSQL; the bucket is away for a while."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,8 +66,24 @@ def server() -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.fixture(scope="module")
-def project(server: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A project of one CSV whose store is a bucket; its first model is in service."""
+def database() -> Iterator[str]:
+    """A PostgreSQL server of the test's own, behind a socket in its folder."""
+    folder = Path(tempfile.mkdtemp(prefix="rwf-pg-", dir="/tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        import pgserver  # which asks for that folder when it is imported
+
+    server = pgserver.get_server(folder / "data", cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def project(
+    server: subprocess.Popen[str], database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """A project of one CSV whose store is a bucket and a database; its first model is in service."""
     folder = tmp_path_factory.mktemp("bucket") / "churn"
     folder.mkdir()
     write_customers(folder / "customers.csv")
@@ -79,7 +97,7 @@ def project(server: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFact
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(command_line.ENVIRON, "XDG_CACHE_HOME", str(folder / "node"))
         patch.setitem(command_line.ENVIRON, "RAYWF_STORES__ROOT", f"s3://{BUCKET}/churn")
-        patch.setitem(command_line.ENVIRON, "RAYWF_STORES__MLFLOW", f"sqlite:///{folder}/mlflow.db")
+        patch.setitem(command_line.ENVIRON, "RAYWF_STORES__MLFLOW", database)
         try:
             made.first = made.raywf("run")  # type: ignore[attr-defined]
             made.url = made.raywf("serve", "up")["url"]  # type: ignore[attr-defined]
