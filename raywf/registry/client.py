@@ -54,6 +54,8 @@ def connect(uri: str) -> Any:
     except Exception as err:  # SQLAlchemy, HTTP and MLflow each raise their own
         shown = re.sub(r"//[^@/]*@", "//***@", uri)
         reason = str(err).replace(uri, shown)
+        if isinstance(err, ModuleNotFoundError) and str(err.name).startswith("psycopg"):
+            reason = f"{reason}; pip install 'raywf[postgres]'"
         raise RegistryError(f"MLflow store {shown} cannot be reached: {reason}") from err
     return client
 
