@@ -127,11 +127,16 @@ def _search(sweep: Sweep) -> list[str]:
     more = f" and {len(members) - _MEMBERS} more" if len(members) > _MEMBERS else ""
     former = f"; started from sweep {sweep.warm_from}" if sweep.warm_from else ""
     return [
-        f"sweep {sweep.id} ({sweep.effort}): {sweep.metric} {sweep.score:.4f} out of fold, "
+        f"sweep {sweep.id} ({sweep.effort}{_span(sweep)}): {sweep.metric} {sweep.score:.4f} out of fold, "
         f"{sweep.spent_s:.0f} s of {sweep.budget_s:.0f} s",
         f"trials: {statuses or 'none'}{former}",
         f"ensemble: {shown}{more}{', calibrated' if sweep.calibrated else ''}",
     ]
+
+
+def _span(sweep: Sweep) -> str:
+    named = {"half": "the newest half", "quarter": "the newest quarter", "aging": "old rows counting less"}
+    return f", {named[sweep.span]}" if sweep.span in named else ""
 
 
 def _gate(verdict: Verdict) -> list[str]:
