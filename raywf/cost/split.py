@@ -1,0 +1,155 @@
+"""What the cluster's nodes cost, split to what held them: parts that sum to the bill.
+
+Nobody writes down which node a trial or a replica ran on, so what holds CPUs lies on all nodes that it may
+run on, in proportion to their CPUs. Where more is held than a node has, all of it is scaled down alike. What
+nobody held is idle, and so is the residue of rounding.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from math import fsum
+from typing import Literal
+
+from raywf.cost.nodes import PricedNode
+
+Purpose = Literal["trial", "search", "unfinished", "replica"]
+Part = Literal["trial", "search", "unfinished", "replica", "system", "idle"]
+PARTS: tuple[Part, ...] = ("trial", "search", "unfinished", "replica", "system", "idle")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """CPUs that something held for a while: trials, the rest of a search's job, or an endpoint's replicas.
+
+    `name` is a sweep's id, or empty. On nodes of `pool` alone where it is given; `whole` takes these up.
+    """
+
+    purpose: Purpose
+    workflow: str
+    start: datetime
+    end: datetime
+    cpus: float
+    name: str = ""
+    version: str = ""
+    pool: str = ""
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """USD of one node's day (UTC) for one part; workflow, version and name are empty where it is nobody's."""
+
+    day: str
+    node: PricedNode
+    part: Part
+    usd: float
+    workflow: str = ""
+    version: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """A bill and its shares; `unplaced_cpu_h` are CPU-hours held while no node was seen for them."""
+
+    usd: float
+    shares: tuple[Share, ...]
+    unplaced_cpu_h: float = 0.0
+
+
+_Owner = tuple[Part, str, str, str]
+_NodeDay = tuple[int, str]
+
+
+def split(nodes: Sequence[PricedNode], uses: Sequence[Use]) -> Split:
+    """Return what the nodes cost, split to what held them, by node and day."""
+    bills: dict[_NodeDay, float] = defaultdict(float)
+    taken: dict[_NodeDay, dict[_Owner, float]] = defaultdict(lambda: defaultdict(float))
+    unplaced = 0.0
+    for start, end, here, held in _slices(nodes, uses):
+        hours, day = (end - start).total_seconds() / 3600, f"{start.astimezone(UTC):%Y-%m-%d}"
+        for index in here:
+            bills[index, day] += nodes[index].usd_per_hour * hours
+        loads, lost = _loads(nodes, here, [uses[i] for i in held])
+        unplaced += lost * hours
+        for index, use, share in loads:
+            owner: _Owner = (use.purpose, use.workflow, use.version, use.name)
+            taken[index, day][owner] += share * nodes[index].usd_per_hour * hours
+    shares = tuple(s for key in sorted(bills) for s in _shares(nodes[key[0]], key[1], bills[key], taken[key]))
+    return Split(usd=fsum(bills.values()), shares=shares, unplaced_cpu_h=unplaced)
+
+
+def _slices(
+    nodes: Sequence[PricedNode], uses: Sequence[Use]
+) -> Iterator[tuple[datetime, datetime, list[int], list[int]]]:
+    """Yield stretches of time in which the same nodes were there and the same uses held them."""
+    events: dict[datetime, list[tuple[bool, bool, int]]] = defaultdict(list)  # (is a node, comes, which)
+    spans = [*((True, i, n.span.start, n.span.end) for i, n in enumerate(nodes))]
+    spans += [(False, i, use.start, use.end) for i, use in enumerate(uses)]
+    for is_node, index, start, end in spans:
+        if end > start:
+            events[start].append((is_node, True, index))
+            events[end].append((is_node, False, index))
+    for day in _midnights(events):
+        events.setdefault(day, [])
+    here: set[int] = set()
+    held: set[int] = set()
+    last: datetime | None = None
+    for at in sorted(events):
+        if last is not None and (here or held):
+            yield last, at, sorted(here), sorted(held)
+        for is_node, comes, index in events[at]:
+            group = here if is_node else held
+            (group.add if comes else group.discard)(index)
+        last = at
+
+
+def _midnights(instants: Iterable[datetime]) -> Iterator[datetime]:
+    known = list(instants)
+    if not known:
+        return
+    day = datetime.combine(min(known).astimezone(UTC).date(), time(), UTC) + timedelta(days=1)
+    while day < max(known):
+        yield day
+        day += timedelta(days=1)
+
+
+def _loads(
+    nodes: Sequence[PricedNode], here: Sequence[int], uses: Sequence[Use]
+) -> tuple[list[tuple[int, Use, float]], float]:
+    """Return which share of which node each use has, never above 1 in all; and CPUs that no node was for."""
+    wanted: dict[int, list[tuple[Use, float]]] = defaultdict(list)
+    lost = 0.0
+    for use in uses:
+        fit = [i for i in here if nodes[i].span.cpus > 0 and _may_run(use, nodes[i])]
+        room = sum(nodes[i].span.cpus for i in fit)
+        if not room:
+            lost += use.cpus
+        for i in fit:
+            wanted[i].append((use, 1.0 if use.whole else use.cpus / room))
+    found = []
+    for i, loads in wanted.items():
+        scale = max(1.0, sum(load for _, load in loads))
+        found += [(i, use, load / scale) for use, load in loads if load > 0]
+    return found, lost
+
+
+def _may_run(use: Use, node: PricedNode) -> bool:
+    if use.whole:
+        return node.span.pool == use.pool
+    return not use.pool or node.span.pool in {"", use.pool}
+
+
+def _shares(node: PricedNode, day: str, bill: float, taken: dict[_Owner, float]) -> Iterator[Share]:
+    """Yield a node-day's shares and what is left of it; a sum that is too large by rounding is cut."""
+    left = bill
+    for (part, workflow, version, name), usd in sorted(taken.items()):
+        usd = min(usd, left)
+        left = max(0.0, left - usd)
+        yield Share(day=day, node=node, part=part, usd=usd, workflow=workflow, version=version, name=name)
+    rest: Part = "idle" if node.span.cpus else "system"
+    yield Share(day=day, node=node, part=rest, usd=left)
