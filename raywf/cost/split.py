@@ -83,6 +83,18 @@ def split(nodes: Sequence[PricedNode], uses: Sequence[Use]) -> Split:
     return Split(usd=fsum(bills.values()), shares=shares, unplaced_cpu_h=unplaced)
 
 
+def peak_cpus(nodes: Sequence[PricedNode], uses: Sequence[Use]) -> tuple[float, ...]:
+    """Return the most CPUs of each node that were held at once."""
+    peaks = [0.0] * len(nodes)
+    for _, _, here, held in _slices(nodes, uses):
+        busy: dict[int, float] = defaultdict(float)
+        for index, _, share in _loads(nodes, here, [uses[i] for i in held])[0]:
+            busy[index] += share * nodes[index].span.cpus
+        for index, cpus in busy.items():
+            peaks[index] = max(peaks[index], cpus)
+    return tuple(peaks)
+
+
 def _slices(
     nodes: Sequence[PricedNode], uses: Sequence[Use]
 ) -> Iterator[tuple[datetime, datetime, list[int], list[int]]]:

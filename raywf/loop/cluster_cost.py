@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import fsum
@@ -51,16 +51,21 @@ class BillLine:
     hours: float = 0.0
 
 
-def read_cluster_cost(workflow: Workflow, start: datetime, end: datetime) -> ClusterCost:
+def read_cluster_cost(
+    workflow: Workflow, start: datetime, end: datetime, *, types: Mapping[str, str] | None = None
+) -> ClusterCost:
     """Return what the nodes cost between two instants that any workflow of the store saw.
+
+    `types` has the machine types of pools, for nodes that do not tell theirs; without it the settings do.
 
     Raises:
         SettingsError: if the settings' own price cannot be resolved.
         RegistryError: if the registry cannot be reached.
     """
     history = read_history(workflow.stores.root, start, end)
-    types = {pool: getattr(workflow.cluster, pool).node_type for pool in _POOLS}
-    nodes = price_nodes(history.nodes, workflow.cost, {k: v for k, v in types.items() if v})
+    own = {pool: getattr(workflow.cluster, pool).node_type for pool in _POOLS}
+    named = own if types is None else types
+    nodes = price_nodes(history.nodes, workflow.cost, {k: v for k, v in named.items() if v})
     pool = "train" if workflow.cluster.pools else ""
     searches = read_spending(workflow) if nodes else ()
     uses = (*search_uses(searches, pool=pool), *replica_uses(history.replicas))
