@@ -9,7 +9,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from pathlib import Path
 
@@ -74,6 +74,21 @@ class Bill:
     def tagged(self) -> bool:
         """Whether the export tells any cluster's name."""
         return any(charged.cluster for charged in self.usd)
+
+    def days(self) -> tuple[str, str]:
+        """Return the first and the last day on which a machine was charged.
+
+        Raises:
+            SettingsError: if none was.
+        """
+        if not self.usd:
+            raise SettingsError("--bill: no line of it is the use of a machine")
+        found = [charged.day for charged in self.usd]
+        return min(found), max(found)
+
+    def since(self, day: str) -> Bill:
+        """Return the bill without what was charged before a day."""
+        return replace(self, usd={charged: usd for charged, usd in self.usd.items() if charged.day >= day})
 
 
 def read_bill(path: str) -> Bill:
