@@ -95,6 +95,7 @@ def show_advice(workflow: Workflow, *, days: int) -> Shown:
         shares=found.split.shares,
         end=found.end,
         replicas=workflow.serving.replicas,
+        most_replicas=workflow.serving.max_replicas or workflow.serving.replicas,
         largest_cpus=max(workflow.search.slot_cpus, workflow.serving.replica_cpus),
         traffic=None if counted.problem else counted.hours,
         no_traffic=counted.problem,
@@ -214,5 +215,5 @@ def _advice_lines(advice: Sequence[Advice]) -> list[str]:
     lines = []
     for each in advice:
         saving = "" if each.saving_usd is None else f": saves {format_usd(each.saving_usd)} a month"
-        lines += [f"{each.what}{saving}", f"  {each.figure}", f"  assumed: {each.assumption}"]
-    return lines
+        lines += ["", f"{each.what}{saving}", f"  {each.figure}", f"  assumed: {each.assumption}"]
+    return [*lines, "", "each by itself: what two of them save does not add up"]

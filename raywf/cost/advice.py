@@ -24,7 +24,7 @@ _DAY_H = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """One thing to do, what it saves a month and what that assumes; None where it takes a price nobody gave."""
+    """One thing to do, what it saves a month (None where no price was given for it) and what that assumes."""
 
     what: str
     saving_usd: float | None
@@ -36,8 +36,8 @@ class Advice:
 class Past:
     """What happened: nodes, what held them, the bill's shares, predictions by the hour (None: not counted).
 
-    `replicas` is how many serve at least, `largest_cpus` what one trial or replica holds, `no_traffic` why
-    predictions were not counted.
+    `replicas` serve at least and `most_replicas` at most, `largest_cpus` is what one trial or replica holds,
+    `no_traffic` why predictions were not counted.
     """
 
     nodes: Sequence[PricedNode]
@@ -45,6 +45,7 @@ class Past:
     shares: Sequence[Share]
     end: datetime
     replicas: int = 1
+    most_replicas: int = 1
     largest_cpus: float = 1.0
     traffic: Mapping[datetime, int] | None = None
     no_traffic: str = ""
@@ -54,6 +55,12 @@ class Past:
         """How long the history is."""
         start = min((node.span.start for node in self.nodes), default=self.end)
         return (self.end - start).total_seconds() / 3600
+
+    @property
+    def peak_uses(self) -> tuple[Use, ...]:
+        """What held nodes, had as many replicas served as may: how many did is not in the history."""
+        more = max(1.0, self.most_replicas / self.replicas)
+        return tuple(replace(u, cpus=u.cpus * more) if u.purpose == "replica" else u for u in self.uses)
 
     @property
     def to_month(self) -> float:
@@ -105,7 +112,7 @@ def _spot(past: Past, cost: CostSettings, table: tuple[NodeType, ...]) -> tuple[
 
 def _smaller(past: Past, cost: CostSettings, table: tuple[NodeType, ...]) -> list[Advice]:
     """Advise a smaller type of the same family, where no node ever held more CPUs than that has."""
-    peaks = peak_cpus(past.nodes, past.uses)
+    peaks = peak_cpus(past.nodes, past.peak_uses)
     groups: dict[tuple[str, str, str, bool], list[int]] = defaultdict(list)
     for index, node in enumerate(past.nodes):
         if node.node_type and node.span.cpus:
@@ -126,8 +133,8 @@ def _smaller(past: Past, cost: CostSettings, table: tuple[NodeType, ...]) -> lis
                 what=f"{less.node_type} instead of {name}{where}",
                 saving_usd=saving * past.to_month,
                 figure=f"at most {peak:.1f} of {row.vcpus} CPUs of a node were held at once",
-                assumption=f"work spreads evenly over the nodes; whether {less.memory_gib:g} GiB of memory "
-                f"are enough, in place of {row.memory_gib:g}, is unknown",
+                assumption=f"work spreads evenly over nodes and time; whether {less.memory_gib:g} GiB of "
+                f"memory are enough, in place of {row.memory_gib:g}, is unknown",
             )
         )
     return found

@@ -73,6 +73,13 @@ def test_no_smaller_type_than_is_held(cpus: float, largest: float) -> None:
     assert found == ()
 
 
+def test_replicas_that_may_come_count_at_the_peak() -> None:
+    """Two of at most eight replicas hold 2 CPUs: eight would hold all of the node."""
+    spans, uses = [node(0, "serve", spot=True)], [busy("serve", 2, "replica")]
+    assert find(advise(past(spans, uses, replicas=2), COST)[0], "instead of m7i")
+    assert advise(past(spans, uses, replicas=2, most_replicas=8), COST)[0] == ()
+
+
 def traffic(quiet: range) -> dict[datetime, int]:
     hours = [START + n * HOUR for n in range(24 * DAYS)]
     return {hour: 10 if hour.hour in quiet else 1000 for hour in hours}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import fsum
@@ -151,6 +152,22 @@ def test_a_focus_line_is_read(tmp_path: Path) -> None:
     assert bill.usd == {Charged("2026-03-01", "i-1", "m7i.2xlarge", True, "ours"): 0.5}
     assert bill.columns["cost"] == "EffectiveCost"
     assert bill.other_usd == 0.5
+
+
+def test_a_long_gzipped_export_is_read(tmp_path: Path) -> None:
+    """Of several blocks; whole days of a machine are summed, and days before the history can be left out."""
+    lines = [
+        CUR | {"lineItem/UsageStartDate": f"2026-03-{1 + n % 2:02d}T{n % 24:02d}:00:00Z"}
+        for n in range(30_000)
+    ]
+    plain = Path(write(tmp_path, lines))
+    assert plain.stat().st_size > 2_000_000
+    zipped = tmp_path / "bill.csv.gz"
+    zipped.write_bytes(gzip.compress(plain.read_bytes(), 1))
+    bill = read_bill(str(zipped))
+    assert bill.days() == ("2026-03-01", "2026-03-02")
+    assert [round(usd) for usd in bill.usd.values()] == [7500, 7500]
+    assert list(bill.since("2026-03-02").usd) == [Charged("2026-03-02", "i-1", "m7i.2xlarge", False, "")]
 
 
 @pytest.mark.parametrize(
