@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
+from math import isfinite
 from pathlib import Path
 
 import pyarrow as pa
@@ -105,7 +106,7 @@ def read_bill(path: str) -> Bill:
             rows += 1
             if row.get("currency", "") not in {"", "USD"}:
                 raise SettingsError(f"--bill: {Path(path).name} is in {row['currency']}; prices are in USD")
-            charged, cost = _charged(row), float(row["cost"] or 0)
+            charged, cost = _charged(row), _usd(row["cost"])
             if charged is None:
                 other += cost
             else:
@@ -167,6 +168,13 @@ def _is_machine(row: Mapping[str, str], machine: str) -> bool:
     if "service" in row:
         return row["service"] == "Compute" and (bool(machine) or "usage" not in row)
     return bool(machine) and "usage" not in row
+
+
+def _usd(text: str) -> float:
+    usd = float(text or 0)
+    if not isfinite(usd):
+        raise ValueError(f"a cost is {text!r}")
+    return usd
 
 
 def _short(resource: str) -> str:

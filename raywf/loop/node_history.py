@@ -26,6 +26,7 @@ from raywf.core.store import Store
 WRITTEN_EVERY = timedelta(hours=1)
 _TYPES = ("node-type", "ray.io/instance-type", "node.kubernetes.io/instance-type")
 _READERS = 16  # an object store answers each slowly and many at once
+_RESTARTED = 2 * WRITTEN_EVERY  # what a killed controller had not written yet, and the time to its next
 _FOLDER = "cluster"
 _Span = TypeVar("_Span", NodeSpan, ReplicaSpan)
 
@@ -154,7 +155,7 @@ def _joined_replicas(spans: Iterable[ReplicaSpan]) -> tuple[ReplicaSpan, ...]:
     for span in sorted(spans, key=lambda s: (s.workflow, s.cpus, s.pool, s.whole_pool, s.start)):
         last = found[-1] if found else None
         same = last is not None and replace(span, start=last.start, end=last.end) == last
-        if last is not None and same and span.start - last.end <= WRITTEN_EVERY:
+        if last is not None and same and span.start - last.end <= _RESTARTED:
             found[-1] = replace(last, end=max(last.end, span.end))
         else:
             found.append(span)

@@ -10,6 +10,8 @@ from math import fsum
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raywf.core.errors import SettingsError
 from raywf.core.records import NodeSpan
@@ -183,6 +185,7 @@ def test_a_long_gzipped_export_is_read(tmp_path: Path) -> None:
         ),
         ([{k: FOCUS[k] for k in list(FOCUS)[:4]}], r"no column for what is a machine"),
         ([FOCUS | {"EffectiveCost": "dear"}], r"cannot read .*: could not convert string to float: 'dear'"),
+        ([FOCUS | {"EffectiveCost": "nan"}], r"cannot read .*: a cost is 'nan'"),
         ([FOCUS | {"BillingCurrency": "EUR"}], r"is in EUR; prices are in USD"),
     ],
 )
@@ -229,6 +232,30 @@ def test_tags_tell_whose_it_is() -> None:
     assert [(pair.day, pair.billed_usd) for pair in found.only_billed] == [("2026-03-02", 0.1)]
     assert found.elsewhere_usd == 7.0
     assert found.billed_usd == pytest.approx(0.9)
+
+
+@given(
+    usd=st.dictionaries(
+        st.builds(
+            Charged,
+            st.sampled_from(["2026-03-01", "2026-03-02"]),
+            st.sampled_from(["i-1", "i-2", "i-3"]),
+            st.sampled_from(["m7i.large", "m7i.2xlarge", ""]),
+            st.booleans(),
+            st.sampled_from(["", "ours", "theirs"]),
+        ),
+        st.floats(-1, 100),
+        max_size=8,
+    ),
+    ids=st.lists(st.sampled_from(["i-1", "i-2", ""]), max_size=4),
+)
+def test_no_money_is_lost_on_either_side(usd: dict[Charged, float], ids: list[str]) -> None:
+    """Whatever matches: all that was reckoned and all that was billed is told, once."""
+    spans = [span(f"n{i}", 5 * i, 4, resource_id=name, spot=i % 2 == 0) for i, name in enumerate(ids)]
+    whole = split(price_nodes(spans, COST), ()).usd
+    found = compare(spans, billed(usd))
+    assert found.reckoned_usd == pytest.approx(whole, abs=1e-9)
+    assert found.billed_usd + found.elsewhere_usd == pytest.approx(fsum(usd.values()), abs=1e-9)
 
 
 def test_what_was_not_billed_is_told() -> None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raywf.core.cluster_settings import ClusterSettings
@@ -173,6 +174,42 @@ def test_history_is_cut_to_what_is_asked(cluster: Cluster) -> None:
     start = NOON + timedelta(hours=30)
     (head,) = read_history(str(cluster.root), start, start + timedelta(hours=2)).nodes
     assert (head.start, head.end) == (start, start + timedelta(hours=2))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    presence=st.lists(st.tuples(st.integers(0, 300), st.integers(2, 300)), min_size=1, max_size=4),
+    restarts=st.sets(st.integers(1, 400), max_size=3),
+)
+def test_spans_are_what_there_was(presence: list[tuple[int, int]], restarts: set[int]) -> None:
+    """To a tick, for nodes that come and go at any minute under a controller that restarts.
+
+    But for those that went just as it did, of which the last hour is lost at most.
+    """
+    with TemporaryDirectory() as folder:
+        cluster = Cluster(Path(folder))
+        recorder = cluster.recorder()
+        for minute in range(0, 720, 4):
+            if restarts & set(range(minute, minute + 4)):
+                recorder = cluster.recorder()
+            cluster.nodes = [
+                ray_node(f"{i}", alive=minute < start + length)
+                for i, (start, length) in enumerate(presence)
+                if start <= minute
+            ]
+            cluster.now = NOON + timedelta(minutes=minute)
+            recorder.tick()
+        found = {span.node_id: span for span in cluster.spans()}
+    for i, (start, length) in enumerate(presence):
+        seen = [m for m in range(0, 720, 4) if start <= m < start + length]
+        if not seen:
+            continue
+        first, last = (NOON + timedelta(minutes=m) for m in (seen[0], seen[-1]))
+        forgets = restarts & set(range(seen[-1] + 1, seen[-1] + 8))
+        if len(seen) > 1 and not forgets:
+            assert (found[f"{i}"].start, found[f"{i}"].end) == (first, last)
+        elif f"{i}" in found:
+            assert last - timedelta(hours=1, minutes=4) <= found[f"{i}"].end <= last
 
 
 @given(st.permutations(range(6)), st.integers(1, 6))
