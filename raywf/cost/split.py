@@ -76,9 +76,10 @@ def split(nodes: Sequence[PricedNode], uses: Sequence[Use]) -> Split:
             bills[index, day] += nodes[index].usd_per_hour * hours
         loads, lost = _loads(nodes, here, [uses[i] for i in held])
         unplaced += lost * hours
-        for index, use, share in loads:
+        for members, use, share in loads:
             owner: _Owner = (use.purpose, use.workflow, use.version, use.name)
-            taken[index, day][owner] += share * nodes[index].usd_per_hour * hours
+            for index in members:
+                taken[index, day][owner] += share * nodes[index].usd_per_hour * hours
     shares = tuple(s for key in sorted(bills) for s in _shares(nodes[key[0]], key[1], bills[key], taken[key]))
     return Split(usd=fsum(bills.values()), shares=shares, unplaced_cpu_h=unplaced)
 
@@ -88,8 +89,9 @@ def peak_cpus(nodes: Sequence[PricedNode], uses: Sequence[Use]) -> tuple[float, 
     peaks = [0.0] * len(nodes)
     for _, _, here, held in _slices(nodes, uses):
         busy: dict[int, float] = defaultdict(float)
-        for index, _, share in _loads(nodes, here, [uses[i] for i in held])[0]:
-            busy[index] += share * nodes[index].span.cpus
+        for members, _, share in _loads(nodes, here, [uses[i] for i in held])[0]:
+            for index in members:
+                busy[index] += share * nodes[index].span.cpus
         for index, cpus in busy.items():
             peaks[index] = max(peaks[index], cpus)
     return tuple(peaks)
@@ -132,28 +134,36 @@ def _midnights(instants: Iterable[datetime]) -> Iterator[datetime]:
 
 def _loads(
     nodes: Sequence[PricedNode], here: Sequence[int], uses: Sequence[Use]
-) -> tuple[list[tuple[int, Use, float]], float]:
-    """Return which share of which node each use has, never above 1 in all; and CPUs that no node was for."""
-    wanted: dict[int, list[tuple[Use, float]]] = defaultdict(list)
+) -> tuple[list[tuple[list[int], Use, float]], float]:
+    """Return which share of each of which nodes a use has, never above 1 in all; and CPUs without a node.
+
+    Nodes of one pool bear the same share of each use, whatever their size.
+    """
+    pools: dict[str, list[int]] = defaultdict(list)
+    for index in here:
+        if nodes[index].span.cpus > 0:
+            pools[nodes[index].span.pool].append(index)
+    rooms = {pool: sum(nodes[i].span.cpus for i in members) for pool, members in pools.items()}
+    wanted: dict[str, list[tuple[Use, float]]] = defaultdict(list)
     lost = 0.0
     for use in uses:
-        fit = [i for i in here if nodes[i].span.cpus > 0 and _may_run(use, nodes[i])]
-        room = sum(nodes[i].span.cpus for i in fit)
+        fit = [pool for pool in rooms if _may_run(use, pool)]
+        room = sum(rooms[pool] for pool in fit)
         if not room:
             lost += use.cpus
-        for i in fit:
-            wanted[i].append((use, 1.0 if use.whole else use.cpus / room))
+        for pool in fit:
+            wanted[pool].append((use, 1.0 if use.whole else use.cpus / room))
     found = []
-    for i, loads in wanted.items():
+    for pool, loads in wanted.items():
         scale = max(1.0, sum(load for _, load in loads))
-        found += [(i, use, load / scale) for use, load in loads if load > 0]
+        found += [(pools[pool], use, load / scale) for use, load in loads if load > 0]
     return found, lost
 
 
-def _may_run(use: Use, node: PricedNode) -> bool:
+def _may_run(use: Use, pool: str) -> bool:
     if use.whole:
-        return node.span.pool == use.pool
-    return not use.pool or node.span.pool in {"", use.pool}
+        return pool == use.pool
+    return not use.pool or pool in {"", use.pool}
 
 
 def _shares(node: PricedNode, day: str, bill: float, taken: dict[_Owner, float]) -> Iterator[Share]:
