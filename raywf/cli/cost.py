@@ -23,6 +23,8 @@ _WHAT = {
     "unfinished": "searches that were cut off or gave no model",
 }
 
+_CLUSTER_VIEWS = ("version", "day", "workflow")
+
 
 @click.command()
 @workflow_options
@@ -31,22 +33,70 @@ _WHAT = {
     default="version",
     show_default=True,
     type=click.Choice(["version", "day", "sweep", "family", "trial", "workflow"]),
-    help="What to add up by; trial: the 20 dearest, workflow: all of the store.",
+    help="What to add up by; trial: the 20 dearest, workflow: all of the store. "
+    "With --cluster: version, day or workflow.",
 )
 @click.option("--estimate", "ahead", is_flag=True, help="What the next search costs at its budget, instead.")
 @click.option(
     "--nodes", type=click.IntRange(min=1), help="With --estimate: on so many nodes of cost.node_type."
 )
-def cost(workflow: Workflow, by: str, nodes: int | None, *, ahead: bool, as_json: bool) -> None:
-    """Show what searches cost and where the money went."""
-    if nodes is not None and not ahead:
-        raise click.UsageError("--nodes goes with --estimate")
-    if ahead:
+@click.option(
+    "--cluster", "whole", is_flag=True, help="What the cluster's nodes cost, and what held them, instead."
+)
+@click.option(
+    "--bill",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The nodes' cost beside a billing export (AWS CUR or FOCUS, CSV), instead.",
+)
+@click.option("--advice", is_flag=True, help="What would make the cluster cheaper, instead.")
+@click.option(
+    "--days",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    help="With --cluster and --advice: of how many days.",
+)
+@click.option("--predictions", type=click.IntRange(min=1), help="With --cluster: so many, not counted.")
+def cost(workflow: Workflow, by: str, *, as_json: bool, **asked: Any) -> None:
+    """Show what searches cost and where the money went, or what the whole cluster does."""
+    _check(by, asked)
+    if asked["ahead"]:
         from raywf.loop.estimate import estimate
 
-        found = estimate(workflow, nodes=nodes)
+        found = estimate(workflow, nodes=asked["nodes"])
         show(found, as_json=as_json, lines=_estimate_lines(found))
-        return
+    elif asked["whole"] or asked["bill"] or asked["advice"]:
+        value, lines = _of_cluster(workflow, by, asked)
+        show(value, as_json=as_json, lines=lines)
+    else:
+        _show_searches(workflow, by, as_json=as_json)
+
+
+def _check(by: str, asked: dict[str, Any]) -> None:
+    """Refuse options that do not go together."""
+    if asked["nodes"] is not None and not asked["ahead"]:
+        raise click.UsageError("--nodes goes with --estimate; --cluster shows the nodes that there were")
+    modes = {"--estimate": "ahead", "--cluster": "whole", "--bill": "bill", "--advice": "advice"}
+    given = [name for name, key in modes.items() if asked[key]]
+    if len(given) > 1:
+        raise click.UsageError(f"one of {' and '.join(given)}, not both")
+    if asked["whole"] and by not in _CLUSTER_VIEWS:
+        raise click.UsageError(f"--cluster goes by {', '.join(_CLUSTER_VIEWS)}, not by {by}")
+    if asked["predictions"] is not None and not asked["whole"]:
+        raise click.UsageError("--predictions goes with --cluster")
+
+
+def _of_cluster(workflow: Workflow, by: str, asked: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    from raywf.cli.bill import show_advice, show_bill, show_cluster
+
+    if asked["bill"]:
+        return show_bill(workflow, asked["bill"])
+    if asked["advice"]:
+        return show_advice(workflow, days=asked["days"])
+    return show_cluster(workflow, by, days=asked["days"], predictions=asked["predictions"])
+
+
+def _show_searches(workflow: Workflow, by: str, *, as_json: bool) -> None:
     from raywf.loop.spending import VIEWS, read_spending
 
     searches = tuple(s for s in read_spending(workflow) if by == "workflow" or s.workflow == workflow.name)

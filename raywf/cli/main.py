@@ -44,7 +44,7 @@ _COMMANDS = {
     ),
     "backtest": ("raywf.cli.backtest", "backtest", "Play the loop back on history: compare policies."),
     "alerts": ("raywf.cli.alerts", "alerts", "Send a test alert by each channel."),
-    "cost": ("raywf.cli.cost", "cost", "Show what searches cost, and what the next one will."),
+    "cost": ("raywf.cli.cost", "cost", "Show what searches and the cluster cost."),
     "cluster": ("raywf.cli.cluster", "cluster", "Write the files that make a cluster; say what one costs."),
     "job": ("raywf.cli.job", "job", "Submit jobs to the cluster, read their logs, stop them."),
     "doctor": ("raywf.cli.doctor", "doctor", "Say what is wrong on this machine and how to mend it."),

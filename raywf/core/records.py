@@ -187,6 +187,42 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpan:
+    """A node of the cluster from when it was first seen to when it was last seen alive, in the wall's time.
+
+    `node_type` is the machine type where a label tells it, `group` the name of the node's kind in the
+    cluster's file, `resource_id` what the cloud's bill calls the machine; each empty where it is not known.
+    """
+
+    node_id: str
+    start: datetime
+    end: datetime
+    cpus: float
+    gpus: float = 0.0
+    spot: bool = False
+    node_type: str = ""
+    group: str = ""
+    pool: str = ""
+    region: str = ""
+    resource_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaSpan:
+    """A workflow's endpoint while its controller saw the cluster: what CPUs its replicas hold.
+
+    With `whole_pool` the nodes of the pool "serve" are there for replicas alone, which hold no CPUs of them.
+    """
+
+    workflow: str
+    start: datetime
+    end: datetime
+    cpus: float
+    pool: str = ""
+    whole_pool: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """A servable model on disk: `uri` is its folder, `digest` covers every file in it.
 

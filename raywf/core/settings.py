@@ -233,6 +233,7 @@ class CostSettings:
     """What the cluster's time costs: prices of your own, or the price table's for a node type.
 
     `discount` is a share off the table's prices, `prices` a CSV file whose rows go before the table's.
+    `reserved_discount` is the further share off that you get for nodes which you reserve.
     Without any of these a CPU costs what an AWS m7i on demand in us-east-1 does, per vCPU.
     """
 
@@ -243,6 +244,7 @@ class CostSettings:
     node_type: str | None = None
     spot: bool = False
     discount: float = 0.0
+    reserved_discount: float | None = None
     prices: str | None = None
 
     def __post_init__(self) -> None:
@@ -250,6 +252,9 @@ class CostSettings:
             value = getattr(self, name)
             require(value is None or value > 0, name, "above 0", value)
         require(0 <= self.discount < 1, "discount", "a share in [0, 1)", self.discount)
+        reserved = self.reserved_discount
+        fits = reserved is None or 0 < reserved < 1
+        require(fits, "reserved_discount", "a share in (0, 1)", reserved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from raywf.loop.decided import history_of, past_decisions
 from raywf.loop.gauges import Gauges, keep_told
 from raywf.loop.jobs import ENDED, Jobs
 from raywf.loop.landed import TableWatch
+from raywf.loop.node_history import NodeRecorder
 from raywf.loop.rollout import RolloutKeeper
 from raywf.policy.policy import decide
 from raywf.policy.rollout import Move
@@ -61,8 +62,9 @@ class Controller:
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="raywf-controller", daemon=True).start()
         gauges = Gauges(workflow, self, registry, RaySink(workflow.name, "controller"))
+        tickers = (gauges, NodeRecorder(workflow))
         threading.Thread(
-            target=keep_told, args=(gauges, self._stopped), name="raywf-gauges", daemon=True
+            target=keep_told, args=(tickers, self._stopped), name="raywf-gauges", daemon=True
         ).start()
         if workflow.alerts.has_channel:
             told = Alerts(workflow, self)

@@ -33,6 +33,14 @@ _log = logging.getLogger(__name__)
 Figures = dict[str, float]
 
 
+class Ticker(Protocol):
+    """Does a little now and then."""
+
+    def tick(self) -> None:
+        """Do it once."""
+        ...
+
+
 class Champions(Protocol):
     """What is asked of a registry."""
 
@@ -136,10 +144,12 @@ def spent(root: str, workflow: str, now: datetime) -> Figures:
     return {"spent_usd": sum(a.cost_usd for a in attempts), "spent_day_usd": day}
 
 
-def keep_told(gauges: Gauges, stop: threading.Event) -> None:
-    """Tick again and again until `stop` is set; meant for a daemon thread."""
+def keep_told(tickers: Sequence[Ticker], stop: threading.Event) -> None:
+    """Tick each again and again until `stop` is set, whatever becomes of the others; for a daemon thread."""
     while not stop.wait(EVERY_S):
-        try:
-            gauges.tick()
-        except Exception as err:  # noqa: BLE001 - figures that cannot be told must not end the controller
-            _log.warning("the loop's figures could not be told: %s: %s", type(err).__name__, err)
+        for each in tickers:
+            try:
+                each.tick()
+            except Exception as err:  # noqa: BLE001 - figures that cannot be told must not end the controller
+                name = type(each).__name__
+                _log.warning("the loop's %s could not tick: %s: %s", name, type(err).__name__, err)
