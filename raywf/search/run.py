@@ -367,6 +367,7 @@ def _queue(
         until=(lambda done: budget.closing - 1.1 * foreseen.seconds(done)) if data.times is None else None,
         seed=settings.seed,
         slots=means.room.most,
+        grows=plan.grows,
         drawn=read_spaces(settings) if plan.searches else Spaces(),
         more=plan.searches,
         pace=pace,

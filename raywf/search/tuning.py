@@ -17,6 +17,7 @@ from raywf.core.codec import decode
 from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.core.store import Store
+from raywf.search.hold import Hold
 from raywf.search.queue import QueuePlan, TrialQueue
 from raywf.search.race import FoldRace
 from raywf.search.trial import FoldTrial, TrialPlan
@@ -53,8 +54,9 @@ def run_trials(
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    queue = TrialQueue(wanted)
-    race = FoldRace(folds=wanted.fold_rows)
+    hold = Hold(wanted.slots) if wanted.grows else None
+    queue = TrialQueue(wanted, hold=hold)
+    race = FoldRace(folds=wanted.fold_rows, hold=hold)
     watch = _Watch(progress, race, tick)
     trainable = tune.with_resources(
         tune.with_parameters(FoldTrial, data=data, plan=plan), partial(_resources, plan=plan)
