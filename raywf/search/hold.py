@@ -46,6 +46,18 @@ class Hold:
         """Let free workers go, since there is no trial to begin; the last ones must keep no idle node."""
         self._runs_dry = True
 
+    def first(self) -> Any:
+        """Return the trial that a free worker is for: one without a worker that starts; None if all have one.
+
+        Another one's would be started in vain, and keep its slot for as long as that takes.
+        """
+        try:
+            cached = self._controller._actor_cache.num_cached_objects  # noqa: SLF001
+            pending, given = self._controller._pending_trials, self._controller._trial_to_actor  # noqa: SLF001
+        except AttributeError:
+            return None
+        return next((trial for trial in pending if trial not in given), None) if cached else None
+
     def _keep(self, cache: Any) -> None:
         """Let as many workers be kept as there are slots, where all trials take alike."""
         kinds = list(cache._max_num_objects)  # noqa: SLF001

@@ -46,6 +46,9 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         if self._hold is not None:
             self._hold.look(tune_controller)
+            first = self._hold.first()
+            if first is not None:
+                return first
         return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

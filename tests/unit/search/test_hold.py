@@ -83,6 +83,28 @@ def test_workers_are_kept_while_trials_come() -> None:
     assert [*found, *kept._max_num_objects.values()] == [4, 1, 4, 1, 1]
 
 
+@dataclass
+class Waiting(Controller):
+    """A controller with trials that wait, of which some have a worker that starts."""
+
+    _pending_trials: tuple[str, ...] = ("old", "new")
+    _trial_to_actor: tuple[str, ...] = ("old",)
+
+
+def test_a_free_worker_is_for_the_trial_that_has_none() -> None:
+    """Without a free one, or where all have theirs, the scheduler chooses."""
+    hold, found = Hold(2), []
+    for controller in (
+        Waiting(Actors(2, 1)),
+        Waiting(Actors(2, 0)),
+        Waiting(Actors(2, 1), _trial_to_actor=("old", "new")),
+        Controller(),
+    ):
+        hold.look(controller)
+        found.append(hold.first())
+    assert found == ["new", None, None, None]
+
+
 def test_another_tune_holds_nothing_back() -> None:
     """Rather than everything."""
     hold = Hold(1)
