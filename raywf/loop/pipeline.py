@@ -31,6 +31,7 @@ from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
 from raywf.gate.verdict import GateBlock, judge
 from raywf.loop.expectations import keep_expectations, make_expectations
+from raywf.loop.local import cluster_address, find_local
 from raywf.loop.promote import is_serving, promote
 from raywf.loop.span import choose_part
 from raywf.loop.unfinished import remembered
@@ -284,6 +285,8 @@ def search(
         hold_gate=hold_gate,
         rate=resolve_rate(workflow.cost),
         progress=listener.trial,
+        grows=find_local(workflow) is None and cluster_address(workflow) is not None,
+        say=listener.stage,
     )
     found = part.whole(run_search(workflow, snapshot, part.table, plan=plan))
     done = sum(t.status == "done" for t in found.sweep.trials)

@@ -137,7 +137,11 @@ def _attempt(
     until = max(ending.budget.instant(1.0), soon) + _REFIT_GRACE_S
     ordered, problem = data.times is not None and len(data.gate) > 0, data.problem()
     proof_fits = start_fits(recipe, ending.shared, data.rest, problem=problem, known=fits[0])
-    final_fits = start_fits(recipe, ending.shared, None, problem=problem, known=fits[1]) if ordered else []
+    final_fits = (
+        start_fits(recipe, ending.shared, None, problem=problem, known=fits[1], beside=proof_fits)
+        if ordered
+        else []
+    )
     proof_made = await_fits(proof_fits, until=until)
     lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
     if lost:

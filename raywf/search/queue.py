@@ -18,6 +18,7 @@ from raywf.core.codec import encode
 from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.core.space import Space, parse_space
+from raywf.search.hold import Hold
 from raywf.search.pace import Pace, fit_seconds
 from raywf.search.portfolio import neighbour
 from raywf.search.studies import Studies
@@ -45,7 +46,8 @@ class QueuePlan:
     """Which trials, within what: `most` in all, none begun after `deadline`; folds of `fold_rows` rows.
 
     `until` says by the trials that are done when all are to end, where that is before the deadline. `ended`
-    are the trials that an interrupted search has finished already; `slots` is how many run at once.
+    are the trials that an interrupted search has finished already; `slots` is how many run at once. On a
+    cluster that `grows` no worker is asked for beyond them, not even while another ends.
     """
 
     trials: tuple[Trial, ...]
@@ -54,6 +56,7 @@ class QueuePlan:
     deadline: float
     seed: int
     slots: int = 1
+    grows: bool = False
     until: Callable[[Sequence[Trial]], float] | None = None
     pace: Pace | None = None
     more: bool = True
@@ -72,9 +75,9 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     are the trials that were begun, in order.
     """
 
-    def __init__(self, plan: QueuePlan) -> None:
+    def __init__(self, plan: QueuePlan, *, hold: Hold | None = None) -> None:
         super().__init__(metric="loss", mode="min")
-        self._plan = plan
+        self._plan, self._hold = plan, hold
         self.handed: dict[str, Trial] = {t.id: t for t in plan.ended}
         self._waiting = [t for t in plan.trials if t.id not in self.handed]
         self._running: dict[str, list[Trial]] = {}
@@ -98,6 +101,14 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         return self._until[1]
 
     def suggest(self, trial_id: str) -> Any:
+        if self._hold is not None and self._hold.is_full:
+            return None
+        found = self._suggest(trial_id)
+        if self._hold is not None:
+            self._hold.begin() if isinstance(found, dict) else self._hold.run_dry()
+        return found
+
+    def _suggest(self, trial_id: str) -> Any:
         if self.handed and time.time() > self.deadline:
             return Searcher.FINISHED
         if self._again:

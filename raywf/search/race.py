@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from raywf.search.hold import Hold
+
 _KEEP_ONE_OF = 3
 _CHEAP_S = 0.3  # so little is left of a trial that stopping it saves nothing, and an ensemble may want it
 
@@ -24,7 +26,13 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
     """
 
     def __init__(
-        self, slack: float = 0.35, least: int = 3, *, folds: Sequence[int] = (), rows: int = 1500
+        self,
+        slack: float = 0.35,
+        least: int = 3,
+        *,
+        folds: Sequence[int] = (),
+        rows: int = 1500,
+        hold: Hold | None = None,
     ) -> None:
         super().__init__()
         self._folds = len(folds)
@@ -33,6 +41,15 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
         self._means: dict[int, dict[str, float]] = {}
         self._rungs: dict[tuple[str, int], list[float]] = {}
         self.stopped: set[str] = set()
+        self._hold = hold
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        if self._hold is not None:
+            self._hold.look(tune_controller)
+            first = self._hold.first()
+            if first is not None:
+                return first
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if result["done"]:

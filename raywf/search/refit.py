@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,12 +28,16 @@ from raywf.search.ledger import Ledger
 from raywf.search.own import Families
 
 _REFERENCE_ROWS = 24
+_LONGEST_S = 1e6  # that Ray can wait
 _TIMED_ROWS, _WARM_ROWS = 300, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How to make the ensemble again on other rows; `nodes` are the labels of those that fits may run on."""
+    """How to make the ensemble again on other rows; `nodes` are the labels of those that fits may run on.
+
+    No more fits than `at_once` are asked for at a time, so that they start no nodes that come too late.
+    """
 
     snapshot: Snapshot
     encoder: Encoder
@@ -46,6 +51,7 @@ class Recipe:
     threshold: float = 0.5
     deadline: float = float("inf")
     nodes: dict[str, str] = field(default_factory=dict)
+    at_once: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +77,18 @@ def start_fits(
     *,
     problem: Problem,
     known: Fits | None = None,
+    beside: Sequence[Any] = (),
 ) -> list[Any]:
     """Start making each member; return a `Made` each, or the reference of a task that gives it.
 
     A member of folds is merged of their models, at once: that takes milliseconds, a worker's start seconds.
     Another is fitted on the rows at `index` (None: all). `data` is the object reference of the `SearchData`,
-    and `problem` its. What `known` holds is not made again; it is added to.
+    and `problem` its. What `known` holds is not made again; it is added to. `beside` are fits that go on.
     """
     fit = ray.remote(max_retries=2)(_fit)
     rows = None if index is None else ray.put(index)
     made: Fits = {} if known is None else known
+    running = list(beside)
     wanted = [m for m in recipe.members if (m.trial_id, m.folds) not in made]
     for member in sorted(wanted, key=lambda m: m.folds > 0):  # fits go on while others are merged
         if member.folds:
@@ -92,8 +100,18 @@ def start_fits(
                 num_gpus=takes.get("GPU", 0),
                 label_selector=recipe.nodes or None,
             )
+            _await_room(recipe, running)
             made[member.trial_id, member.folds] = placed.remote(data, rows, member, recipe)
+            running.append(made[member.trial_id, member.folds])
     return [made[member.trial_id, member.folds] for member in recipe.members]
+
+
+def _await_room(recipe: Recipe, fits: list[Any]) -> None:
+    """Wait until another fit may be asked for; not beyond the deadline, at which all are ended."""
+    tasks = [fit for fit in fits if not isinstance(fit, Made)]
+    if recipe.at_once is not None and len(tasks) >= recipe.at_once:
+        left_s = max(0.0, min(recipe.deadline - time.time(), _LONGEST_S))
+        ray.wait(tasks, num_returns=len(tasks) - recipe.at_once + 1, timeout=left_s)
 
 
 def await_fits(fits: list[Any], *, until: float) -> list[Made]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,15 @@ from raywf.core.records import Bundle, Effort, Rate, Snapshot, Span, Sweep, Tria
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.core.store import Store
 from raywf.models.families import traits
-from raywf.search.budget import START_S, Budget, allowed_seconds, count_slots
+from raywf.search.budget import Budget
 from raywf.search.choose import Bounds, Chosen
 from raywf.search.data import SearchData, prepare_data, with_folds
 from raywf.search.finish import Ending, finish
 from raywf.search.foresee import LastFits
 from raywf.search.layout import keep_layout, kept_folds
 from raywf.search.ledger import Ledger
-from raywf.search.nodes import offered, training_nodes
+from raywf.search.means import Means, find_means
+from raywf.search.nodes import training_nodes
 from raywf.search.own import find_families
 from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, pace_of, probe_fit
 from raywf.search.portfolio import PAIRS, plan_trials
@@ -41,7 +43,6 @@ _GUESSED_ROUNDS = 100.0  # where the probe failed
 _PROBE_SHARE, _PROBE_MAX_S = 0.04, 2.0
 # of the budget for trials: in order all members are fitted twice more, else as many as the rows' time wants
 _REFIT_SHARE, _MOST_SHARE = 0.6, 0.92
-_USED = 0.85  # of the slots' time that trials get to use, once their workers are up
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
 _LEAST_WARM_S = 15.0  # START_S of them until the workers are up, as in any search
@@ -54,7 +55,8 @@ class SearchPlan:
     Without `hold_gate` no rows are kept aside: the bundle is fitted on all, and nothing can gate it. Without
     a `rate`, what the CPUs cost that it may occupy, it costs nothing and money cannot bound it. `former` are
     the champion's sweep and those before it, which any `effort` but a full one needs. `span` is noted: the
-    table that is searched is that part of the snapshot already.
+    table that is searched is that part of the snapshot already. On a cluster that `grows` more slots than
+    there are may be asked for, and `say` hears what is waited for.
     """
 
     sweep_id: str
@@ -65,6 +67,8 @@ class SearchPlan:
     effort: Effort = "full"
     span: Span = "all"
     progress: Progress = field(default=lambda _trial: None)
+    grows: bool = False
+    say: Callable[[str], None] = field(default=lambda _text: None)
 
     @property
     def searches(self) -> bool:
@@ -120,12 +124,13 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     settings = workflow.search
     store, ledger = Store(workflow.stores.root), Ledger(workflow.stores.root, plan.sweep_id)
     nodes = training_nodes(workflow)
-    budget = _budget(workflow, plan, ledger, nodes)
+    means = _means(workflow, plan, ledger, nodes)
+    budget = means.budget
     gate = workflow.gate if plan.hold_gate else None
     metric, families = workflow_metric(workflow), find_families(settings, folder=store.uri(_teams(plan)))
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
-    pace = _pace(data, settings, budget, nodes) if plan.effort != "refit" else None
-    data = _with_affordable_folds(data, pace, settings, plan, budget, metric=metric)
+    pace = _pace(data, settings, means, nodes) if plan.effort != "refit" else None
+    data = _with_affordable_folds(data, pace, settings, plan, means, metric=metric)
     keep_layout(ledger, data, settings, gate)
     shared = ray.put(data)
     trial_plan = TrialPlan(
@@ -139,7 +144,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         families=families,
         nodes=nodes,
     )
-    trials, ran_on = _trials(data, shared, pace, trial_plan, budget, workflow=workflow, plan=plan)
+    trials, ran_on = _trials(data, shared, pace, trial_plan, means, workflow=workflow, plan=plan)
     base = Recipe(
         snapshot=snapshot,
         encoder=encoder,
@@ -149,6 +154,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         ledger=ledger,
         families=families,
         nodes=nodes,
+        at_once=means.room.most if plan.grows else None,
     )
     ending = Ending(
         data=data,
@@ -159,7 +165,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         budget=budget,
         folder=plan.folder,
         row_ms=settings.row_ms,
-        slots=_slots(settings, budget),
+        slots=means.slots,
         weights=plan.weights(),
     )
     made = finish(ending, trials)
@@ -170,14 +176,24 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     return SearchResult(sweep=sweep, proof=made.proof, final=made.final, gate_rows=data.gate, nodes=ran_on)
 
 
-def _budget(workflow: Workflow, plan: SearchPlan, ledger: Ledger, nodes: dict[str, str]) -> Budget:
+def _means(workflow: Workflow, plan: SearchPlan, ledger: Ledger, nodes: dict[str, str]) -> Means:
     settings = workflow.search
-    cpus = count_slots(settings, cpus=offered(nodes, "CPU")) * settings.slot_cpus
-    gpus = _gpus(settings, nodes)
-    allowed_s = allowed_seconds(settings, plan.rate, cpus=cpus, gpus=gpus)
-    if plan.effort == "warm":
-        allowed_s = max(settings.warm_share * plan.full_s(allowed_s), min(allowed_s, _LEAST_WARM_S))
-    return Budget(ledger, allowed_s, cpus, gpus=gpus, workflow=workflow.name, rate=plan.rate)
+
+    def bound(allowed_s: float) -> float:
+        if plan.effort != "warm":
+            return allowed_s
+        return max(settings.warm_share * plan.full_s(allowed_s), min(allowed_s, _LEAST_WARM_S))
+
+    return find_means(
+        settings,
+        ledger,
+        nodes,
+        workflow=workflow.name,
+        rate=plan.rate,
+        grows=plan.grows,
+        say=plan.say,
+        bound=bound,
+    )
 
 
 def _teams(plan: SearchPlan) -> str:
@@ -205,7 +221,7 @@ def _record(
         calibrated=chosen.calibration is not None,
         budget_s=budget.allowed_s,
         spent_s=budget.spent_s,
-        cpu_s=budget.spent_s * budget.cpus,
+        cpu_s=budget.cpu_s,
         warm_from=plan.former[0].id if plan.former else None,
         effort=plan.effort,
         span=plan.span,
@@ -229,7 +245,7 @@ def _trials(
     shared: Any,
     pace: Pace | None,
     trial_plan: TrialPlan,
-    budget: Budget,
+    means: Means,
     *,
     workflow: Workflow,
     plan: SearchPlan,
@@ -240,14 +256,14 @@ def _trials(
         return list(finished.trials), {}
 
     settings = workflow.search
-    wanted = _queue(data, pace, settings, plan, budget, trial_plan=trial_plan)
+    wanted = _queue(data, pace, settings, plan, means, trial_plan=trial_plan)
     return run_trials(
         shared,
         wanted,
         trial_plan,
         settings=settings,
         progress=plan.progress,
-        tick=budget.note,
+        tick=means.tick,
     )
 
 
@@ -255,8 +271,9 @@ def _trial_share(data: SearchData) -> float:
     return _MOST_SHARE if data.times is None else _REFIT_SHARE
 
 
-def _pace(data: SearchData, settings: SearchSettings, budget: Budget, nodes: dict[str, str]) -> Pace:
+def _pace(data: SearchData, settings: SearchSettings, means: Means, nodes: dict[str, str]) -> Pace:
     """Measure in workers how long fits take, on a sample of the rows; a resumed search finds it settled."""
+    budget = means.budget
     settled = budget.ledger.settled("pace")
     if settled is not None:
         return Pace(**settled)
@@ -269,27 +286,15 @@ def _pace(data: SearchData, settings: SearchSettings, budget: Budget, nodes: dic
     probe = ray.remote(num_cpus=settings.trial_cpus, max_retries=2, label_selector=nodes or None)(probe_fit)
     seconds = min(_PROBE_MAX_S, _PROBE_SHARE * budget.allowed_s)
     asked = (0, PAIRS) if widens else (0,)
-    started = [probe.remote(rows, problem, seconds=seconds, pairs=pairs) for pairs in asked]
+    hands = [asked] if means.room.most > 1 else [(pairs,) for pairs in asked]
     try:
-        found = ray.get(started)
+        found = []
+        for hand in hands:  # no more at once than trials would be
+            found += means.get([probe.remote(rows, problem, seconds=seconds, pairs=p) for p in hand])
     except RayError:  # the trials will tell what is wrong, if anything is
         return Pace(round_s=seconds / _GUESSED_ROUNDS, rounds=_GUESSED_ROUNDS)
     pace = pace_of(found[0], found[-1], scale=len(data.rest) / len(index))
     return Pace(**budget.ledger.settle("pace", dataclasses.asdict(pace)))
-
-
-def _slots(settings: SearchSettings, budget: Budget) -> int:
-    return max(1, round(budget.cpus / settings.slot_cpus))
-
-
-def _gpus(settings: SearchSettings, nodes: dict[str, str]) -> float:
-    """Return the GPUs that the search may occupy: none, unless a model of the user's own takes some."""
-    asked = any(model.gpus for model in settings.models.values())
-    return offered(nodes, "GPU") if asked else 0.0
-
-
-def _core_seconds(settings: SearchSettings, budget: Budget) -> float:
-    return max(1.0, _USED * (budget.allowed_s - START_S)) * _slots(settings, budget)
 
 
 def _with_affordable_folds(
@@ -297,7 +302,7 @@ def _with_affordable_folds(
     pace: Pace | None,
     settings: SearchSettings,
     plan: SearchPlan,
-    budget: Budget,
+    means: Means,
     *,
     metric: Metric,
 ) -> SearchData:
@@ -306,7 +311,7 @@ def _with_affordable_folds(
     Without a pace there is one: a refit needs it for the calibration and for when to stop. A search that was
     interrupted keeps its number.
     """
-    begun = kept_folds(budget.ledger)
+    begun = kept_folds(means.budget.ledger)
     if begun is not None:
         count = begun
     elif pace is None:
@@ -315,7 +320,7 @@ def _with_affordable_folds(
         return data
     else:
         trials = plan.trials(settings, data, pace)
-        ordered, core_s = data.times is not None, _core_seconds(settings, budget)
+        ordered, core_s = data.times is not None, means.slot_seconds
         count = choose_folds(pace, trials, core_s, rows=len(data.rest), ordered=ordered)
         count = min(max(count, 2), _ORDERED_FOLDS) if ordered else count
     try:
@@ -330,26 +335,29 @@ def _queue(
     pace: Pace | None,
     settings: SearchSettings,
     plan: SearchPlan,
-    budget: Budget,
+    means: Means,
     *,
     trial_plan: TrialPlan,
 ) -> QueuePlan:
-    """Order the trials; learning rates rise where the budget would fit but few of them."""
-    slots = _slots(settings, budget)
+    """Order the trials; learning rates rise where the budget would fit but few of them.
+
+    All slots that may come are handed trials; the last fits are foreseen on those that are there.
+    """
+    budget = means.budget
     foreseen = LastFits(
         data=data,
         ledger=trial_plan.ledger,
         metric=trial_plan.metric,
         closing=budget.closing,
         bounds=Bounds(
-            row_ms=settings.row_ms, left_s=budget.allowed_s, slots=slots, bag=trial_plan.keep_models
+            row_ms=settings.row_ms, left_s=budget.allowed_s, slots=means.slots, bag=trial_plan.keep_models
         ),
     )
 
     trials = plan.trials(settings, data, pace)
     if pace is not None:
         needed = len(data.folds) * sum(fit_seconds(pace, t.family, t.params) for t in trials)
-        speed = float(np.clip(needed / _core_seconds(settings, budget), 1.0, _MAX_SPEED))
+        speed = float(np.clip(needed / means.slot_seconds, 1.0, _MAX_SPEED))
         trials = plan.trials(settings, data, pace, speed=speed)
     return QueuePlan(
         trials=trials,
@@ -358,7 +366,8 @@ def _queue(
         deadline=trial_plan.deadline,
         until=(lambda done: budget.closing - 1.1 * foreseen.seconds(done)) if data.times is None else None,
         seed=settings.seed,
-        slots=slots,
+        slots=means.room.most,
+        grows=plan.grows,
         drawn=read_spaces(settings) if plan.searches else Spaces(),
         more=plan.searches,
         pace=pace,

@@ -17,14 +17,14 @@ from raywf.core.codec import decode
 from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.core.store import Store
-from raywf.search.budget import count_slots
-from raywf.search.nodes import offered
+from raywf.search.hold import Hold
 from raywf.search.queue import QueuePlan, TrialQueue
 from raywf.search.race import FoldRace
 from raywf.search.trial import FoldTrial, TrialPlan
 
 Progress = Callable[[Trial], None]
 _LONGEST_REASON = 300  # characters
+_TICK_S = 0.5
 _NEXT_TO_NOTHING = {"memory": 1e6}  # of a trial whose fits are a team's, which takes its own; Tune wants some
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -43,22 +43,24 @@ def run_trials(
     *,
     settings: SearchSettings,
     progress: Progress,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[int], None] = lambda _waiting: None,
 ) -> tuple[list[Trial], dict[str, str]]:
     """Run trials as the queue hands them out; return their last records and the node of each, by trial id.
 
     `data` is the object reference of the `SearchData`. Trials that the deadline cut come back as "stopped".
-    `tick` is called again and again while they run.
+    Trials that run and that wait are no more together than the queue has slots: each that waits is a
+    placement group, which a cluster's autoscaler starts nodes for. `tick` is told again and again how many
+    wait.
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    queue = TrialQueue(wanted)
-    race = FoldRace(folds=wanted.fold_rows)
+    hold = Hold(wanted.slots) if wanted.grows else None
+    queue = TrialQueue(wanted, hold=hold)
+    race = FoldRace(folds=wanted.fold_rows, hold=hold)
     watch = _Watch(progress, race, tick)
     trainable = tune.with_resources(
         tune.with_parameters(FoldTrial, data=data, plan=plan), partial(_resources, plan=plan)
     )
-    cpus = offered(plan.nodes, "CPU")
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -68,7 +70,7 @@ def run_trials(
             num_samples=-1,
             scheduler=race,
             reuse_actors=True,
-            max_concurrent_trials=settings.max_concurrent or count_slots(settings, cpus=cpus),
+            max_concurrent_trials=wanted.slots,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
         ),
@@ -118,14 +120,17 @@ class _Deadline(tune.Stopper):  # type: ignore[misc]
 class _Watch(tune.Callback):  # type: ignore[misc]
     """Keeps each trial's last record and tells `progress` when one has ended."""
 
-    def __init__(self, progress: Progress, race: FoldRace, tick: Callable[[], None]) -> None:
+    def __init__(self, progress: Progress, race: FoldRace, tick: Callable[[int], None]) -> None:
         self._progress, self._race, self._tick = progress, race, tick
+        self._ticked = 0.0
         self.last: dict[str, Trial] = {}
         self.nodes: dict[str, str] = {}
         self._deaths: dict[str, str] = {}
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
-        self._tick()
+        if time.monotonic() - self._ticked > _TICK_S:  # a step takes milliseconds, trials are many
+            self._ticked = time.monotonic()
+            self._tick(sum(trial.status == "PENDING" for trial in trials))
 
     def on_trial_result(
         self,

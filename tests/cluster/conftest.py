@@ -50,7 +50,12 @@ class RayCluster:
             "--dashboard-host=127.0.0.1",
             f"--dashboard-port={dashboard}",
             f"--temp-dir={folder}",
+            *self.head_arguments(),
         )
+
+    def head_arguments(self) -> tuple[str, ...]:
+        """Return what else the head is started with; its address and its environment are known."""
+        return ()
 
     def add_worker(self, *labels: str) -> None:
         """Start one more node, of one CPU; a label is a text such as "pool=train"."""

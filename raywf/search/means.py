@@ -1,0 +1,99 @@
+"""What a search has to work with: its clock, its slots, and who hears what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+
+from raywf.core.records import Rate
+from raywf.core.settings import SearchSettings
+from raywf.search.budget import START_S, Budget, Occupied, allowed_seconds, taken_before
+from raywf.search.ledger import Ledger
+from raywf.search.nodes import offered
+from raywf.search.room import Room, most_occupied, room_for
+from raywf.search.waiting import SlotWatch
+
+_USED = 0.85  # of the slots' time that trials get to use, once their workers are up
+_LOOK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """A search's clock and its room; `watch` is told of both as it goes."""
+
+    budget: Budget
+    room: Room
+    watch: SlotWatch
+
+    @property
+    def slots(self) -> int:
+        """How many trials run at once on the nodes that are there by now."""
+        return max(1, self.budget.slots)
+
+    @property
+    def slot_seconds(self) -> float:
+        """The slots' time that trials get to use, by what the whole search may take."""
+        return self.room.slot_seconds(max(1.0, _USED * (self.budget.allowed_s - START_S)))
+
+    def tick(self, waiting: int) -> None:
+        """Charge what is there, and say what is waited for while so many trials wait."""
+        self.budget.note()
+        self.watch.see(up=self.budget.slots, waiting=waiting)
+
+    def get(self, tasks: Sequence[Any]) -> list[Any]:
+        """Return what the tasks give, which may have to wait for a first node.
+
+        Raises:
+            RayError: if one failed.
+        """
+        left = list(tasks)
+        while left:
+            left = ray.wait(left, num_returns=len(left), timeout=_LOOK_S)[1]
+            self.tick(len(left) if self.budget.slots == 0 else 0)
+        return list(ray.get(list(tasks)))
+
+
+def find_means(
+    search: SearchSettings,
+    ledger: Ledger,
+    nodes: Mapping[str, str],
+    *,
+    workflow: str,
+    rate: Rate | None,
+    grows: bool,
+    say: Callable[[str], None],
+    bound: Callable[[float], float],
+) -> Means:
+    """Return the means on the nodes with these labels; `bound` shortens the seconds that are allowed."""
+    cpus, gpus = offered(nodes, "CPU"), _gpus(search, nodes)
+    taken = taken_before(ledger)
+    room = room_for(search, rate, cpus=cpus, gpus=gpus, grows=grows, taken=taken)
+    most = most_occupied(search, room.most, cpus=cpus, gpus=gpus, grows=grows)
+    allowed_s = allowed_seconds(search, rate, cpus=most.cpus, gpus=most.gpus, taken=taken)
+    measure = partial(_measure, room, search, nodes)
+    now = measure()
+    budget = Budget(
+        ledger,
+        bound(allowed_s),
+        now.cpus,
+        gpus=now.gpus,
+        slots=now.slots,
+        workflow=workflow,
+        rate=rate,
+        measure=measure,
+    )
+    return Means(budget=budget, room=room, watch=SlotWatch(say, most=room.most))
+
+
+def _measure(room: Room, search: SearchSettings, nodes: Mapping[str, str]) -> Occupied:
+    return room.occupied(cpus=offered(nodes, "CPU"), gpus=_gpus(search, nodes))
+
+
+def _gpus(search: SearchSettings, nodes: Mapping[str, str]) -> float:
+    """Return the GPUs that the search may occupy: none, unless a model of the user's own takes some."""
+    asked = any(model.gpus for model in search.models.values())
+    return offered(nodes, "GPU") if asked else 0.0
