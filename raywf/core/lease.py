@@ -22,13 +22,13 @@ class Lease:
     """One contender for a workflow's lease; not safe for threads.
 
     `holder` names it: who comes again under the same name takes its term up at once. `patience_s` is how long
-    another's silence is borne; a holder that could not tell for half of that leads no more.
+    another's silence is borne. A holder asks again before each act that must not be done twice.
     """
 
     root: str
     workflow: str
     holder: str
-    patience_s: float = 15.0
+    patience_s: float = 120.0
     _term: int = 0
     _told: float = field(default=float("-inf"))  # when the last beat of our own was written
     _beat: int = 0
@@ -54,11 +54,6 @@ class Lease:
         if time.monotonic() - self._since > self.patience_s:
             return self._take(number + 1)
         return False
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether what this leader does now is done before another may have taken the lease."""
-        return time.monotonic() < self._told + self.patience_s / 2
 
     def _go_on(self, number: int, beat: int) -> bool:
         now = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from raywf.core.rollout import Part
@@ -11,6 +11,7 @@ from raywf.core.rollout import Part
 ColumnKind = Literal["number", "category", "time"]
 LabelKind = Literal["class", "number"]
 Effort = Literal["refit", "reweight", "warm", "full"]
+_LABELLED = 0.8  # of a window's rows, before its labels are judged by
 Span = Literal["all", "half", "quarter", "aging"]
 
 
@@ -361,6 +362,24 @@ class Evidence:
     estimated_error: float = 0.0
     value_rows: int = 0
     value_squares: float = 0.0
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether most rows have a label: four fifths."""
+        return self.labelled > 0 and self.labelled >= _LABELLED * self.rows
+
+    @property
+    def judged_from(self) -> datetime:
+        """When the labels of all its rows are a fair sample."""
+        return self.end + timedelta(seconds=self.maturity_s)
+
+    def has_aged(self, now: datetime) -> bool:
+        """Whether it is so old; without a maturity it is at once."""
+        return self.judged_from <= now or not self.maturity_s
+
+    def is_mature(self, now: datetime) -> bool:
+        """Whether its labels may be judged by: most are there, and its rows are old enough."""
+        return self.has_aged(now) and self.is_labelled
 
     @property
     def pending(self) -> int:

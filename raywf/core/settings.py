@@ -296,6 +296,11 @@ class StoreSettings:
     root: str = ".raywf"
     mlflow: str = ""
 
+    def __post_init__(self) -> None:
+        plain = "://" not in self.root or not set("?@#") & set(self.root)
+        wanted = "a URI without '?', '@' and '#': endpoints and keys come from AWS_ENDPOINT_URL and the like"
+        require(plain, "root", wanted, self.root)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflow:

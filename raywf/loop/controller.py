@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import ray
@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from raywf.core.errors import RaywfError
 from raywf.core.journal import ATTRIBUTED, BY_HAND, FINAL, ROLLOUT, Journal
 from raywf.core.lease import Lease
-from raywf.core.records import Decision, Evidence
+from raywf.core.records import Decision, Evidence, JournalEntry
 from raywf.core.settings import Workflow
 from raywf.loop.alerts import Alerts, Pulse, keep_telling
 from raywf.loop.decided import history_of, past_decisions
@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _ANSWER_S = 30.0
 _TICK_S = 0.5
 _HANGS_S = 300.0
+_ELSEWHERE = timedelta(minutes=30)  # and twice the search's budget, that a job of another cluster may take
 _HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 _TAIL_CHARS = 3000
 FALLS = WEIGHED | {"rise"}  # causes of decisions that answer a fall
@@ -159,7 +160,7 @@ class Controller:
             min_labelled=self._workflow.monitor.min_labelled,
         )
         if decision.kind in _CARRIED:
-            if not self._lease.is_sure:  # it took long to be told: another may lead by now
+            if not self._lease.leads():  # it took long to be told: another may lead by now
                 return
             self._journal.decide(decision)
             self._attribute(decision, champion.version)
@@ -191,6 +192,8 @@ class Controller:
             reached = self._journal.stages(decision.id).keys()
             if status not in ENDED | {"UNKNOWN"} or (FINAL | {ROLLOUT}) & reached:
                 return
+            if status == "UNKNOWN" and self._is_elsewhere(stages[f"submitted-{attempt}"]):
+                return
             if status == "STOPPED":
                 self._journal.record(decision, "failed", reasons=("its job was stopped by hand",))
                 return
@@ -202,12 +205,23 @@ class Controller:
                     decision, "failed", reasons=(reason, f"given up after {attempts} attempts")
                 )
                 return
+        if not self._lease.leads():
+            return
         job_id = self._job_id(decision, attempt + 1)
         new = self._jobs.submit(decision.kind, job_id, "--decision", decision.id)
         reason = "submitted" if new else "was submitted before"
         self._journal.record(
-            decision, f"submitted-{attempt + 1}", reasons=(*decision.reasons, reason), figures={"job": job_id}
+            decision,
+            f"submitted-{attempt + 1}",
+            reasons=(*decision.reasons, reason),
+            figures={"job": job_id, "cluster": self._lease.holder},
         )
+
+    def _is_elsewhere(self, submitted: JournalEntry) -> bool:
+        """Whether a job was given to another cluster, which may be at it still."""
+        theirs = submitted.figures.get("cluster", self._lease.holder)
+        most = _ELSEWHERE + 2 * timedelta(seconds=self._workflow.search.budget_s)
+        return theirs != self._lease.holder and datetime.now(UTC) < submitted.wall_time + most
 
     def _log_tail(self, decision: Decision, attempt: int) -> str:
         try:

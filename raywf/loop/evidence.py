@@ -20,7 +20,6 @@ from raywf.registry.registry import open_registry
 
 _BATCH_BYTES = 500_000_000
 _JUDGED = 20  # windows whose estimates are compared with labels, the newest
-_LABELLED_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,18 +68,14 @@ def _judged(windows: Sequence[Evidence], metric: str) -> EstimateError | None:
         for window in windows
         if (estimate := estimate_of(window, metric)) is not None
         and window.metric is not None
-        and _is_labelled(window)
+        and window.is_labelled
     ]
     return judge_estimates(known[-_JUDGED:])
 
 
 def _settled(window: Evidence, judged: EstimateError | None, metric: str) -> Estimate | None:
-    estimate = None if _is_labelled(window) else estimate_of(window, metric)
+    estimate = None if window.is_labelled else estimate_of(window, metric)
     return judged.settle(estimate) if judged and estimate else estimate
-
-
-def _is_labelled(window: Evidence) -> bool:
-    return window.labelled >= _LABELLED_SHARE * window.rows
 
 
 def estimate_of(window: Evidence, metric: str) -> Estimate | None:

@@ -72,9 +72,15 @@ def endpoint_file(workflow: Workflow) -> str:
     return f"{_ENDPOINTS}/{workflow.name}.json"
 
 
+def endpoint_store(workflow: Workflow) -> Store:
+    """Return where that is: on this machine, whoever shares the store, for a cluster that raywf starts."""
+    store = Store(workflow.stores.root)
+    return Store(str(store.node_folder)) if cluster_address(workflow) is None else store
+
+
 def shares_local(workflow: Workflow) -> bool:
     """Return whether others than this workflow are up on the cluster that raywf started."""
-    found = Store(workflow.stores.root).list(_ENDPOINTS)
+    found = endpoint_store(workflow).list(_ENDPOINTS)
     return any(name != f"{workflow.name}.json" for name in found)
 
 
@@ -134,10 +140,9 @@ def _restore(environ: dict[str, str | None]) -> None:
 
 
 def _launch(workflow: Workflow) -> tuple[LocalCluster, subprocess.Popen[bytes]]:
-    store = Store(workflow.stores.root)
-    root = store.node_folder
+    root = Store(workflow.stores.root).node_folder
     root.mkdir(parents=True, exist_ok=True)
-    store.remove(_ENDPOINTS)  # those of a cluster that is gone
+    Store(str(root)).remove(_ENDPOINTS)  # those of a cluster that is gone
     temp_dir = tempfile.mkdtemp(prefix="rwf-", dir="/tmp")
     gcs, dashboard, *agents = free_ports(6, avoid={workflow.serving.port})
     environ = {
@@ -210,7 +215,7 @@ def stop_local(workflow: Workflow) -> bool:
     started_here = set(psutil.Process().children())
     psutil.wait_procs([p for p in family if p in started_here], timeout=_STOP_S)  # takes their exit status
     shutil.rmtree(found.temp_dir, ignore_errors=True)
-    Store(workflow.stores.root).remove(_ENDPOINTS)
+    Store(str(Store(workflow.stores.root).node_folder)).remove(_ENDPOINTS)
     _state_file(workflow).unlink(missing_ok=True)
     return bool(family)
 

@@ -12,10 +12,9 @@ from raywf.core.codec import encode
 from raywf.core.errors import ServingError
 from raywf.core.ids import stable_id
 from raywf.core.settings import Workflow
-from raywf.core.store import Store
 from raywf.loop.cluster import connect
 from raywf.loop.controller import Controller
-from raywf.loop.local import cluster_address, endpoint_file, find_local, start_local
+from raywf.loop.local import cluster_address, endpoint_file, endpoint_store, find_local, start_local
 from raywf.loop.references import RegistryReferences
 from raywf.monitor.actor import MonitorActor
 from raywf.policy.rollout import Move
@@ -50,7 +49,7 @@ def up(workflow: Workflow) -> str:
         try:
             url = deploy(workflow, registry)
         except BaseException:  # what did not come up must not keep others' cluster up
-            Store(workflow.stores.root).drop(endpoint_file(workflow))
+            endpoint_store(workflow).drop(endpoint_file(workflow))
             raise
         _remember(workflow, {"url": url, "settings": _settings_id(workflow)})
     references = RegistryReferences(workflow, registry)
@@ -62,7 +61,7 @@ def up(workflow: Workflow) -> str:
 
 def _served(workflow: Workflow) -> str | None:
     """Return the URL of an endpoint that runs with these settings, or None."""
-    store = Store(workflow.stores.root)
+    store = endpoint_store(workflow)
     if not store.exists(endpoint_file(workflow)):
         return None
     known = json.loads(store.read(endpoint_file(workflow)))
@@ -77,7 +76,7 @@ def _served(workflow: Workflow) -> str | None:
 
 
 def _remember(workflow: Workflow, endpoint: dict[str, str]) -> None:
-    Store(workflow.stores.root).write(endpoint_file(workflow), json.dumps(endpoint).encode())
+    endpoint_store(workflow).write(endpoint_file(workflow), json.dumps(endpoint).encode())
 
 
 def _settings_id(workflow: Workflow) -> str:
@@ -91,7 +90,7 @@ def down(workflow: Workflow) -> bool:
     for actor in found:
         ray.kill(actor)
     undeploy(workflow)
-    Store(workflow.stores.root).drop(endpoint_file(workflow))
+    endpoint_store(workflow).drop(endpoint_file(workflow))
     return bool(found)
 
 
@@ -101,7 +100,7 @@ def state(workflow: Workflow) -> dict[str, Any]:
         return {"status": "DOWN", "url": None, "replicas": []}
     connect(workflow)
     found = status(workflow)
-    store = Store(workflow.stores.root)
+    store = endpoint_store(workflow)
     if found["url"] is not None and store.exists(endpoint_file(workflow)):
         known = json.loads(store.read(endpoint_file(workflow)))
         found["url"] = known["url"]  # the port may have been given on a command line

@@ -122,7 +122,7 @@ class Checkpoints:
         try:
             data = _body((self.folder / _NAME).read_bytes())
             self._check(data, references)
-            return Checkpoint(self._state(data), data["cursor"], data["beside"])
+            return Checkpoint(self._state(data, references), data["cursor"], data["beside"])
         except FileNotFoundError as err:
             if not (self.folder / _NAME).exists():
                 return None
@@ -139,7 +139,8 @@ class Checkpoints:
                 raise CheckpointError(f"the log's segment {name} is not as it was")
         for version, known in data["known"].items():
             reference = references.reference(version)
-            if reference is not None and orjson.loads(orjson.dumps(encode(reference))) != known:
+            now = {} if reference is None else orjson.loads(orjson.dumps(encode(reference)))
+            if reference is not None and {k: now.get(k) for k in known} != known:  # it may tell more by now
                 raise CheckpointError(f"version {version} is another one than it was")
 
     def _publish(self, data: _Data) -> None:
@@ -161,7 +162,7 @@ class Checkpoints:
             except FileNotFoundError:  # another process was first
                 continue
 
-    def _state(self, data: _Data) -> FoldState:
+    def _state(self, data: _Data, references: ReferenceSource) -> FoldState:
         self._files.digests = dict(data["files"])
         places = [Place(**one["place"]) for one in data["windows"]]
         lost = [Place(**place) for place in data["orphans"]]
@@ -170,7 +171,10 @@ class Checkpoints:
         state = FoldState(
             rows=table,
             pool=restored_pool(data["labels"]),
-            known={version: decode(Reference, one) for version, one in data["known"].items()},
+            known={
+                version: references.reference(version) or decode(Reference, one)
+                for version, one in data["known"].items()
+            },
             closed={(v, n): self._evidence(v, n, one) for v, n, one in data["closed"]},
             watermark=data["watermark"],
             late=data["late"],

@@ -143,17 +143,20 @@ class Fold:
     def attribution(self, version: str) -> Attribution | None:
         """Return what the loss of the newest windows, against that at promotion, comes from.
 
-        The newest that are not closed, and have a thousand labelled rows between them; None where there are
-        none, or nothing is known of the losses at promotion.
+        The newest that are mature and not closed, and have a thousand labelled rows between them; None where
+        there are none, or nothing is known of the losses at promotion.
         """
-        state = self._state
-        mine = [w for (v, _), w in sorted(state.windows.items()) if v == version]
+        state, now = self._state, self.watermark
         parts, labelled = [], 0
-        for window in reversed(mine):
-            part = window.losses_by_bin(state.rows, state.pool) if labelled < _ATTRIBUTED_ROWS else None
-            if part is not None:
+        mine = [w for (v, _), w in sorted(state.windows.items(), reverse=True) if v == version]
+        for window in mine if now is not None else ():
+            told = self._evidence(window) if labelled < _ATTRIBUTED_ROWS else None
+            part = None
+            if told is not None and now is not None and told.is_mature(now):
+                part = window.losses_by_bin(state.rows, state.pool)
+            if told is not None and part is not None:
                 parts.append(part)
-                labelled += window.tally(state.rows, state.pool).labelled
+                labelled += told.labelled
         after, reference = add_up(parts), state.known.get(version)
         if after is None or reference is None or reference.expectations is None:
             return None

@@ -110,11 +110,16 @@ class Shipping:
         self._adopted = self._warned = False
 
     def begin(self, name: str, descriptor: int) -> None:
-        """Take note of a new segment; the one before it has ended."""
-        claim(descriptor)
+        """Take note of a new segment, which nobody else can see yet; the one before it has ended.
+
+        Raises:
+            OSError: if it cannot be locked.
+        """
+        if not claim(descriptor):
+            raise OSError(f"another has locked the log's segment {name}")
         if self._live is not None:
             self._ended.append(self._live)
-        self._live = name
+        self._live, self._adopted = name, False
 
     def end(self) -> OSError | None:
         """Take note that the live segment has ended, and ship it; return the store's refusal."""

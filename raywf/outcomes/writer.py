@@ -156,14 +156,28 @@ class LogWriter:
     def _start_segment(self) -> None:
         name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex}.jsonl"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd, self._size = os.open(self.folder / name, flags, 0o644), 0
+        if self._shipping is None:
+            self._fd, self._size = os.open(self.folder / name, flags, 0o644), 0
+        else:
+            self._fd, self._size = self._start_shipped(self._shipping, name, flags), 0
         self._begun = time.monotonic()
-        if self._shipping is not None:
-            self._shipping.begin(name, self._fd)
         _sync_folder(self.folder)
         if self._thread is None:
             self._thread = threading.Thread(target=self._sync_forever, name="raywf-log-sync", daemon=True)
             self._thread.start()
+
+    def _start_shipped(self, shipping: Shipping, name: str, flags: int) -> int:
+        """Create a segment of the spool; it has its name once it is locked, lest another writer adopts it."""
+        draft = self.folder / f"{name}.new"
+        fd = os.open(draft, flags, 0o644)
+        try:
+            shipping.begin(name, fd)
+            draft.rename(self.folder / name)
+        except OSError:
+            os.close(fd)
+            draft.unlink(missing_ok=True)
+            raise
+        return fd
 
     def _end_segment(self) -> None:
         fd, self._fd, self._dirty = self._fd, -1, False

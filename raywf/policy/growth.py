@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from raywf.core.duration import format_duration
-from raywf.policy.loss import has_aged, judged_from
 from raywf.policy.question import Question, Trigger, time_or
 
 ROWS, AGE, DATA = "rows", "age", "data"
@@ -23,8 +22,8 @@ def offer_rows(asked: Question) -> Trigger | None:
     if wanted is None or champion is None:
         return None
     since = asked.history.last_change
-    ours = [e for e in asked.evidence if e.version == champion.version and has_aged(e, asked.now)]
-    rows = sum(e.labelled for e in ours if since is None or judged_from(e) > since)
+    ours = [e for e in asked.evidence if e.version == champion.version and e.has_aged(asked.now)]
+    rows = sum(e.labelled for e in ours if since is None or e.judged_from > since)
     anchor = time_or(since, f"version {champion.version}")
     return Trigger(
         cause=ROWS,

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from statistics import NormalDist
 
 from raywf.core.records import Evidence, ModelVersion
 from raywf.core.retrain_settings import RetrainSettings
 from raywf.policy.sequence import rise_bound
-
-_LABELLED = 0.8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +67,8 @@ def mature_windows(
     evidence: Sequence[Evidence], version: str, *, since: datetime | None, now: datetime
 ) -> list[Evidence]:
     """Return the version's windows that count by now and did not by `since`, in time order."""
-    mine = [e for e in evidence if e.version == version and (since is None or judged_from(e) > since)]
-    return sorted((e for e in mine if _is_mature(e, now)), key=lambda e: e.start)
+    mine = [e for e in evidence if e.version == version and (since is None or e.judged_from > since)]
+    return sorted((e for e in mine if e.is_mature(now)), key=lambda e: e.start)
 
 
 def level_of(
@@ -96,17 +94,3 @@ def level_margin(windows: Sequence[Evidence], level_rows: int, *, alpha: float) 
     mean = sum(e.loss_sum for e in windows) / rows
     deviation = math.sqrt(max(0.0, sum(e.loss_squares for e in windows) / rows - mean * mean))
     return NormalDist().inv_cdf(1 - alpha) * deviation / math.sqrt(max(level_rows, 1))
-
-
-def judged_from(window: Evidence) -> datetime:
-    """Return from when on the labels that a window has are a fair sample."""
-    return window.end + timedelta(seconds=window.maturity_s)
-
-
-def has_aged(window: Evidence, now: datetime) -> bool:
-    """Return whether a window is so old; without a maturity it is at once."""
-    return judged_from(window) <= now or not window.maturity_s
-
-
-def _is_mature(window: Evidence, now: datetime) -> bool:
-    return has_aged(window, now) and window.labelled > 0 and window.labelled >= _LABELLED * window.rows

@@ -34,8 +34,8 @@ def judge_worth(asked: Question) -> Worth | None:
 
     Excess: what the champion lost beside the quick model at the last look after the last change, in units of
     the bounded loss; that model is quick, and so the excess rather too small. Traffic: that of the windows of
-    the last four weeks. The next chance comes when the cooldown is over. The price is what the search cost
-    that made the champion.
+    the last four weeks, the time between them included. The next chance comes when the cooldown is over. The
+    price is what the search cost that made the champion.
     """
     usd, champion, last = asked.settings.usd_per_loss, asked.history.champion, asked.history.last_change
     if usd is None or champion is None or champion.cost_usd <= 0:
@@ -43,7 +43,7 @@ def judge_worth(asked: Question) -> Worth | None:
     looks = [p for p in asked.history.probes if p.version == champion.version and p.rows]
     looks = [p for p in looks if last is None or p.time > last]
     windows = asked.windows(since=asked.now - _SEEN)
-    seconds = sum((w.end - w.start).total_seconds() for w in windows)
+    seconds = (windows[-1].end - windows[0].start).total_seconds() if windows else 0.0
     if not looks or not seconds:
         return None
     look = max(looks, key=lambda p: p.time)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 import ray
 
+from raywf.core.errors import SearchError
 from raywf.core.records import Rate
 from raywf.core.settings import SearchSettings
 from raywf.search.budget import START_S, Budget, Occupied, allowed_seconds, taken_before
@@ -19,6 +21,7 @@ from raywf.search.waiting import SlotWatch
 
 _USED = 0.85  # of the slots' time that trials get to use, once their workers are up
 _LOOK_S = 1.0
+_NODE_WAIT_S = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,15 @@ def find_means(
     say: Callable[[str], None],
     bound: Callable[[float], float],
 ) -> Means:
-    """Return the means on the nodes with these labels; `bound` shortens the seconds that are allowed."""
+    """Return the means on the nodes with these labels; `bound` shortens the seconds that are allowed.
+
+    The clock begins once there is a node: a cluster that grows from none is waited for.
+
+    Raises:
+        SearchError: if there is none for a quarter of an hour.
+    """
+    if grows and offered(nodes, "CPU") == 0:
+        _await_node(search, nodes, say)
     cpus, gpus = offered(nodes, "CPU"), _gpus(search, nodes)
     taken = taken_before(ledger)
     room = room_for(search, rate, cpus=cpus, gpus=gpus, grows=grows, taken=taken)
@@ -87,6 +98,21 @@ def find_means(
         measure=measure,
     )
     return Means(budget=budget, room=room, watch=SlotWatch(say, most=room.most))
+
+
+def _await_node(search: SearchSettings, nodes: Mapping[str, str], say: Callable[[str], None]) -> None:
+    ask = ray.remote(num_cpus=search.trial_cpus, max_retries=-1, label_selector=dict(nodes) or None)(_nothing)
+    task, watch, end = ask.remote(), SlotWatch(say, most=1), time.monotonic() + _NODE_WAIT_S
+    while ray.wait([task], timeout=_LOOK_S)[1]:
+        watch.see(up=0, waiting=1)
+        if time.monotonic() > end:
+            ray.cancel(task)
+            where = f" labelled {dict(nodes)}" if nodes else ""
+            raise SearchError(f"no node{where} with a CPU came within {_NODE_WAIT_S:.0f} s; see 'ray status'")
+
+
+def _nothing() -> None:
+    """A task that only wants to run."""
 
 
 def _measure(room: Room, search: SearchSettings, nodes: Mapping[str, str]) -> Occupied:

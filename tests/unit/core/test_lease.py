@@ -32,20 +32,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_who_is_first_leads_and_stays(tmp_path: Path, clock: Clock) -> None:
     """As long as its beat is seen."""
-    a, b = (Lease(str(tmp_path), "w", name) for name in "ab")
+    a, b = (Lease(str(tmp_path), "w", name, patience_s=15) for name in "ab")
     assert (a.leads(), b.leads()) == (True, False)
     for _ in range(100):
         clock.now += 4
-        assert (a.leads(), a.is_sure, b.leads(), b.leader) == (True, True, False, "a")
+        assert (a.leads(), b.leads(), b.leader) == (True, False, "a")
 
 
 def test_another_takes_over_from_who_is_silent(tmp_path: Path, clock: Clock) -> None:
-    """Not before it was patient; who was silent follows, and is unsure before that."""
-    a, b = (Lease(str(tmp_path), "w", name) for name in "ab")
+    """Not before it was patient; who was silent follows."""
+    a, b = (Lease(str(tmp_path), "w", name, patience_s=15) for name in "ab")
     assert (a.leads(), b.leads()) == (True, False)
-    clock.now += 8
-    assert not a.is_sure
-    clock.now += 6
+    clock.now += 14
     assert not b.leads()
     clock.now += 2
     assert b.leads()
@@ -58,12 +56,11 @@ def test_another_takes_over_from_who_is_silent(tmp_path: Path, clock: Clock) -> 
 
 def test_who_comes_again_under_its_name_goes_on_at_once(tmp_path: Path, clock: Clock) -> None:
     """As an actor that was killed and started again on its cluster."""
-    first = Lease(str(tmp_path), "w", "a")
+    first = Lease(str(tmp_path), "w", "a", patience_s=15)
     assert first.leads()
-    again = Lease(str(tmp_path), "w", "a")
+    again = Lease(str(tmp_path), "w", "a", patience_s=15)
     assert again.leads()
-    assert again.is_sure
-    other = Lease(str(tmp_path), "w", "b")
+    other = Lease(str(tmp_path), "w", "b", patience_s=15)
     clock.now += 14
     assert not other.leads()
     clock.now += 14
@@ -98,7 +95,7 @@ def test_one_of_many_at_once_leads(tmp_path: Path) -> None:
 def test_few_terms_are_kept(tmp_path: Path, clock: Clock) -> None:
     """However often the lead changes; a workflow has a lease of its own."""
     for i in range(10):
-        one = Lease(str(tmp_path), "w", f"c{i}")
+        one = Lease(str(tmp_path), "w", f"c{i}", patience_s=15)
         one.leads()
         clock.now += 20
         assert one.leads()
