@@ -17,7 +17,7 @@ from raywf.search.data import SearchData
 from raywf.search.ensemble import Candidates, keep_largest, most_candidates, select_ensemble
 from raywf.search.ledger import FoldResult, Ledger
 
-_ORDERED_SLACK = 1.4  # a fit on more rows, and of more rounds, beside what their number says
+_ORDERED_SLACK = 1.2  # a fit on more rows beside what their number says
 _HELD_GROWTH = 1.3  # the same beside one on four fifths of them
 _AROUND_US, _COLUMN_US = 20.0, 0.5  # what a row takes beside the members, and its encoder for a column
 _PAIRS_US = 15.0  # what making the pairs of numbers takes, once for all members

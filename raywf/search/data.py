@@ -62,16 +62,6 @@ class SearchData:
     asked: int = 0
     maturity: int = 0
 
-    def growth(self, count: int) -> tuple[float, ...]:
-        """Return for each of so many folds how many times more rows the members are fitted on.
-
-        Where there are times each fold's fit ends at an instant of its own, and an early one has few rows.
-        Elsewhere it is 1: members are made of the folds' models, or folds are nearly all rows.
-        """
-        if self.times is None:
-            return (1.0,) * count
-        return tuple(len(self.rest) / len(fold.fit) for fold in self.folds[:count])
-
     def problem(self, *, threads: int = 1, deadline: float = float("inf"), seed: int = 0) -> Problem:
         """Return what a fit on these rows is told."""
         return Problem(

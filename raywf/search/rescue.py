@@ -32,7 +32,7 @@ def rescue(data: SearchData, trials: list[Trial], plan: TrialPlan) -> tuple[Sear
     if not most:
         return data, trials
     kept = dataclasses.replace(data, folds=data.folds[:most])
-    done = [_as_done(t, kept, plan) if counts.get(t.id) == most else t for t in trials]
+    done = [_as_done(t, plan, most) if counts.get(t.id) == most else t for t in trials]
     return kept, done
 
 
@@ -52,7 +52,5 @@ def _one_more(data: SearchData, trials: list[Trial], plan: TrialPlan) -> list[Tr
     return trials
 
 
-def _as_done(trial: Trial, data: SearchData, plan: TrialPlan) -> Trial:
-    count = len(data.folds)
-    results = plan.ledger.folds(trial.id, count)
-    return summarise(trial, results, plan.metric, "done", growth=data.growth(count))
+def _as_done(trial: Trial, plan: TrialPlan, folds: int) -> Trial:
+    return summarise(trial, plan.ledger.folds(trial.id, folds), plan.metric, "done")

@@ -185,8 +185,7 @@ class TrialRun:
         return min(self._plan.deadline, now + max(0.0, self._end - now) / left)
 
     def _record(self, status: str) -> Trial:
-        growth = self._data.growth(len(self._results))
-        return summarise(self._trial, self._results, self._plan.metric, status, growth=growth)
+        return summarise(self._trial, self._results, self._plan.metric, status)
 
 
 def fit_fold(trial: Trial, data: SearchData, plan: TrialPlan, number: int, *, deadline: float) -> FoldResult:
@@ -249,28 +248,15 @@ def _models(
     return iter([member.fit(problem, fit, dict(trial.params), valid=held, rounds=0)])
 
 
-def summarise(
-    trial: Trial,
-    results: Sequence[FoldResult],
-    metric: Metric,
-    status: str,
-    *,
-    growth: Sequence[float] | None = None,
-) -> Trial:
-    """Return a trial's record with what its folds gave.
-
-    The rounds of boosting are those for as many rows as members are fitted on: more in proportion, by each
-    fold's `growth`.
-    """
-    times = growth if growth is not None and traits(trial.family).per_round else [1.0] * len(results)
-    rounds = [result.rounds * more for result, more in zip(results, times, strict=True)]
+def summarise(trial: Trial, results: Sequence[FoldResult], metric: Metric, status: str) -> Trial:
+    """Return a trial's record with what its folds gave."""
     mean = float(np.mean([r.loss for r in results])) if results else None
     return dataclasses.replace(
         trial,
         status=status,
         fold_losses=tuple(r.loss for r in results),
         score=None if mean is None else (-mean if metric.greater_is_better else mean),
-        rounds=round(float(np.mean(rounds))) if rounds else 0,
+        rounds=round(float(np.mean([r.rounds for r in results]))) if results else 0,
         seconds=sum(r.seconds for r in results),
         row_us=1e6 * float(np.median([r.row_s for r in results])) if results else 0.0,
     )
