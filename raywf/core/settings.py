@@ -176,8 +176,8 @@ class SearchSettings:
 
     `budget_s` bounds the wall-clock time, `max_cpu_s` and `max_usd` (by the price of `cost`) that time
     multiplied by the CPUs which the search may occupy; `max_concurrent` bounds the trials at once, and is how
-    many a cluster that grows is asked to have room for. A warm search has `warm_share` of what the last full
-    one took, and 15 s at least where they allow so many. `folds` None leaves their number to the cost model;
+    many a cluster that grows is asked to have room for. A warm search has `warm_share` of the budgets,
+    beside the seconds until its workers are up. `folds` None leaves their number to the cost model;
     `row_ms` bounds the time that the ensemble may take for one row. `class_weight` "balanced" lets each class
     count alike in the fits, as in scikit-learn. `spaces` are drawn from by family once the portfolio is
     through.

@@ -21,7 +21,7 @@ from raywf.core.records import Bundle, Effort, Rate, Snapshot, Span, Sweep, Tria
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.core.store import Store
 from raywf.models.families import traits
-from raywf.search.budget import Budget
+from raywf.search.budget import START_S, Budget
 from raywf.search.choose import Bounds, Chosen
 from raywf.search.data import SearchData, prepare_data, with_folds
 from raywf.search.finish import Ending, finish
@@ -45,7 +45,6 @@ _PROBE_SHARE, _PROBE_MAX_S = 0.04, 2.0
 _REFIT_SHARE, _MOST_SHARE = 0.6, 0.92
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
-_LEAST_WARM_S = 15.0  # START_S of them until the workers are up, as in any search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +87,6 @@ class SearchPlan:
             width=data.problem().width,
             gain=0.0 if pace is None else pace.gain,
         )
-
-    def full_s(self, allowed_s: float) -> float:
-        """Return the seconds that a full search takes: those of the last one, where it took less."""
-        return min([allowed_s, *[sweep.spent_s for sweep in self.former if sweep.effort == "full"][:1]])
 
     def weights(self) -> dict[str, float] | None:
         """Return the former members' weights by trial id where they are to stay."""
@@ -182,7 +177,8 @@ def _means(workflow: Workflow, plan: SearchPlan, ledger: Ledger, nodes: dict[str
     def bound(allowed_s: float) -> float:
         if plan.effort != "warm":
             return allowed_s
-        return max(settings.warm_share * plan.full_s(allowed_s), min(allowed_s, _LEAST_WARM_S))
+        # starting the workers takes it as long as any other
+        return min(allowed_s, START_S + settings.warm_share * max(0.0, allowed_s - START_S))
 
     return find_means(
         settings,
