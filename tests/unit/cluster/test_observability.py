@@ -17,9 +17,10 @@ import yaml
 from prometheus_client.core import Metric
 from ray.autoscaler._private.prom_metrics import AutoscalerPrometheusMetrics
 
-from raywf.core.records import Drift, Evidence, ModelVersion
+from raywf.core.records import Drift, Evidence
 from raywf.loop.gauges import KINDS, STAGES, decided, quality, spent, standing
 from raywf.serving.meter import Meter
+from raywf.testing import make_version
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "cluster" / "observability"
@@ -44,22 +45,18 @@ FULL = Evidence(
     estimate=0.5,
     drift=(Drift(column="a", psi=0.1, rows=1, missing=0.0),),
 )
-CHAMPION = ModelVersion(
-    workflow="w",
-    version="1",
+CHAMPION = make_version(
+    "1",
     uri="u",
     digest="d",
     run_id="r",
-    status="champion",
     snapshot_id="s",
     sweep_id="s",
     code_version="c",
-    parent=None,
     decision_id="d",
     metrics={"auc": 0.5},
     loss=0.2,
     loss_rows=9,
-    cost_usd=0.0,
     created=NOON,
 )
 

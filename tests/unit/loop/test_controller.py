@@ -17,25 +17,9 @@ from raywf.loop import controller as controller_module
 from raywf.loop.controller import Controller
 from raywf.loop.decided import history_of, past_decisions
 from raywf.loop.landed import Landed
+from raywf.testing import make_version
 
-CHAMPION = ModelVersion(
-    workflow="w",
-    version="1",
-    uri="",
-    digest="",
-    run_id="",
-    status="champion",
-    snapshot_id="",
-    sweep_id="",
-    code_version="",
-    parent=None,
-    decision_id="",
-    metrics={},
-    loss=0.1,
-    loss_rows=1000,
-    cost_usd=0.0,
-    created=datetime(2024, 1, 1, tzinfo=UTC),
-)
+CHAMPION = make_version("1", loss=0.1, loss_rows=1000, created=datetime(2024, 1, 1, tzinfo=UTC))
 
 
 class MemoryJobs:

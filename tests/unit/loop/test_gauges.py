@@ -15,19 +15,17 @@ from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.loop.alerts import Pulse
 from raywf.loop.gauges import Gauges
 from raywf.search.ledger import Ledger
+from raywf.testing import make_version
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-CHAMPION = ModelVersion(
-    workflow="w",
-    version="7",
+CHAMPION = make_version(
+    "7",
     uri="u",
     digest="d",
     run_id="r",
-    status="champion",
     snapshot_id="s",
     sweep_id="one",
     code_version="c",
-    parent=None,
     decision_id="d1",
     metrics={"roc_auc": 0.81},
     loss=0.2,

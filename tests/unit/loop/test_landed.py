@@ -16,6 +16,7 @@ from raywf.core.store import Store
 from raywf.loop.landed import TableWatch
 from raywf.snapshots.catalog import commit_snapshot
 from raywf.snapshots.sources import find_source
+from raywf.testing import make_version
 
 
 class Seconds:
@@ -76,24 +77,7 @@ class Scene:
 
 
 def champion(snapshot: str) -> ModelVersion:
-    return ModelVersion(
-        workflow="w",
-        version="1",
-        uri="",
-        digest="",
-        run_id="",
-        status="champion",
-        snapshot_id=snapshot,
-        sweep_id="",
-        code_version="",
-        parent=None,
-        decision_id="",
-        metrics={},
-        loss=None,
-        loss_rows=0,
-        cost_usd=0.0,
-        created=datetime(2024, 1, 1, tzinfo=UTC),
-    )
+    return make_version("1", snapshot_id=snapshot, created=datetime(2024, 1, 1, tzinfo=UTC))
 
 
 @pytest.fixture

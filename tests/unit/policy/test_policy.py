@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raywf.core.probe import Probe
-from raywf.core.records import Decision, Evidence, ModelVersion
+from raywf.core.records import Decision, Evidence
 from raywf.core.settings import RetrainSettings
 from raywf.policy.history import History, PastDecision
 from raywf.policy.policy import choose_effort, decide
+from raywf.testing import make_version
 
 DAY = timedelta(days=1)
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -21,24 +22,7 @@ START = datetime(2020, 1, 1, tzinfo=UTC)
 
 def champion(loss=0.1, rows=5000, version="1"):
     """A model version with its level."""
-    return ModelVersion(
-        workflow="w",
-        version=version,
-        uri="",
-        digest="",
-        run_id="",
-        status="champion",
-        snapshot_id="",
-        sweep_id="",
-        code_version="",
-        parent=None,
-        decision_id="",
-        metrics={},
-        loss=loss,
-        loss_rows=rows,
-        cost_usd=0.0,
-        created=START,
-    )
+    return make_version(version, loss=loss, loss_rows=rows, created=START)
 
 
 def window(day, loss, *, rows=400, labelled=None, version="1"):
