@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import subprocess
@@ -73,7 +74,10 @@ def command_of(process: psutil.Process) -> str:
 
 
 def post(url: str, body: Any, *, timeout_s: float = 10) -> tuple[int, Any]:
-    """Send JSON, and return the status and the answer; a refusal is an answer too."""
+    """Send JSON, and return the status and the answer; a refusal is an answer too.
+
+    An answer that breaks off, as one of a process that was killed may, raises ConnectionError.
+    """
     data = json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"content-type": "application/json"})
     try:
@@ -82,6 +86,8 @@ def post(url: str, body: Any, *, timeout_s: float = 10) -> tuple[int, Any]:
     except urllib.error.HTTPError as err:
         with err:
             return err.code, json.loads(err.read() or b"null")
+    except http.client.HTTPException as err:
+        raise ConnectionError(f"the answer of {url} broke off: {err!r}") from err
 
 
 def until(condition: Callable[[], bool], what: str, *, seconds: float = 60) -> None:
