@@ -72,8 +72,8 @@ def _over_time(made: Backtest) -> str:
                 linewidth=1.4,
                 label=course.policy,
             )
-            swaps = {e.time for e in course.events if e.stage == "promoted"}
-            new = [step for step in told if step.start in swaps]
+            swaps = [e.settled for e in course.events if e.stage == "promoted"]
+            new = [step for step in told if any(step.start <= at < step.end for at in swaps)]
             axes.plot(
                 [s.start for s in new],
                 [sign * (s.loss or 0.0) for s in new],

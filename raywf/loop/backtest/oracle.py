@@ -9,8 +9,8 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from raywf.loop.backtest.course import Course, Event, Step
 from raywf.loop.backtest.past import Past
-from raywf.loop.backtest.replay import Course, Event, Step
 from raywf.loop.backtest.trainings import Training, Trainings
 from raywf.models.bundle import load_bundle
 
@@ -96,6 +96,7 @@ def course_of(
 def _event(name: str, made: Training, *, version: str, helped: bool) -> Event:
     return Event(
         time=made.as_of,
+        settled=made.as_of,
         kind="retrain",
         cause=name,
         effort=made.sweep.effort,

@@ -80,10 +80,16 @@ class Past:
 
     def loss(self, predictor: Predictor, table: pa.Table, scores: NDArray[np.float64]) -> float | None:
         """Return the metric as a loss of a model's scores of some rows; None where it is not defined."""
-        bundle = predictor.bundle
+        return self.metric(table, self.spell(predictor, scores), threshold=predictor.bundle.threshold)
+
+    def spell(self, predictor: Predictor, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return a model's scores, shape ``(n_rows, k)``, with a column for each class of all history."""
+        return spread(scores, predictor.bundle.classes, self.snapshot.classes)
+
+    def metric(self, table: pa.Table, scores: NDArray[np.float64], *, threshold: float) -> float | None:
+        """Return the metric as a loss of spelt scores of some rows; None where it is not defined."""
         labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
-        spelt = spread(scores, bundle.classes, self.snapshot.classes)
-        loss = workflow_metric(self.workflow).loss(labels, spelt, threshold=bundle.threshold)
+        loss = workflow_metric(self.workflow).loss(labels, scores, threshold=threshold)
         return loss if np.isfinite(loss) else None
 
     def loss_between(self, predictor: Predictor, start: datetime, end: datetime) -> float | None:

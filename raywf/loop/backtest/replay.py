@@ -10,107 +10,30 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from raywf.core.clock import from_microseconds, parse_time, to_microseconds
+from raywf.core.clock import format_time, parse_time
 from raywf.core.errors import SearchError, ValidationError
-from raywf.core.journal import LOOKED
+from raywf.core.ids import stable_id
+from raywf.core.journal import LOOKED, ROLLOUT
 from raywf.core.probe import Probe
-from raywf.core.records import Decision, Evidence, ModelVersion, Outcome, Prediction, Sweep, Verdict
+from raywf.core.records import Decision, ModelVersion, Sweep, Verdict
+from raywf.core.rollout import Mode
+from raywf.loop.backtest.answers import Answers
+from raywf.loop.backtest.course import Course, Event, Step
 from raywf.loop.backtest.past import Past
 from raywf.loop.backtest.rules import Moment, Rule
+from raywf.loop.backtest.staged import Live, Made, Staged
 from raywf.loop.backtest.trainings import Training, Trainings
 from raywf.loop.expectations import make_expectations
 from raywf.loop.pipeline import fresh_gate, gate, refuse_few
 from raywf.loop.probe import probe
-from raywf.models.bundle import Predictor, load_bundle
+from raywf.models.bundle import load_bundle
 from raywf.monitor.expectations import Expectations
-from raywf.monitor.fold import Fold
-from raywf.monitor.reference import KnownReferences, Reference
+from raywf.monitor.reference import Reference
 from raywf.policy.history import History, PastDecision
+from raywf.policy.rollout import Move
 
 _TURNS = 3  # at one chance: a look, then what it leads to
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """The time from one chance to decide to the next, and how the version that served it did.
-
-    `loss` is the workflow's metric as a loss, over all rows whose label ever became known; None without rows.
-    """
-
-    start: datetime
-    end: datetime
-    version: str
-    rows: int
-    loss: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """A look or a retraining: what was decided, what came of it and what it took.
-
-    `helped` says of a promoted version whether it did better than the former one until the next chance.
-    """
-
-    time: datetime
-    kind: str
-    cause: str
-    effort: str
-    stage: str
-    reason: str
-    cpu_s: float
-    cost_usd: float = 0.0
-    version: str = ""
-    helped: bool | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
-    """How a policy fared: its steps and events."""
-
-    policy: str
-    steps: tuple[Step, ...]
-    events: tuple[Event, ...]
-
-    @property
-    def loss(self) -> float:
-        """The mean loss of the steps."""
-        return float(np.mean([step.loss for step in self.steps if step.loss is not None]))
-
-    @property
-    def cpu_s(self) -> float:
-        """CPU seconds of all looks and retrainings; the first model is everybody's."""
-        return sum(event.cpu_s for event in self.events)
-
-    @property
-    def cost_usd(self) -> float:
-        """Their price."""
-        return sum(event.cost_usd for event in self.events)
-
-    def count(self, kind: str, *stages: str) -> int:
-        """Return how many events of a kind came to one of the stages, or at all."""
-        return sum(e.kind == kind and (not stages or e.stage in stages) for e in self.events)
-
-
-@dataclass(slots=True)
-class _Live:
-    """The champion."""
-
-    version: ModelVersion
-    predictor: Predictor
-    sweeps: tuple[Sweep, ...]
-    since: datetime
-
-
-@dataclass(slots=True)
-class _Served:
-    """What was answered and waits for its label: by the label's time."""
-
-    known: NDArray[np.int64]
-    outcomes: list[Outcome]
-    losses: NDArray[np.float64]
-    version: str
 
 
 @dataclass(slots=True)
@@ -128,12 +51,11 @@ class Replay:
 
     def __init__(self, past: Past, trainings: Trainings, rule: Rule) -> None:
         self._past, self._trainings, self._rule = past, trainings, rule
-        self._references: dict[str, Reference] = {}
-        monitor = past.workflow.monitor
-        self._fold = Fold(monitor, KnownReferences(self._references), metric=past.workflow.metric)
+        self._answers = Answers(past)
         self._books = _Books()
-        self._waiting: list[_Served] = []
-        self._count = 0
+        self._staged: Staged | None = None
+        self._count = 0  # of versions
+        self._rollouts = 0
 
     def run(self, chances: Sequence[datetime]) -> Course:
         """Train the first model at the first chance, serve until the last and decide at those between.
@@ -146,72 +68,57 @@ class Replay:
         level = self._judge(first, table, champion=None)
         live = self._adopt(first, chances[0], table, (), loss=level.loss, rows=level.rows)
         for i, (start, end) in enumerate(itertools.pairwise(chances)):
-            self._serve(live, start, end)
-            if i + 2 == len(chances):
-                break
-            losses = self._learn(end, live.version.version)
-            following = chances[i + 2]
-            live = self._decide(live, end, following, losses)
+            live = self._serve(live, start, end)
+            if i + 2 < len(chances) and (self._staged is None or self._staged.is_watch):
+                live = self._decide(live, end, chances[i + 2])
+        if self._staged is not None and not self._staged.is_watch:
+            self._note_made(self._staged, ROLLOUT, "under way at the end", now=chances[-1])
         books = self._books
         return Course(policy=self._rule.name, steps=tuple(books.steps), events=tuple(books.events))
 
-    def _serve(self, live: _Live, start: datetime, end: datetime) -> None:
-        rows = self._past.between(start, end)
-        table = self._past.table[rows]
-        step = Step(start=start, end=end, version=live.version.version, rows=table.num_rows, loss=None)
-        if table.num_rows:
-            scores = live.predictor.predict_table(table)
-            step = replace(step, loss=self._past.loss(live.predictor, table, scores))
-            self._answer(live, rows, table, scores)
-        self._books.steps.append(step)
+    def _serve(self, live: Live, start: datetime, end: datetime) -> Live:
+        """Answer a step's rows, in a rollout from look to look; return who is champion at its end."""
+        version, threshold = live.version.version, live.predictor.bundle.threshold
+        at, given = start, []
+        while at < end:
+            staged = self._staged
+            until = end if staged is None else staged.next_look(at, start=start, end=end)
+            rows = self._past.between(at, until)
+            if rows.stop > rows.start:
+                given.append(self._answers.answer(live, staged, rows))
+            self._answers.learn(until, staged)
+            live = self._move(live, until, end)
+            at = until
+        loss, rows = None, self._past.between(start, end)
+        if given:
+            loss = self._past.metric(self._past.table[rows], np.concatenate(given), threshold=threshold)
+        count = rows.stop - rows.start
+        self._books.steps.append(Step(start=start, end=end, version=version, rows=count, loss=loss))
+        return live
 
-    def _answer(self, live: _Live, rows: slice, table: pa.Table, scores: NDArray[np.float64]) -> None:
-        """Give the fold the predictions, and keep their outcomes until they are known."""
-        classes, version = self._past.snapshot.classes, live.version.version
-        times = [from_microseconds(t) for t in self._past.times[rows].tolist()]
-        known = self._past.known[rows]
-        labels = table.column("__label").to_pylist()
-        names = [classes[int(label)] for label in labels] if classes else labels
-        ids = [str(n) for n in range(rows.start, rows.stop)]
-        self._fold.update(
-            [
-                Prediction(id=i, time=t, version=version, features={}, scores=tuple(s))
-                for i, t, s in zip(ids, times, scores.tolist(), strict=True)
-            ]
-        )
-        outcomes = [
-            Outcome(id=i, time=from_microseconds(t), label=name)
-            for i, t, name in zip(ids, known.tolist(), names, strict=True)
-        ]
-        reference = self._references[version]
-        values = np.array([reference.label_value(name) for name in names], dtype=np.float64)
-        losses = np.full(len(values), np.nan)
-        told = ~np.isnan(values)
-        losses[told] = reference.losses(values[told], scores[told])
-        self._waiting.append(_Served(known, outcomes, losses, version))
+    def _move(self, live: Live, now: datetime, end: datetime) -> Live:
+        """Look at the rollout or watch that is under way, if any; return who is champion then."""
+        staged = self._staged
+        if staged is None:
+            return live
+        move = staged.judge(now)
+        if move.stage == staged.step.stage:
+            return live
+        self._staged = None
+        reason = "; ".join(move.reasons)
+        if move.stage == "promoted":
+            return self._promote(live, staged.challenger, staged.made, reason, now=now, following=end)
+        if not staged.is_watch:
+            self._note_made(staged, "rejected", reason, now=now)
+        elif move.stage == "rolled_back":
+            self._note_rollback(staged, move, now)
+            return staged.champion
+        return live
 
-    def _learn(self, now: datetime, version: str) -> NDArray[np.float64]:
-        """Give the fold the outcomes that became known by now; return the version's losses among them."""
-        cut, times, losses = to_microseconds(now), [], []
-        waiting = []
-        for served in self._waiting:
-            due = served.known <= cut
-            self._fold.update([o for o, is_due in zip(served.outcomes, due, strict=True) if is_due])
-            if served.version == version:
-                told = due & ~np.isnan(served.losses)
-                times.append(served.known[told])
-                losses.append(served.losses[told])
-            rest = [o for o, is_due in zip(served.outcomes, due, strict=True) if not is_due]
-            if rest:
-                waiting.append(_Served(served.known[~due], rest, served.losses[~due], served.version))
-        self._waiting = waiting
-        if not times:
-            return np.zeros(0)
-        return np.concatenate(losses)[np.argsort(np.concatenate(times), kind="stable")]
-
-    def _decide(self, live: _Live, now: datetime, following: datetime, losses: NDArray[np.float64]) -> _Live:
+    def _decide(self, live: Live, now: datetime, following: datetime) -> Live:
+        losses = self._answers.take_losses(live.version.version)
         for _ in range(_TURNS):
-            evidence: tuple[Evidence, ...] = self._fold.evidence(live.version.version)
+            evidence = self._answers.evidence(live.version.version)
             moment = Moment(now=now, evidence=evidence, history=self._history(live), losses=losses)
             decision = self._rule.decide(moment)
             if decision.kind == "probe":
@@ -223,7 +130,7 @@ class Replay:
             break
         return live
 
-    def _history(self, live: _Live) -> History:
+    def _history(self, live: Live) -> History:
         retrained = [p.decision.time for p in self._books.decisions if p.decision.kind == "retrain"]
         return History(
             champion=live.version,
@@ -233,7 +140,7 @@ class Replay:
             probes=tuple(self._books.probes),
         )
 
-    def _look(self, live: _Live, decision: Decision) -> None:
+    def _look(self, live: Live, decision: Decision) -> None:
         snapshot, table = self._past.as_of(decision.time)
         found = probe(
             self._past.workflow,
@@ -251,7 +158,7 @@ class Replay:
             cpu_s=found.cpu_s,
         )
 
-    def _retrain(self, live: _Live, decision: Decision, following: datetime) -> _Live:
+    def _retrain(self, live: Live, decision: Decision, following: datetime) -> Live:
         try:
             snapshot, table = self._past.as_of(decision.time)
             held = None
@@ -263,18 +170,55 @@ class Replay:
             self._note(decision, "failed", str(err))
             return live
         cpu_s, usd = made.sweep.cpu_s, made.sweep.cost_usd
-        outcome, reason, loss, rows = "accept", "not gated", None, 0
-        if self._rule.gated:
-            verdict = self._judge(made, table, champion=live.version)
-            outcome, reason, loss, rows = verdict.outcome, verdict.reason, verdict.loss, verdict.rows
-        if outcome != "accept":
-            self._note(decision, "rejected", reason, cpu_s=cpu_s, usd=usd)
+        made_of = Made(decision=decision, reason="not gated", cpu_s=cpu_s, cost_usd=usd)
+        if not self._rule.gated:
+            new = self._adopt(made, decision.time, table, live.sweeps)
+            return self._promote(live, new, made_of, "", now=decision.time, following=following)
+        verdict = self._judge(made, table, champion=live.version)
+        if verdict.outcome != "accept":
+            self._note(decision, "rejected", verdict.reason, cpu_s=cpu_s, usd=usd)
             return live
-        new = self._adopt(made, decision.time, table, live.sweeps, loss=loss, rows=rows)
-        helped = self._helped(live, new, decision.time, following)
+        new = self._adopt(made, decision.time, table, live.sweeps, loss=verdict.loss, rows=verdict.rows)
+        made_of = replace(made_of, reason=verdict.reason)
+        mode = self._past.workflow.rollout.mode
+        if mode == "direct":
+            return self._promote(live, new, made_of, "", now=decision.time, following=following)
+        self._staged = self._stage(mode, live, new, made_of, now=decision.time)
+        return live
+
+    def _promote(
+        self, old: Live, new: Live, made: Made, reason: str, *, now: datetime, following: datetime
+    ) -> Live:
+        """Make a version champion at `now`, and begin to watch it; return it."""
+        helped = self._helped(old, new, now, following)
+        reasons = "; ".join(text for text in (made.reason, reason) if text)
         version = new.version.version
-        self._note(decision, "promoted", reason, cpu_s=cpu_s, usd=usd, version=version, helped=helped)
+        self._note(
+            made.decision,
+            "promoted",
+            reasons,
+            cpu_s=made.cpu_s,
+            usd=made.cost_usd,
+            version=version,
+            helped=helped,
+            settled=now,
+        )
+        if self._rule.gated and self._past.workflow.rollout.watch:
+            self._staged = self._stage("watch", old, new, made, now=now)
         return new
+
+    def _stage(self, mode: Mode, champion: Live, challenger: Live, made: Made, *, now: datetime) -> Staged:
+        self._rollouts += 1
+        return Staged(
+            mode,
+            self._past.workflow.rollout,
+            number=self._rollouts,
+            champion=champion,
+            challenger=challenger,
+            profile=self._past.snapshot.profile,
+            now=now,
+            made=made,
+        )
 
     def _judge(self, made: Training, table: pa.Table, *, champion: ModelVersion | None) -> Verdict:
         def fetch(version: ModelVersion, _folder: Path) -> str:
@@ -291,13 +235,13 @@ class Replay:
         *,
         loss: float | None = None,
         rows: int = 0,
-    ) -> _Live:
+    ) -> Live:
         self._count += 1
         workflow, number = self._past.workflow, str(self._count)
         predictor = load_bundle(made.final.uri, digest=made.final.digest, trust=workflow.trusts_own_code)
         version = made.version(workflow.name, number, loss=loss, rows=rows)
         bundle = predictor.bundle
-        self._references[number] = Reference(
+        reference = Reference(
             version=number,
             task=bundle.task,
             classes=bundle.classes,
@@ -306,7 +250,8 @@ class Replay:
             maturity_s=made.maturity_s,
             expectations=self._expectations(made, table),
         )
-        return _Live(version, predictor, (made.sweep, *former), now)
+        self._answers.know(reference)
+        return Live(version, predictor, (made.sweep, *former), now, reference)
 
     def _expectations(self, made: Training, table: pa.Table) -> Expectations:
         """Return what is expected of a version by its scores: features are not played back."""
@@ -314,9 +259,35 @@ class Replay:
         bare = replace(self._past.snapshot, profile=())
         return make_expectations(self._past.workflow, bare, block, made.proof)
 
-    def _helped(self, old: _Live, new: _Live, start: datetime, end: datetime) -> bool | None:
+    def _helped(self, old: Live, new: Live, start: datetime, end: datetime) -> bool | None:
         before, after = (self._past.loss_between(live.predictor, start, end) for live in (old, new))
         return None if before is None or after is None else after < before
+
+    def _note_made(self, staged: Staged, stage: str, reason: str, *, now: datetime) -> None:
+        """Note of a retraining how its rollout ended without a new champion, or that it did not."""
+        made = staged.made
+        reasons = f"{made.reason}; {reason}"
+        self._note(made.decision, stage, reasons, cpu_s=made.cpu_s, usd=made.cost_usd, settled=now)
+
+    def _note_rollback(self, staged: Staged, move: Move, now: datetime) -> None:
+        """Note that the former champion is champion again; the retraining counts as rejected from now on."""
+        books, retraining = self._books, staged.made.decision
+        books.decisions = [
+            replace(past, stage="rejected") if past.decision.id == retraining.id else past
+            for past in books.decisions
+        ]
+        began = format_time(staged.step.time)
+        rollback = Decision(
+            id=stable_id(self._rule.name, "rollback", staged.step.rollout),
+            workflow=self._past.workflow.name,
+            kind="rollback",
+            cause="watch",
+            window=began,
+            reasons=move.reasons,
+            time=now,
+        )
+        version = staged.champion.version.version
+        self._note(rollback, "promoted", f"version {version} is champion again", version=version)
 
     def _note(
         self,
@@ -328,11 +299,13 @@ class Replay:
         usd: float = 0.0,
         version: str = "",
         helped: bool | None = None,
+        settled: datetime | None = None,
     ) -> None:
         self._books.decisions.append(PastDecision(decision=decision, stage=stage))
         self._books.events.append(
             Event(
                 time=decision.time,
+                settled=settled or decision.time,
                 kind=decision.kind,
                 cause=decision.cause,
                 effort=decision.effort if decision.kind == "retrain" else "",

@@ -15,9 +15,10 @@ from raywf.core.duration import format_duration
 from raywf.core.errors import SettingsError
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
+from raywf.loop.backtest.course import Course
 from raywf.loop.backtest.oracle import best_moments, course_of, losses, refits
 from raywf.loop.backtest.past import Past
-from raywf.loop.backtest.replay import Course, Replay
+from raywf.loop.backtest.replay import Replay
 from raywf.loop.backtest.rules import Rule, make_rule
 from raywf.loop.backtest.trainings import Trainings
 
@@ -56,10 +57,10 @@ class Backtest:
     def delay(self, course: Course) -> Delay | None:
         """Return how long after the oracle's moments a policy brought a new model; None without an oracle."""
         oracle = next((c for c in self.courses if c.policy.startswith(ORACLE)), None)
-        moments = [] if oracle is None else [e.time for e in oracle.events if e.stage == "promoted"]
+        moments = [] if oracle is None else [e.settled for e in oracle.events if e.stage == "promoted"]
         if oracle is course or not moments:
             return None
-        brought = sorted(e.time for e in course.events if e.stage == "promoted")
+        brought = sorted(e.settled for e in course.events if e.stage == "promoted")
         waits, ends = [], [*moments[1:], self.chances[-1]]
         for moment, end in zip(moments, ends, strict=True):
             came = next((t for t in brought if moment <= t < end), None)
@@ -87,9 +88,16 @@ def make_rules(policies: Sequence[str], workflow: Workflow) -> list[Rule | None]
     """Return the policies' rules, None for the oracle.
 
     Raises:
-        SettingsError: if a policy is neither a text as `make_rule` has it nor "oracle".
+        SettingsError: if a policy is neither a text as `make_rule` has it nor "oracle", or a rollout that
+            waits for a person would have to be played.
     """
-    return [None if policy == ORACLE else make_rule(policy, workflow) for policy in policies]
+    rules = [None if policy == ORACLE else make_rule(policy, workflow) for policy in policies]
+    if workflow.rollout.mode == "ab" and any(rule is not None and rule.gated for rule in rules):
+        raise SettingsError(
+            "an A/B test ends when somebody says so, which cannot be played back: "
+            "--set rollout.mode=canary (or shadow, direct)"
+        )
+    return rules
 
 
 def compare(

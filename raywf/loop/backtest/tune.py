@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from raywf.core.duration import format_duration
-from raywf.loop.backtest.replay import Course
+from raywf.loop.backtest.course import Course
 from raywf.loop.backtest.run import Backtest
 
 HEAD = 0.7  # of the steps

@@ -9,17 +9,23 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from raywf.core.clock import to_microseconds
 from raywf.core.codec import decode, encode
+from raywf.core.errors import SettingsError
 from raywf.core.settings import (
     MonitorSettings,
     RetrainSettings,
+    RolloutSettings,
     SearchSettings,
     SpineSettings,
     StoreSettings,
     Workflow,
 )
+from raywf.loop.backtest.course import Course
 from raywf.loop.backtest.past import Past, read_past
 from raywf.loop.backtest.run import Backtest, backtest_folder, compare, plan_chances
 from raywf.snapshots.build import build_snapshot
@@ -132,3 +138,69 @@ def test_other_settings_are_other_trainings(past: Past) -> None:
     few = chances(past)[:2]
     compare(replace(past, workflow=other), ["never"], few, say=told.append)
     assert sum(text.startswith("trained") for text in told) == 1
+
+
+def rolled_out(past: Past, settings: RolloutSettings) -> Course:
+    """Play the policy back with a rollout; its trainings are there already, or are made."""
+    other = replace(past, workflow=replace(past.workflow, rollout=settings))
+    (course,) = compare(other, ["raywf"], chances(past)).courses
+    return course
+
+
+@pytest.mark.parametrize("mode", ["canary", "shadow"])
+def test_a_rollout_takes_its_time(past: Past, found: Backtest, mode: str) -> None:
+    """The better version becomes champion days after its retraining was decided, by paired losses."""
+    day = timedelta(days=1)
+    settings = RolloutSettings(
+        mode=mode,  # type: ignore[arg-type]  # of two of its words
+        steps=(0.5,),
+        bake=day,
+        min_rows=48,
+        min_labelled=24,
+        watch=timedelta(0),
+        margin=0.1,
+    )
+    course = rolled_out(past, settings)
+    brought = [e for e in course.events if e.stage == "promoted"]
+    assert brought
+    assert all(e.settled >= e.time + day for e in brought)
+    assert any("paired" in e.reason for e in brought)
+    never = found.course("never")
+    assert never is not None
+    assert course.loss < never.loss
+
+
+def test_an_undecided_rollout_ends(past: Past) -> None:
+    """With more proof asked for than the traffic gives, the champion stays and the retraining is rejected."""
+    settings = RolloutSettings(mode="canary", require="better", patience=timedelta(days=3), min_labelled=9999)
+    course = rolled_out(past, settings)
+    ended = [e for e in course.events if e.kind == "retrain"]
+    assert {e.stage for e in ended} <= {"rejected", "rollout"}
+    assert any("nothing was decided within" in e.reason for e in ended)
+    assert {s.version for s in course.steps} == {"1"}
+
+
+def test_a_harmful_champion_is_taken_back(past: Past, found: Backtest) -> None:
+    """The world turns back just after the swap: the watch brings the former champion back."""
+    course = found.course("raywf")
+    assert course is not None
+    swap = next(e.settled for e in course.events if e.stage == "promoted")
+    late = past.table.column("__label").to_numpy()
+    turned = np.where(past.times >= to_microseconds(swap), 1 - late, late)
+    place = past.table.column_names.index("__label")
+    other = replace(
+        past,
+        snapshot=replace(past.snapshot, digest="turned back"),
+        table=past.table.set_column(place, "__label", pa.array(turned)),
+    )
+    again = rolled_out(other, RolloutSettings(watch=timedelta(days=10)))
+    rollback = next(e for e in again.events if e.kind == "rollback")
+    assert swap < rollback.settled <= swap + timedelta(days=10)
+    assert "worse" in rollback.reason
+    assert rollback.version == "1"
+
+
+def test_a_test_that_waits_for_a_person_is_refused(past: Past) -> None:
+    """In one line that says what to set."""
+    with pytest.raises(SettingsError, match=r"rollout\.mode=canary"):
+        rolled_out(past, RolloutSettings(mode="ab"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from raywf.core.errors import SettingsError
-from raywf.loop.backtest.replay import Course, Event, Step
+from raywf.loop.backtest.course import Course, Event, Step
 from raywf.loop.backtest.run import Backtest
 from raywf.loop.backtest.tune import tune, variants
 from raywf.report.backtest import rows_of_backtest, write_backtest
@@ -26,6 +26,7 @@ def course(policy, losses, *, retrained=(), cpu_s=10.0):
     events = tuple(
         Event(
             time=CHANCES[n],
+            settled=CHANCES[n],
             kind="retrain",
             cause="regret",
             effort="refit",
