@@ -38,6 +38,9 @@ _POLICY = (
     metavar="DURATION",
     help="Time between two chances to decide; default: a twentieth.",
 )
+@click.option(
+    "--parallel", type=click.IntRange(min=1), metavar="N", help="Policies played at once; default: CPUs / 2."
+)
 @click.option("--tune", is_flag=True, help="Try settings of retrain, and choose by the history's head.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page too.")
 @click.option("--log", "from_log", is_flag=True, help="Play the recorded log back: the same decisions?")
@@ -48,6 +51,7 @@ def backtest(
     until: datetime | None,
     step: timedelta | None,
     report: Path | None,
+    parallel: int | None,
     *,
     tune: bool,
     from_log: bool,
@@ -74,7 +78,7 @@ def backtest(
     between = timedelta(seconds=int((chances[1] - chances[0]).total_seconds()))
     given = list(policies) or ["never", f"every {format_duration(between)}", "raywf", "oracle"]
     given += [p for p in variants(between) if tune and p not in given]
-    found = compare(past, given, chances, say=lambda text: click.echo(text, err=True))
+    found = compare(past, given, chances, say=lambda text: click.echo(text, err=True), at_once=parallel)
     tuned = choose(found) if tune else ()
     if report is not None:
         write_backtest(report, found)

@@ -42,7 +42,7 @@ def connect(workflow: Workflow) -> None:
             )
         else:
             join_cluster(address)
-    _quiet()
+    quiet()
 
 
 def join_cluster(address: str) -> None:
@@ -56,7 +56,7 @@ def join_cluster(address: str) -> None:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, RuntimeError, ValueError) as err:  # a ConnectionError is an OSError
         raise SettingsError(f"the Ray cluster at {address!r} cannot be reached: {err}") from err
-    _quiet()
+    quiet()
 
 
 def _knock(address: str) -> None:
@@ -70,7 +70,8 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Let Ray's libraries say in this process what is wrong and nothing else."""
     for name in ("ray.data", "ray.tune", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     context: Any = DataContext.get_current()

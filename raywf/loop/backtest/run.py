@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import ray
 
 from raywf.core.clock import format_time, from_microseconds
 from raywf.core.duration import format_duration
@@ -20,7 +23,9 @@ from raywf.loop.backtest.oracle import best_moments, course_of, losses, refits
 from raywf.loop.backtest.past import Past
 from raywf.loop.backtest.replay import Replay
 from raywf.loop.backtest.rules import Rule, make_rule
+from raywf.loop.backtest.side_by_side import Player, Table
 from raywf.loop.backtest.trainings import Trainings
+from raywf.loop.cluster import quiet
 
 ORACLE = "oracle"
 _STEPS, _FIRST = 20, 0.25  # of a history's rows before the first chance
@@ -106,26 +111,31 @@ def compare(
     chances: Sequence[datetime],
     *,
     say: Callable[[str], None] = lambda _text: None,
+    at_once: int | None = None,
 ) -> Backtest:
     """Play the policies back; Ray must be initialised. Done again, or after an interruption, it goes on.
 
     A policy is a text as `make_rule` has it, or "oracle": the best choice of moments for refits, as many as
-    the policy before it took.
+    the policy before it took. `at_once` are played at the same time, by default one for each two CPUs.
 
     Raises:
         SettingsError: if a policy is none of these.
         RaywfError: if no first model can be trained.
     """
     workflow = past.workflow
-    trainings = Trainings(past, backtest_folder(workflow), say=say)
-    courses: list[Course] = []
-    for policy, rule in zip(policies, make_rules(policies, workflow), strict=True):
-        say(f"policy: {policy}")
-        if rule is None:
-            changes = courses[-1].count("retrain", "promoted") if courses else len(chances)
-            courses.append(_oracle(past, trainings, chances, changes))
-        else:
-            courses.append(Replay(past, trainings, rule).run(chances))
+    make_rules(policies, workflow)
+    shared, instants = ray.put(past), tuple(chances)
+
+    def asked(i: int, courses: Mapping[int, Course]) -> tuple[Any, ...] | None:
+        changes = len(instants)
+        if policies[i] == ORACLE and i > 0:
+            if i - 1 not in courses:
+                return None
+            changes = courses[i - 1].count("retrain", "promoted")
+        return shared, policies[i], instants, changes
+
+    table = Table(most=at_once, concurrent=workflow.search.max_concurrent, say=say)
+    courses = table.play(_play, [partial(asked, i) for i in range(len(policies))])
     return Backtest(
         workflow=workflow.name,
         metric=workflow.metric,
@@ -136,7 +146,14 @@ def compare(
     )
 
 
-def _oracle(past: Past, trainings: Trainings, chances: Sequence[datetime], changes: int) -> Course:
+def _play(player: Player, past: Past, policy: str, chances: Sequence[datetime], changes: int) -> Course:
+    """Play one policy: what a task does."""
+    quiet()
+    player.say(f"policy: {policy}")
+    trainings = Trainings(past, backtest_folder(past.workflow), say=player.say, turn=player.turn)
+    (rule,) = make_rules([policy], past.workflow)
+    if rule is not None:
+        return Replay(past, trainings, rule).run(chances)
     models = refits(trainings, chances)
     matrix = losses(past, models, chances)
     moments = best_moments(matrix, changes=changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -74,11 +75,19 @@ class Trainings:
     """Trains on a past as it was known then; what was trained before, by any policy, is taken from a folder.
 
     A training is a function of the history, its instant, the settings of search and gate, its effort and what
-    it starts from: of a refit the members, of a search the trials of the sweeps before it.
+    it starts from: of a refit the members, of a search the trials of the sweeps before it. It is done within
+    its `turn`, which may have to be waited for.
     """
 
-    def __init__(self, past: Past, folder: Path, *, say: Callable[[str], None] = lambda _text: None) -> None:
-        self._past, self._store, self._say = past, Store(str(folder)), say
+    def __init__(
+        self,
+        past: Past,
+        folder: Path,
+        *,
+        say: Callable[[str], None],
+        turn: Callable[[str], AbstractContextManager[None]],
+    ) -> None:
+        self._past, self._store, self._say, self._turn = past, Store(str(folder)), say, turn
         workflow = past.workflow
         self._folder = folder
         self._workflow = replace(workflow, stores=replace(workflow.stores, root=str(folder)))
@@ -103,8 +112,22 @@ class Trainings:
         workflow = self._workflow if gate is None else replace(self._workflow, gate=gate)
         identity = self._identity(workflow, instant, effort, former)
         path = f"trainings/{identity}.json"
-        if self._store.exists(path):
-            return decode(Training, json.loads(self._store.read(path)))
+        if not self._store.exists(path):
+            with self._turn(identity):
+                if not self._store.exists(path):  # another policy may have had it done meanwhile
+                    made = self._search(workflow, identity, instant, effort=effort, former=former)
+                    self._store.write(path, json.dumps(encode(made)).encode())
+        return decode(Training, json.loads(self._store.read(path)))
+
+    def _search(
+        self,
+        workflow: Workflow,
+        identity: str,
+        instant: datetime,
+        *,
+        effort: Effort,
+        former: tuple[Sweep, ...],
+    ) -> Training:
         snapshot, table = self._past.as_of(instant)
         part = choose_part(workflow, snapshot, table, effort=effort, former=former)
         plan = SearchPlan(
@@ -116,7 +139,8 @@ class Trainings:
             rate=resolve_rate(workflow.cost),
         )
         found = part.whole(run_search(workflow, snapshot, part.table, plan=plan))
-        made = Training(
+        self._say(f"trained as of {instant:%Y-%m-%d} ({effort}): {found.sweep.cpu_s:.0f} CPU-s")
+        return Training(
             id=identity,
             as_of=instant,
             sweep=found.sweep,
@@ -125,9 +149,6 @@ class Trainings:
             gate_rows=tuple(found.gate_rows.tolist()),
             maturity_s=snapshot.maturity_s,
         )
-        self._store.write(path, json.dumps(encode(made)).encode())
-        self._say(f"trained as of {instant:%Y-%m-%d} ({effort}): {found.sweep.cpu_s:.0f} CPU-s")
-        return made
 
     def _identity(
         self, workflow: Workflow, instant: datetime, effort: Effort, former: tuple[Sweep, ...]

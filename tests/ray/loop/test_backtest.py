@@ -204,3 +204,20 @@ def test_a_test_that_waits_for_a_person_is_refused(past: Past) -> None:
     """In one line that says what to set."""
     with pytest.raises(SettingsError, match=r"rollout\.mode=canary"):
         rolled_out(past, RolloutSettings(mode="ab"))
+
+
+def test_at_once_as_one_by_one(past: Past, found: Backtest) -> None:
+    """Three policies at a time come to the same."""
+    again = compare(past, POLICIES, chances(past), at_once=3)
+    assert [c.steps for c in again.courses] == [c.steps for c in found.courses]
+
+
+def test_what_several_ask_for_is_trained_once(past: Past) -> None:
+    """Policies that start at once share even the first model."""
+    other = replace(past, snapshot=replace(past.snapshot, digest="anew"))
+    told: list[str] = []
+    instants = plan_chances(past, start=START + timedelta(days=40), step=timedelta(days=40))
+    made = compare(other, ["never", "every 40d", "raywf look=null"], instants, say=told.append, at_once=3)
+    assert len(made.courses) == 3
+    trained = [line for line in told if line.startswith("trained")]
+    assert len({line.split(":")[0] for line in trained}) == len(trained) >= 2
