@@ -6,8 +6,12 @@ raylet of its own, on this one machine, and drives trials of a model that sleeps
 share a few cores, which on a real cluster each has for itself: a first trial a slot, of another model, waits
 until all are up, and the clock begins there. The model writes when each of its sleeps began and ended.
 `busy_share` is the share of the slots' time, each from its first sleep to the end of the last trial of all,
-that was slept; `busy_share_all_up` counts from the moment when the last slot had started. Exits 0 only if all
-trials ended well. Needs about 8 GB of memory.
+that was slept; `busy_share_all_up` counts from the moment when the last slot had started. `per_trial_ms` is
+the time from the first sleep to the end of all by the number of trials, `driver_mb` the driver's memory as the
+first trial, a quarter and all of them had ended. Exits 0 only if all trials ended well. Needs about 8 GB of
+memory.
+
+``--nodes 64 --one-machine --seconds 0.01`` has as many workers on one node: what the control plane takes.
 """
 
 from __future__ import annotations
@@ -18,7 +22,10 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +35,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 - so written; all nodes see one memory
 
 import numpy as np
+import psutil
 import ray
 from ray.cluster_utils import Cluster
 
@@ -101,15 +109,40 @@ def small_data() -> SearchData:
     )
 
 
-def start_nodes(count: int) -> Cluster:
-    """Start a head without CPUs, and the nodes one after the other."""
+def start_nodes(count: int, *, one_machine: bool) -> Cluster:
+    """Start a head without CPUs, and the nodes one after the other; or one with all the CPUs."""
     head = {"num_cpus": 0, "object_store_memory": 2 * STORE_BYTES, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    for number in range(count):
+    if one_machine:
+        cluster.add_node(num_cpus=count, object_store_memory=2 * STORE_BYTES)
+    for number in range(0 if one_machine else count):
         cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
         print(f"node {number + 1} of {count}", file=sys.stderr)
     cluster.wait_for_nodes()
     return cluster
+
+
+@contextmanager
+def memory() -> Iterator[list[tuple[float, float]]]:
+    """Yield this process's memory in MB by time, which grows a line every tenth of a second."""
+    found: list[tuple[float, float]] = []
+    ended, process = threading.Event(), psutil.Process()
+
+    def look() -> None:
+        while not ended.wait(0.1):
+            found.append((time.time(), process.memory_info().rss / 1e6))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    yield found
+    ended.set()
+    thread.join()
+
+
+def memory_at(found: list[tuple[float, float]], begun: float, trials_s: float) -> list[float]:
+    """Return the memory at the begin, after a quarter and at the end of the trials."""
+    times, sizes = zip(*found, strict=True)
+    return [round(float(np.interp(begun + part * trials_s, times, sizes)), 1) for part in (0, 0.25, 1)]
 
 
 def run_search(folder: Path, options: argparse.Namespace) -> list[Trial]:
@@ -181,17 +214,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=1000, help="trials in all")
     parser.add_argument("--nodes", type=int, default=32, help="nodes of one CPU")
+    parser.add_argument("--one-machine", action="store_true", help="all CPUs are one node's")
     parser.add_argument("--seconds", type=float, default=0.1, help="what a trial takes, in seconds")
     options = parser.parse_args()
     begun = time.time()
-    cluster = start_nodes(options.nodes)
+    cluster = start_nodes(options.nodes, one_machine=options.one_machine)
     ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
     nodes_s = time.time() - begun
     with tempfile.TemporaryDirectory(prefix="rwf-slots-") as name:
         start = time.time()
-        done = run_search(Path(name), options)
+        with memory() as sizes:
+            done = run_search(Path(name), options)
         wall_s = time.time() - start
         found = shares(Path(name))
+        found["per_trial_ms"] = round(1e3 * found["trials_s"] / max(1, found["trials"]), 2)
+        found["driver_mb"] = memory_at(sizes, found["begun"], found["trials_s"])
         ray.shutdown()  # before the folder goes: workers may still write there
     cluster.shutdown()
     found["started_s"] = round(found.pop("begun") - start, 2)

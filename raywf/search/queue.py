@@ -69,7 +69,8 @@ class TrialQueue(Searcher):  # type: ignore[misc]
 
     Trials of a family whose former ones took but a moment are handed out several at a time: a slot's share of
     what is left and under way, less what such a share may take longer by the spread of former trials, so that
-    all slots end together with few hands (after factoring, Hummel, Schonberg and Flynn, 1992). Of a family
+    all slots end together with few hands (after factoring, Hummel, Schonberg and Flynn, 1992); all of it
+    where that is less than the driver takes to serve every slot once more. Of a family
     with very many trials and none known yet the first hands are of a few, and a worker returns those that it
     did not begin within half a second: it takes the driver about as long to serve all slots once. `handed`
     are the trials that were begun, in order.
@@ -197,8 +198,10 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         left = min(self._plan.most - len(self.handed), max(len(self._waiting), slots))
         under_way = sum(max(0.0, end - now) for end in self._ends.values())
         fair_s = (left * each + under_way) / slots
-        sure_s = fair_s - self._spread_s(first.family) * math.sqrt(fair_s / each)
-        hand_s = min(_HAND_S, max(sure_s, min(_LEAST_HAND_S, _SERVE_S * slots)))
+        spread_s = self._spread_s(first.family) * math.sqrt(fair_s / each)
+        serve_s = _SERVE_S * slots
+        sure_s = fair_s if spread_s < serve_s else fair_s - spread_s
+        hand_s = min(_HAND_S, max(sure_s, min(_LEAST_HAND_S, serve_s)))
         return self._take(first.family, min(left, math.ceil(hand_s / each) - 1))
 
     def _take(self, family: str, count: int) -> list[Trial]:
