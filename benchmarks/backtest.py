@@ -35,8 +35,8 @@ import numpy as np  # noqa: E402
 import ray  # noqa: E402
 from streams import STREAMS, Stream, load, write  # noqa: E402 the folder is a set of scripts
 
-from raywf.loop.backtest.past import Past, read_past  # noqa: E402
 from raywf.loop.backtest.course import Course  # noqa: E402
+from raywf.loop.backtest.past import Past, read_past  # noqa: E402
 from raywf.loop.backtest.run import compare, plan_chances  # noqa: E402
 
 PERIODS, DELTAS = (2, 3, 4, 6), (0.5, 0.05, 0.002)
