@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from raywf.core.codec import decode, encode
 from raywf.core.ids import stable_id
@@ -21,12 +21,19 @@ _REQUEST, _REQUESTED = "request-", "%Y%m%dT%H%M%S%f"
 BY_HAND = "hand"  # the cause of a decision that the command which wrote it carries out itself
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """One workflow's journal below ``journal/<workflow>``; any process may read and write it."""
+    """One workflow's journal below ``journal/<workflow>``; any process may read and write it.
+
+    A file is written once, so each is read but once by whoever keeps a journal at hand.
+    """
 
     root: str
     workflow: str
+    _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def decide(self, decision: Decision) -> bool:
         """Write a decision before it is carried out; return whether it is new."""
@@ -54,13 +61,13 @@ class Journal:
     def decisions(self) -> tuple[Decision, ...]:
         """Return all decisions, oldest event time first."""
         names = [n for n in self._store.list(self._folder) if n.endswith(".decision.json")]
-        made = [decode(Decision, json.loads(self._store.read(f"{self._folder}/{n}"))) for n in names]
+        made = [self._read(Decision, n) for n in names]
         return tuple(sorted(made, key=lambda d: (d.time, d.id)))
 
     def decision(self, decision_id: str) -> Decision | None:
         """Return one decision, or None."""
         try:
-            return decode(Decision, json.loads(self._store.read(self._path(decision_id, "decision"))))
+            return self._read(Decision, f"{decision_id}.decision.json")
         except FileNotFoundError:
             return None
 
@@ -69,7 +76,7 @@ class Journal:
         names = [n for n in self._store.list(self._folder) if ".stage-" in n]
         if decision_id is not None:
             names = [n for n in names if n.startswith(f"{decision_id}.")]
-        made = [decode(JournalEntry, json.loads(self._store.read(f"{self._folder}/{n}"))) for n in names]
+        made = [self._read(JournalEntry, n) for n in names]
         return tuple(sorted(made, key=lambda e: e.wall_time))
 
     def stages(self, decision_id: str) -> dict[str, JournalEntry]:
@@ -90,13 +97,21 @@ class Journal:
     def requests(self) -> dict[str, str]:
         """Return the reasons of all requests by id, oldest first."""
         names = [n for n in self._store.list(self._folder) if n.endswith(".request.json")]
-        found = {
-            n.removesuffix(".request.json"): json.loads(self._store.read(f"{self._folder}/{n}"))
-            for n in names
-        }
+        found = {n.removesuffix(".request.json"): self._read(dict[str, str], n) for n in names}
         # of older ones the id alone tells when
         order = sorted(found, key=lambda i: (found[i].get("time", i.removeprefix(_REQUEST)), i))
         return {i: found[i]["reason"] for i in order}
+
+    def _read(self, kind: type[T], name: str) -> T:
+        """Return what a file holds.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+        """
+        if name not in self._known:
+            self._known[name] = decode(kind, json.loads(self._store.read(f"{self._folder}/{name}")))
+        found: T = self._known[name]
+        return found
 
     @property
     def _store(self) -> Store:

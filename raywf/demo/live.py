@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 
 from raywf.core.journal import FINAL, Journal
@@ -29,11 +30,15 @@ class Follower:
         self.is_running = False
 
     def look(self, now: datetime) -> None:
-        """Print what is new at event time `now`; does nothing if it looked just before."""
+        """Print what is new at event time `now`; does nothing if it looked just before.
+
+        While the store does not answer there is nothing new: a later look tells.
+        """
         if time.monotonic() - self._looked < self._every_s:
             return
         self._looked = time.monotonic()
-        self.entries = self._journal.entries()
+        with suppress(OSError):
+            self.entries = self._journal.entries()
         for entry in self.entries:
             if (entry.decision_id, entry.stage) not in self._seen:
                 self._seen.add((entry.decision_id, entry.stage))

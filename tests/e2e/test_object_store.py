@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,68 +16,15 @@ sys.path.insert(0, str(HERE))
 
 import command_line  # noqa: E402 the folder is not a package
 from command_line import post, until  # noqa: E402
+from conftest import Bucket  # noqa: E402
 from test_cli_newcomer import CUSTOMER, begin, write_customers  # noqa: E402
 
-from raywf.serving.environment import free_ports  # noqa: E402
-
 pytestmark = pytest.mark.timeout(290)
-BUCKET, AWAY_S = "raywf", 20.0
-SERVER = """
-import sys, time
-from moto.server import ThreadedMotoServer
-ThreadedMotoServer("127.0.0.1", int(sys.argv[1]), verbose=False).start()
-print("up", flush=True)
-time.sleep(1e6)
-"""
+AWAY_S = 20.0
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[subprocess.Popen[str]]:
-    """An S3 server, a process of its own that can be halted."""
-    (port,) = free_ports(1)
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(port)],
-        stdout=subprocess.PIPE,
-        text=True,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "up"
-    environ = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environ.items():
-            patch.setenv(name, value)
-            patch.setitem(command_line.ENVIRON, name, value)
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
-        yield process
-    process.kill()
-    process.wait()
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    """A PostgreSQL server of the test's own, behind a socket in its folder."""
-    folder = Path(tempfile.mkdtemp(prefix="rwf-pg-", dir="/tmp"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        import pgserver  # which asks for that folder when it is imported
-
-    server = pgserver.get_server(folder / "data", cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def project(
-    server: subprocess.Popen[str], database: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
+def project(bucket: Bucket, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A project of one CSV whose store is a bucket and a database; its first model is in service."""
     folder = tmp_path_factory.mktemp("bucket") / "churn"
     folder.mkdir()
@@ -96,7 +38,7 @@ def project(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(command_line.ENVIRON, "XDG_CACHE_HOME", str(folder / "node"))
-        patch.setitem(command_line.ENVIRON, "RAYWF_STORES__ROOT", f"s3://{BUCKET}/churn")
+        patch.setitem(command_line.ENVIRON, "RAYWF_STORES__ROOT", f"s3://{bucket.name}/churn")
         patch.setitem(command_line.ENVIRON, "RAYWF_STORES__MLFLOW", database)
         try:
             made.first = made.raywf("run")  # type: ignore[attr-defined]
@@ -120,28 +62,25 @@ def answer_one(project: Any) -> str:
     return identity
 
 
-def test_a_model_is_made_and_served_from_the_bucket(project: Any) -> None:
+def test_a_model_is_made_and_served_from_the_bucket(project: Any, bucket: Bucket) -> None:
     """Snapshot, sweep, bundle and journal are objects."""
     assert project.first["status"] == "promoted"
-    found = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="churn/")["Contents"]
+    found = boto3.client("s3").list_objects_v2(Bucket=bucket.name, Prefix="churn/")["Contents"]
     parts = {one["Key"].split("/")[1] for one in found}
     assert {"snapshots", "sweeps", "journal", "artifacts"} <= parts
     answer_one(project)
     until(lambda: labelled(project) == (1, 1), "the outcome in the log")
 
 
-def test_nothing_is_lost_while_the_bucket_is_away(project: Any, server: subprocess.Popen[str]) -> None:
+def test_nothing_is_lost_while_the_bucket_is_away(project: Any, bucket: Bucket) -> None:
     """Predictions are answered, outcomes taken, and all of it is in the log afterwards."""
     before, _ = labelled(project)
-    os.kill(server.pid, signal.SIGSTOP)
     count, end = 0, time.monotonic() + AWAY_S
-    try:
+    with bucket.away():
         while time.monotonic() < end:
             answer_one(project)
             count += 1
             time.sleep(0.2)
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
     assert count > 20
     until(
         lambda: labelled(project) == (before + count, before + count), "all outcomes in the log", seconds=90
