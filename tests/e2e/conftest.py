@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
@@ -22,44 +17,12 @@ import command_line
 
 from raywf.serving.environment import free_ports
 
-SERVER = """
-import sys, time
-from moto.server import ThreadedMotoServer
-ThreadedMotoServer("127.0.0.1", int(sys.argv[1]), verbose=False).start()
-print("up", flush=True)
-time.sleep(1e6)
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A bucket of an S3 server."""
-
-    name: str
-    pid: int
-
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        """Halt the server: it takes connections and answers none."""
-        os.kill(self.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self.pid, signal.SIGCONT)
-
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Bucket]:
     """An empty bucket; this process and the command line's find its server by the environment."""
     (port,) = free_ports(1)
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(port)],
-        stdout=subprocess.PIPE,
-        text=True,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "up"
+    process = start_s3(port)
     environ = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from conftest import Bucket
+from servers import Bucket
 from test_demo import Demo
 
 from raywf.core.records import Outcome, Prediction

@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE))
 
 import command_line  # noqa: E402 the folder is not a package
 from command_line import post, until  # noqa: E402
-from conftest import Bucket  # noqa: E402
+from servers import Bucket  # noqa: E402
 from test_cli_newcomer import CUSTOMER, begin, write_customers  # noqa: E402
 
 pytestmark = pytest.mark.timeout(290)
