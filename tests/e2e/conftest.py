@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import command_line
+from servers import Bucket, start_s3
 
 from raywf.serving.environment import free_ports
 
