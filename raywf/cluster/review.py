@@ -113,7 +113,8 @@ def _read(path: Path) -> Sequence[Mapping[str, Any]]:
     try:
         documents = [d for d in yaml.safe_load_all(path.read_text(encoding="utf-8")) if d is not None]
     except (OSError, UnicodeDecodeError) as err:
-        raise SettingsError(f"cannot read {path}: {err}") from err
+        reason = err.strerror if isinstance(err, OSError) else str(err)
+        raise SettingsError(f"cannot read {path}: {reason}") from err
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         where = f"{path} line {mark.line + 1}" if mark else str(path)

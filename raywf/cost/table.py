@@ -65,7 +65,8 @@ def load_table(prices: str | None = None) -> tuple[NodeType, ...]:
     try:
         text = Path(prices).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
-        raise SettingsError(f"cost.prices: cannot read {prices}: {err}") from err
+        reason = err.strerror if isinstance(err, OSError) else str(err)
+        raise SettingsError(f"cost.prices: cannot read {prices}: {reason}") from err
     return (*read_prices(text, name=Path(prices).name), *_packaged())
 
 

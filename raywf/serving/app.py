@@ -334,9 +334,7 @@ class Endpoint:
         try:
             await self._log.synced()
         except OSError as err:
-            reason = (
-                f"the disk refuses what was written, which may be lost; ask again under the same id: {err}"
-            )
+            reason = f"what was written could not be kept and may be lost; ask again under the same id: {err}"
             return refusal(RequestError(503, reason))
         return reply
 
