@@ -2,11 +2,11 @@
 
 ``python benchmarks/pools.py`` starts a Ray cluster of three nodes on this machine: a head and a node labelled
 ``pool: serve`` on the first core, a node labelled ``pool: train`` with one slot on the second, as machines of
-their own would be. One replica answers rows one by one at a fixed rate, ``--share`` of what it can do at most.
-Quiet times, and times in which `raywf search` keeps the slot busy, follow each other ``--times`` times; the load
-client runs on the first core in both. ``p99_ratio`` is the median over the pairs of the p99 beside a search over
-the quiet one before it. Exits 0 only if no request failed and the slot was busy in every sample of the searching
-times.
+their own would be. One replica answers rows one by one at a fixed rate, ``--share`` of what it can do at
+most. Quiet times, and times in which `raywf search` keeps the slot busy, follow each other ``--times`` times;
+the load client runs on the first core in both. ``p99_ratio`` is the median over the pairs of the p99 beside a
+search over the quiet one before it. Exits 0 only if no request failed and the slot was busy in every sample
+of the searching times.
 """
 
 from __future__ import annotations
