@@ -24,10 +24,10 @@ ENVIRON = {
 
 
 class Project:
-    """A folder with a `workflow.yaml`."""
+    """A folder with a `workflow.yaml`, and what its commands see in their environment besides."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, **environ: str) -> None:
+        self.folder, self.environ = folder, environ
 
     def try_raywf(self, *words: str, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
         """Run a command in the folder, however it ends."""
@@ -36,7 +36,7 @@ class Project:
             command,
             capture_output=True,
             text=True,
-            env=ENVIRON,
+            env=ENVIRON | self.environ,
             cwd=self.folder,
             timeout=timeout_s,
             check=False,
