@@ -10,8 +10,10 @@ from datetime import datetime
 class Probe:
     """Champion `version` and a quick model, scored on rows whose label came after `since`, until `time`.
 
-    The quick model was fitted on what was known at `since`. `champion` and `quick` are the mean bounded
-    losses over `rows`, `error` is the standard error of their mean difference. `cpu_s` is what it took.
+    The quick model was fitted on what was known at `since`; `former` is one of its kind that knows no newer
+    rows than the champion, None where that was not tried. `champion`, `quick` and `former` are the mean
+    bounded losses over `rows`; `error` and `former_error` are the standard errors of the mean differences of
+    the other two from the quick one's. `cpu_s` is what it took.
     """
 
     version: str
@@ -22,20 +24,44 @@ class Probe:
     quick: float
     error: float
     cpu_s: float
+    former: float | None = None
+    former_error: float = 0.0
 
     @property
-    def regret(self) -> float:
+    def match(self) -> float:
         """What the champion loses beside the quick model, as a share of its loss; below 0 where it is better.
 
         >>> from datetime import UTC
         >>> day = datetime(2020, 1, 1, tzinfo=UTC)
         >>> looked = {"version": "1", "since": day, "time": day, "rows": 900, "error": 0.01, "cpu_s": 1.0}
-        >>> round(Probe(champion=0.2, quick=0.15, **looked).regret, 3)
+        >>> round(Probe(champion=0.2, quick=0.15, **looked).match, 3)
         0.25
         """
-        return (self.champion - self.quick) / self.champion if self.champion > 0 else 0.0
+        return self._share(self.champion - self.quick)
+
+    @property
+    def regret(self) -> float:
+        """What newer rows are worth, as a share of the champion's loss.
+
+        A quick model that is no match for the champion would hide it: what newer rows do for its own kind
+        counts then.
+
+        >>> from datetime import UTC
+        >>> day = datetime(2020, 1, 1, tzinfo=UTC)
+        >>> looked = {"version": "1", "since": day, "time": day, "rows": 900, "error": 0.01, "cpu_s": 1.0}
+        >>> round(Probe(champion=0.2, quick=0.22, former=0.23, **looked).regret, 3)
+        0.05
+        """
+        return self.match if self._is_of_champion else self._share((self.former or 0.0) - self.quick)
 
     @property
     def regret_error(self) -> float:
         """The regret's standard error, the champion's loss taken as it is."""
-        return self.error / self.champion if self.champion > 0 else 0.0
+        return self._share(self.error if self._is_of_champion else self.former_error)
+
+    @property
+    def _is_of_champion(self) -> bool:
+        return self.former is None or self.champion >= self.former
+
+    def _share(self, loss: float) -> float:
+        return loss / self.champion if self.champion > 0 else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -39,10 +39,14 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looked:
-    """A snapshot's rows as a look sees them: `then` were known at the look before, `new` are so since."""
+    """A snapshot's rows as a look sees them: `then` were known at the look before, `new` are so since.
+
+    `seen` are those of `then` that are no newer than what the champion was fitted on.
+    """
 
     then: Index
     new: Index
+    seen: Index
 
 
 def look(workflow: Workflow, decision: Decision) -> Probe:
@@ -82,14 +86,14 @@ def probe(
 ) -> Probe:
     """Fit a quick model on the snapshot's rows that were known at `since`; score it and the champion.
 
-    Both are scored on the newest rows that are known only now, at most 4,000, which neither has seen. Where
-    they, or the others, are fewer than 30, or have columns that the champion lacks, there is nothing to tell:
-    `rows` is 0.
+    A second one, on the rows that the champion can have seen, shows what the newer ones are worth. All are
+    scored on the newest rows that are known only now, at most 4,000, which none has seen. Where they, or the
+    others, are fewer than 30, or have columns that the champion lacks, there is nothing to tell: `rows` is 0.
     """
     assert snapshot.as_of is not None
     start = time.process_time()
-    rows = split(snapshot, table, since=since)
-    found = (0, 0.0, 0.0, 0.0)
+    rows = split(snapshot, table, since=since, seen_until=champion.bundle.fitted_until)
+    found = _Losses()
     known = {c.name for c in champion.bundle.columns} <= set(table.column_names)
     if known and min(len(rows.then), len(rows.new)) >= _FEWEST:
         found = _compare(workflow, snapshot, table, champion, rows)
@@ -97,27 +101,40 @@ def probe(
         version=version,
         since=since,
         time=snapshot.as_of,
-        rows=found[0],
-        champion=found[1],
-        quick=found[2],
-        error=found[3],
+        rows=found.rows,
+        champion=found.champion,
+        quick=found.quick,
+        error=found.error,
         cpu_s=time.process_time() - start,
+        former=found.former,
+        former_error=found.former_error,
     )
 
 
-def split(snapshot: Snapshot, table: pa.Table, *, since: datetime) -> Looked:
-    """Return which rows a snapshot as of `since` would have had, and the newest of the others."""
+def split(
+    snapshot: Snapshot, table: pa.Table, *, since: datetime, seen_until: datetime | None = None
+) -> Looked:
+    """Return which rows a snapshot as of `since` would have had, and the newest of the others.
+
+    Of the former those until `seen_until` are told apart, none where that is None.
+    """
     cut = to_microseconds(since)
     times = time_us(table.column("__time"), missing=0)
     told = "__label_time" in table.column_names
     known = time_us(table.column("__label_time"), missing=0) if told else times
     then = (known <= cut) & (times <= cut - round(snapshot.maturity_s * 1e6))
-    old, new = np.flatnonzero(then), np.flatnonzero(~then)
-    if len(old) > _ROWS:
-        newest, older = old[-_ROWS // 2 :], old[: -_ROWS // 2]
-        drawn = np.random.default_rng(0).choice(older, _ROWS // 2, replace=False)
-        old = np.sort(np.concatenate([drawn, newest]))
-    return Looked(then=old, new=new[-_SCORED:])
+    seen = np.zeros_like(then) if seen_until is None else then & (times <= to_microseconds(seen_until))
+    return Looked(then=_some(then), new=np.flatnonzero(~then)[-_SCORED:], seen=_some(seen))
+
+
+def _some(marked: NDArray[np.bool_]) -> Index:
+    """Return the places of marked rows; of more than 20,000 half are the newest and half are drawn."""
+    found = np.flatnonzero(marked)
+    if len(found) <= _ROWS:
+        return found
+    newest, older = found[-_ROWS // 2 :], found[: -_ROWS // 2]
+    drawn = np.random.default_rng(0).choice(older, _ROWS // 2, replace=False)
+    return np.sort(np.concatenate([drawn, newest]))
 
 
 def spread(scores: NDArray[np.float64], of: tuple[str, ...], to: tuple[str, ...]) -> NDArray[np.float64]:
@@ -163,15 +180,39 @@ def quick_answers(
     return np.asarray(quick.predict(encoder.table(table.take(pa.array(scored)))))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Losses:
+    """What a look found, as `Probe` has it."""
+
+    rows: int = 0
+    champion: float = 0.0
+    quick: float = 0.0
+    error: float = 0.0
+    former: float | None = None
+    former_error: float = 0.0
+
+
 def _compare(
     workflow: Workflow, snapshot: Snapshot, table: pa.Table, champion: Predictor, rows: Looked
-) -> tuple[int, float, float, float]:
-    quick = quick_answers(workflow, snapshot, table, fitted=rows.then, scored=rows.new)
+) -> _Losses:
     labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)[rows.new]
     scale = champion.bundle.loss_scale if snapshot.task == "regression" else None
     given = champion.predict_table(table.take(pa.array(rows.new)))
     answers = spread(given, champion.bundle.classes, snapshot.classes)
     theirs = bounded_loss(labels, answers, scale=scale)
-    ours = bounded_loss(labels, quick, scale=scale)
-    error = float((theirs - ours).std() / np.sqrt(len(theirs)))
-    return len(theirs), float(theirs.mean()), float(ours.mean()), error
+
+    def quick_losses(fitted: Index) -> NDArray[np.float64]:
+        quick = quick_answers(workflow, snapshot, table, fitted=fitted, scored=rows.new)
+        return bounded_loss(labels, quick, scale=scale)
+
+    def error(losses: NDArray[np.float64]) -> float:
+        return float((losses - ours).std() / np.sqrt(len(ours)))
+
+    ours = quick_losses(rows.then)
+    found = _Losses(
+        rows=len(ours), champion=float(theirs.mean()), quick=float(ours.mean()), error=error(theirs)
+    )
+    if len(rows.seen) < _FEWEST:
+        return found
+    former = ours if len(rows.seen) == len(rows.then) else quick_losses(rows.seen)
+    return replace(found, former=float(former.mean()), former_error=error(former))

@@ -1,4 +1,4 @@
-"""Would a retraining help? What the champion loses beside quick models of newer rows, added up.
+"""Would a retraining help? What newer rows are worth by quick models, added up.
 
 The champion's own loss moves with the traffic, whether or not there is anything to learn; what another model
 would have lost on the same rows does not tell of that, hence the regret. It is summed over the looks since
@@ -65,5 +65,5 @@ def judge_regret(
         total=total,
         limit=max(settings.regret, chance),
         until=looks[-1].time,
-        says_in_vain=-_NO_MATCH <= looks[-1].regret < settings.regret / 2,
+        says_in_vain=looks[-1].match >= -_NO_MATCH and looks[-1].regret < settings.regret / 2,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raywf.core.records import Column, Snapshot
+from raywf.core.records import Bundle, Column, Snapshot
 from raywf.core.settings import SpineSettings, Workflow
 from raywf.loop.probe import probe, split, spread
-from raywf.models.bundle import load_bundle
+from raywf.models.bundle import Predictor, load_bundle
 from raywf.testing import small_bundle, small_table
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -50,6 +51,18 @@ def history(rows: int, *, delay_h: int = 0, maturity_s: float = 0.0) -> tuple[Sn
         maturity_s=maturity_s,
     )
     return snapshot, table
+
+
+class Knowing(Predictor):
+    """A champion that no quick model is a match for: it knows the labels of the rows that it is asked for."""
+
+    def __init__(self, bundle: Bundle, labels: np.ndarray) -> None:
+        self.bundle, self._labels = bundle, labels
+
+    def predict_table(self, table: pa.Table) -> np.ndarray:
+        """Answer the rows in order; they are as many as the labels."""
+        assert table.num_rows == len(self._labels)
+        return np.where(self._labels[:, None] == 1, 0.9, 0.1)
 
 
 @pytest.mark.parametrize(("delay_h", "maturity_h", "then"), [(0, 0, 101), (24, 0, 77), (24, 48, 53)])
@@ -106,3 +119,36 @@ def test_scores_of_other_classes():
     scores = np.array([[0.1, 0.9]])
     assert spread(scores, ("b", "a"), ("a", "b", "c")).tolist() == [[0.9, 0.1, 0.0]]
     assert spread(np.array([[0.3]]), ("a", "b"), ("a", "b")).tolist() == [[0.3]]
+
+
+def test_newer_rows_count_where_the_quick_model_is_no_match(tmp_path: Path):
+    """The world turns after what the champion saw: its kind gains by newer rows, however good it is itself."""
+    workflow = Workflow(
+        name="w", task="binary", spine=SpineSettings(path="x.csv", label="late", event_time="at")
+    )
+    snapshot, table = history(4000)
+    labels = table["__label"].to_numpy().copy()
+    labels[1500:] = 1 - labels[1500:]
+    table = table.set_column(table.column_names.index("__label"), "__label", pa.array(labels))
+    model = load_bundle(small_bundle(tmp_path / "b").uri)
+    seen = replace(model.bundle, fitted_until=START + timedelta(hours=1500))
+    until = START + timedelta(hours=3000)
+    champion = Knowing(seen, labels[3001:])
+    found = probe(workflow, snapshot, table, champion, version="1", since=until)
+    assert found.match < 0
+    assert found.former is not None
+    assert found.former > found.quick
+    assert found.regret > 1
+
+
+def test_without_newer_rows_there_is_no_gain(tmp_path: Path):
+    """Both quick models are one."""
+    workflow = Workflow(
+        name="w", task="binary", spine=SpineSettings(path="x.csv", label="late", event_time="at")
+    )
+    snapshot, table = history(2000)
+    model = load_bundle(small_bundle(tmp_path / "b").uri)
+    since = START + timedelta(hours=1000)
+    told = Knowing(replace(model.bundle, fitted_until=since), table["__label"].to_numpy()[1001:])
+    found = probe(workflow, snapshot, table, told, version="1", since=since)
+    assert (found.former, found.former_error, found.regret) == (found.quick, 0.0, 0.0)
