@@ -122,7 +122,7 @@ def test_scores_of_other_classes():
 
 
 def test_newer_rows_count_where_the_quick_model_is_no_match(tmp_path: Path):
-    """The world turns after what the champion saw: its kind gains by newer rows, however good it is itself."""
+    """The world turns after what the champion saw: newer rows are of use, however good it is itself."""
     workflow = Workflow(
         name="w", task="binary", spine=SpineSettings(path="x.csv", label="late", event_time="at")
     )
@@ -147,8 +147,10 @@ def test_without_newer_rows_there_is_no_gain(tmp_path: Path):
         name="w", task="binary", spine=SpineSettings(path="x.csv", label="late", event_time="at")
     )
     snapshot, table = history(2000)
+    labels = np.random.default_rng(0).integers(0, 2, 2000).astype(float)
+    table = table.set_column(table.column_names.index("__label"), "__label", pa.array(labels))
     model = load_bundle(small_bundle(tmp_path / "b").uri)
     since = START + timedelta(hours=1000)
-    told = Knowing(replace(model.bundle, fitted_until=since), table["__label"].to_numpy()[1001:])
+    told = Knowing(replace(model.bundle, fitted_until=since), labels[1001:])
     found = probe(workflow, snapshot, table, told, version="1", since=since)
     assert (found.former, found.former_error, found.regret) == (found.quick, 0.0, 0.0)
