@@ -45,11 +45,11 @@ from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.models.family import Rows
 from raywf.search.data import Fold, SearchData
+from raywf.search.folds import TrialPlan
 from raywf.search.ledger import Ledger
 from raywf.search.own import find_families
 from raywf.search.portfolio import make_trial
 from raywf.search.queue import planned
-from raywf.search.trial import TrialPlan
 from raywf.search.tuning import run_trials
 
 ROWS, STORE_BYTES = 200, 80_000_000

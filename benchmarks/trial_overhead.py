@@ -31,9 +31,9 @@ from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.models.family import Rows
 from raywf.search.data import Fold, SearchData
+from raywf.search.folds import TrialPlan
 from raywf.search.ledger import Ledger
 from raywf.search.queue import planned
-from raywf.search.trial import TrialPlan
 from raywf.search.tuning import run_trials
 
 ROWS = 200

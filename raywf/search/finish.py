@@ -16,9 +16,9 @@ from raywf.models.families import traits
 from raywf.search.budget import WORKER_S, Budget
 from raywf.search.choose import Bounds, Chosen, choose
 from raywf.search.data import SearchData, newest_instant
+from raywf.search.folds import TrialPlan
 from raywf.search.refit import Fits, Made, Recipe, await_fits, finish_bundle, measure_row_ms, start_fits
 from raywf.search.rescue import rescue
-from raywf.search.trial import TrialPlan
 
 _LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
 _REFIT_GRACE_S = 5.0  # beyond the budget, before a member's fit that goes on and on is ended

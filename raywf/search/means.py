@@ -47,6 +47,10 @@ class Means:
         self.budget.note()
         self.watch.see(up=self.budget.slots, waiting=waiting)
 
+    def tick_tasks(self, running: int, waiting: int) -> None:
+        """As `tick`, of tasks that were asked for, which may be more than fit, and of others that wait."""
+        self.tick(waiting + max(0, running - self.budget.slots))
+
     def get(self, tasks: Sequence[Any]) -> list[Any]:
         """Return what the tasks give, which may have to wait for a first node.
 

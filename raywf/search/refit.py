@@ -26,6 +26,7 @@ from raywf.models.family import Model, Problem, rows_for
 from raywf.search.data import SearchData
 from raywf.search.ledger import Ledger
 from raywf.search.own import Families
+from raywf.search.workers import placement
 
 _REFERENCE_ROWS = 24
 _LONGEST_S = 1e6  # that Ray can wait
@@ -95,11 +96,7 @@ def start_fits(
             made[member.trial_id, member.folds] = _merge(problem, member, recipe.ledger)
         else:
             takes = recipe.families.resources(member.family, default=recipe.threads)
-            placed = fit.options(
-                num_cpus=takes.get("CPU", 0),
-                num_gpus=takes.get("GPU", 0),
-                label_selector=recipe.nodes or None,
-            )
+            placed = fit.options(**placement(takes, recipe.nodes, recipe.ledger.sweep_id))
             _await_room(recipe, running)
             made[member.trial_id, member.folds] = placed.remote(data, rows, member, recipe)
             running.append(made[member.trial_id, member.folds])

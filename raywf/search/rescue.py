@@ -8,8 +8,8 @@ import time
 from raywf.core.errors import describe_error
 from raywf.core.records import Trial
 from raywf.search.data import SearchData
+from raywf.search.folds import TrialPlan, fit_fold, summarise
 from raywf.search.portfolio import make_trial
-from raywf.search.trial import TrialPlan, fit_fold, summarise
 
 _LAST_FIT_S = 2.0
 _LAST_FAMILIES = ("linear", "prior")

@@ -21,10 +21,12 @@ from raywf.core.records import Bundle, Effort, Rate, Snapshot, Span, Sweep, Tria
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.core.store import Store
 from raywf.models.families import traits
+from raywf.search.again import try_again
 from raywf.search.budget import START_S, Budget
 from raywf.search.choose import Bounds, Chosen
 from raywf.search.data import SearchData, prepare_data, with_folds
 from raywf.search.finish import Ending, finish
+from raywf.search.folds import TrialPlan
 from raywf.search.foresee import LastFits
 from raywf.search.layout import keep_layout, kept_folds
 from raywf.search.ledger import Ledger
@@ -35,8 +37,8 @@ from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, pace_
 from raywf.search.portfolio import PAIRS, plan_trials
 from raywf.search.queue import QueuePlan, Spaces, read_spaces
 from raywf.search.refit import Recipe
-from raywf.search.trial import TrialPlan
 from raywf.search.tuning import Progress, run_trials
+from raywf.search.workers import placement
 
 _LAST_SHARE = 0.93
 _GUESSED_ROUNDS = 100.0  # where the probe failed
@@ -252,6 +254,16 @@ def _trials(
         return list(finished.trials), {}
 
     settings = workflow.search
+    if plan.effort == "refit":
+        return try_again(
+            shared,
+            plan.trials(settings, data, pace),
+            trial_plan,
+            most=means.room.most,
+            retries=settings.max_failures,
+            progress=plan.progress,
+            tick=means.tick_tasks,
+        )
     wanted = _queue(data, pace, settings, plan, means, trial_plan=trial_plan)
     return run_trials(
         shared,
@@ -279,7 +291,8 @@ def _pace(data: SearchData, settings: SearchSettings, means: Means, nodes: dict[
     problem = data.problem(threads=settings.trial_cpus)
     widens = problem.sizes.count(0) > 1 and any(traits(name).widens for name in settings.families)
     rows = ray.put(data.rows.take(index))
-    probe = ray.remote(num_cpus=settings.trial_cpus, max_retries=2, label_selector=nodes or None)(probe_fit)
+    placed = placement({"CPU": settings.trial_cpus}, nodes, budget.ledger.sweep_id)
+    probe = ray.remote(probe_fit).options(max_retries=2, **placed)
     seconds = min(_PROBE_MAX_S, _PROBE_SHARE * budget.allowed_s)
     asked = (0, PAIRS) if widens else (0,)
     hands = [asked] if means.room.most > 1 else [(pairs,) for pairs in asked]

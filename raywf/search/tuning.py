@@ -17,10 +17,11 @@ from raywf.core.codec import decode
 from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.core.store import Store
+from raywf.search.folds import TrialPlan
 from raywf.search.hold import Hold
 from raywf.search.queue import QueuePlan, TrialQueue
 from raywf.search.race import FoldRace
-from raywf.search.trial import FoldTrial, TrialPlan
+from raywf.search.trial import FoldTrial
 
 Progress = Callable[[Trial], None]
 _LONGEST_REASON = 300  # characters

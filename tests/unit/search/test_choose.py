@@ -16,10 +16,10 @@ from raywf.models.family import Rows
 from raywf.search.budget import WORKER_S
 from raywf.search.choose import Bounds, Chosen, choose, chosen_fits_s, fits_to_come_s
 from raywf.search.data import Fold, SearchData
+from raywf.search.folds import summarise
 from raywf.search.foresee import LastFits
 from raywf.search.ledger import FoldResult, Ledger
 from raywf.search.portfolio import make_trial
-from raywf.search.trial import summarise
 
 ROWS, FOLDS = 400, 4
 AMPLE = Bounds(row_ms=10.0, left_s=1000.0, slots=2, bag=True)

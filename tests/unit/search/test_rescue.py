@@ -11,10 +11,10 @@ import pytest
 from raywf.core.metrics import METRICS
 from raywf.models.family import Rows
 from raywf.search.data import Fold, SearchData
+from raywf.search.folds import TrialPlan
 from raywf.search.ledger import FoldResult, Ledger
 from raywf.search.portfolio import make_trial
 from raywf.search.rescue import rescue
-from raywf.search.trial import TrialPlan
 
 ROWS = np.arange(80)
 

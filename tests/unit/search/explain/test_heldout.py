@@ -21,10 +21,10 @@ from raywf.search.data import Fold, SearchData, prepare_data
 from raywf.search.explain.blocks import fold_blocks
 from raywf.search.explain.curves import learning_curve, search_progress
 from raywf.search.explain.heldout import out_of_fold
+from raywf.search.folds import TrialPlan, fit_fold, summarise
 from raywf.search.layout import keep_layout, lay_out_again
 from raywf.search.ledger import FoldResult, Ledger
 from raywf.search.portfolio import make_trial
-from raywf.search.trial import TrialPlan, fit_fold, summarise
 
 ROWS = 600
 METRIC = METRICS["log_loss"]

@@ -1,0 +1,80 @@
+"""Former members tried once more, by Ray tasks: the same workers then make the last fits.
+
+Starting a worker takes longer than many a fit, and Tune's workers are its own. The trials are given, each is
+to run to its end, so that there is nothing that Tune would decide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from raywf.core.niceness import yield_cpu
+from raywf.core.records import Trial
+from raywf.search.data import SearchData
+from raywf.search.folds import TrialPlan, TrialRun
+from raywf.search.workers import placement
+
+_TICK_S = 0.5
+_GRACE_S = 0.5  # beyond the last moment
+
+
+def try_again(
+    data: Any,
+    trials: Sequence[Trial],
+    plan: TrialPlan,
+    *,
+    most: int,
+    retries: int,
+    progress: Callable[[Trial], None],
+    tick: Callable[[int, int], None],
+) -> tuple[list[Trial], dict[str, str]]:
+    """Run the trials, at most so many at once; return their last records and the node of each, by trial id.
+
+    `data` is the object reference of the `SearchData`. A worker that dies is tried again `retries` times; the
+    ledger has the folds that were done. Trials that the last moment cut come back as "stopped". `tick` is
+    told again and again how many run or wait for a node, and how many are not asked for yet.
+    """
+    attempt = ray.remote(max_retries=retries)(_try)
+    waiting, running = list(trials), dict[Any, Trial]()
+    ended, nodes = dict[str, Trial](), dict[str, str]()
+    while waiting or running:
+        while waiting and len(running) < most:
+            trial = waiting.pop(0)
+            takes = plan.families.resources(trial.family, default=plan.threads)
+            placed = attempt.options(**placement(takes, plan.nodes, plan.ledger.sweep_id))
+            running[placed.remote(data, trial, plan)] = trial
+        left_s = plan.last_moment + _GRACE_S - time.time()
+        done = ray.wait(list(running), timeout=min(_TICK_S, max(0.0, left_s)))[0]
+        for task in done:
+            trial = running.pop(task)
+            ended[trial.id], nodes[trial.id] = _outcome(task, trial)
+            progress(ended[trial.id])
+        tick(len(running), len(waiting))
+        if left_s <= 0:
+            break
+    for task, trial in running.items():
+        ray.cancel(task, force=True)
+        ended[trial.id] = dataclasses.replace(trial, status="stopped")
+    return [ended.get(t.id, dataclasses.replace(t, status="stopped")) for t in trials], nodes
+
+
+def _outcome(task: Any, trial: Trial) -> tuple[Trial, str]:
+    try:
+        found: tuple[Trial, str] = ray.get(task)
+    except RayError as err:
+        reason = " ".join(str(err).split())[:300]
+        died = f"its worker died, killed for its memory or ended by the model's code: {reason}"
+        return dataclasses.replace(trial, status="failed", error=died), ""
+    return found
+
+
+def _try(data: SearchData, trial: Trial, plan: TrialPlan) -> tuple[Trial, str]:
+    yield_cpu()
+    record = TrialRun(trial, data, plan).finish()
+    return record, str(ray.get_runtime_context().get_node_id())
