@@ -7,6 +7,7 @@ to run to its end, so that there is nothing that Tune would decide.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ def try_again(
     plan: TrialPlan,
     *,
     most: int,
+    warmed: int,
     retries: int,
     progress: Callable[[Trial], None],
     tick: Callable[[int, int], None],
@@ -38,17 +40,25 @@ def try_again(
 
     `data` is the object reference of the `SearchData`. A worker that dies is tried again `retries` times; the
     ledger has the folds that were done. Trials that the last moment cut come back as "stopped". `tick` is
-    told again and again how many run or wait for a node, and how many are not asked for yet.
+    told again and again how many run or wait for a node, and how many are not asked for yet. Where the trials
+    are fewer than `warmed`, so many workers are made ready all the same, for the last fits.
     """
-    attempt = ray.remote(max_retries=retries)(_try)
+
+    def placed(work: Callable[..., Any], trial: Trial) -> Any:
+        takes = plan.families.resources(trial.family, default=plan.threads)
+        options = placement(takes, plan.nodes, plan.ledger.sweep_id)
+        return ray.remote(work).options(max_retries=retries, **options)
+
     waiting, running = list(trials), dict[Any, Trial]()
     ended, nodes = dict[str, Trial](), dict[str, str]()
+    idle = list(itertools.islice(itertools.cycle(trials), max(0, warmed - len(trials))))
     while waiting or running:
         while waiting and len(running) < most:
             trial = waiting.pop(0)
-            takes = plan.families.resources(trial.family, default=plan.threads)
-            placed = attempt.options(**placement(takes, plan.nodes, plan.ledger.sweep_id))
-            running[placed.remote(data, trial, plan)] = trial
+            running[placed(_try, trial).remote(data, trial, plan)] = trial
+        while idle and not waiting:
+            trial = idle.pop()
+            placed(_be_ready, trial).remote(plan, trial.family)
         left_s = plan.last_moment + _GRACE_S - time.time()
         done = ray.wait(list(running), timeout=min(_TICK_S, max(0.0, left_s)))[0]
         for task in done:
@@ -72,6 +82,11 @@ def _outcome(task: Any, trial: Trial) -> tuple[Trial, str]:
         died = f"its worker died, killed for its memory or ended by the model's code: {reason}"
         return dataclasses.replace(trial, status="failed", error=died), ""
     return found
+
+
+def _be_ready(plan: TrialPlan, name: str) -> None:
+    """Import what fits of a family need."""
+    plan.families.find(name)
 
 
 def _try(data: SearchData, trial: Trial, plan: TrialPlan) -> tuple[Trial, str]:

@@ -255,11 +255,13 @@ def _trials(
 
     settings = workflow.search
     if plan.effort == "refit":
+        again = plan.trials(settings, data, pace)
         return try_again(
             shared,
-            plan.trials(settings, data, pace),
+            again,
             trial_plan,
             most=means.room.most,
+            warmed=0 if plan.grows else min(means.slots, 2 * len(again)),
             retries=settings.max_failures,
             progress=plan.progress,
             tick=means.tick_tasks,
