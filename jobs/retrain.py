@@ -7,6 +7,7 @@ import click
 from raywf.core.journal import Journal
 from raywf.core.loader import load_workflow
 from raywf.loop.cluster import connect
+from raywf.loop.job_log import keep_output
 from raywf.loop.jobs import workflow_file
 from raywf.loop.pipeline import Listener, retrain
 
@@ -17,6 +18,7 @@ from raywf.loop.pipeline import Listener, retrain
 def main(workflow: str, decision_id: str) -> None:
     """Snapshot, search, gate, register and, if the gate accepts, swap."""
     settings = load_workflow(workflow_file(workflow), environ={})
+    keep_output(settings)
     decision = Journal(settings.stores.root, settings.name).decision(decision_id)
     if decision is None:
         sys.exit(f"no decision {decision_id!r} in the journal below {settings.stores.root}")

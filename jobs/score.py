@@ -6,6 +6,7 @@ import click
 
 from raywf.cli.score import describe, read_asked, score_options
 from raywf.core.loader import load_workflow
+from raywf.loop.job_log import keep_output
 from raywf.loop.jobs import workflow_file
 from raywf.loop.score import Progress, score
 
@@ -20,6 +21,7 @@ def main(workflow: str, **given: Any) -> None:
         print(f"{progress.parts} of {progress.of} parts, {progress.rows:,} rows", flush=True)
 
     settings = load_workflow(workflow_file(workflow), environ={})
+    keep_output(settings)
     for line in describe(score(settings, read_asked(given), tell=tell)):
         print(line)
 

@@ -1,9 +1,11 @@
-"""`raywf cluster`: write the files that make a Ray cluster, and say what such a file makes and costs."""
+"""`raywf cluster`: the files that make a Ray cluster, what such a file makes, and what a node is told."""
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -11,21 +13,25 @@ import click
 from raywf.cli.options import show, table
 from raywf.cluster.budget import HOURS_A_MONTH, Budget
 from raywf.cluster.layout import Layout
+from raywf.cluster.notice import LOOK_EVERY_S, SPOT_CLOUDS, Metadata, SpotCloud, await_notice, drained_by
 from raywf.cluster.plan import make_plan
 from raywf.cluster.render import render as render_plan
 from raywf.cluster.review import LOOPBACK, Review, review
+from raywf.core.clock import format_time
 from raywf.core.cluster_settings import CLOUDS, Cloud, ClusterSettings
 from raywf.core.codec import DecodeError
-from raywf.core.errors import SettingsError
+from raywf.core.errors import JobError, SettingsError
 from raywf.core.loader import load_workflow
 from raywf.core.settings import CostSettings
 from raywf.cost.money import format_usd
 from raywf.serving.environment import EVERY_NODE
 
+_AGAIN_S, _LATE = 1.0, timedelta(minutes=1)
+
 
 @click.group()
 def cluster() -> None:
-    """Write the files that make a Ray cluster, and say what such a file makes and costs."""
+    """Write the files that make a Ray cluster; say what such a file makes; watch a node's cloud."""
 
 
 @cluster.command()
@@ -81,6 +87,77 @@ def check(path: Path, file: str, overrides: tuple[str, ...], crds: Path | None, 
     show(found, as_json=as_json, lines=_told(found, crds))
     if not found.is_good:
         raise click.exceptions.Exit(1)
+
+
+@cluster.command()
+@click.option("--cloud", type=click.Choice(SPOT_CLOUDS), required=True, help="Whose machine this is.")
+@click.option("--address", metavar="HOST:PORT", required=True, help="The cluster, as `ray start` takes it.")
+@click.option("--node-id", help="The node to drain. [default: every node of this machine]")
+@click.option(
+    "--every", "every_s", type=float, help="Seconds between two looks. [default: as the cloud advises]"
+)
+@click.option("--endpoint", metavar="URL", help="Of the metadata service. [default: the cloud's]")
+@click.option("--json", "as_json", is_flag=True, help="Print what was drained as JSON.")
+def watch_spot(
+    cloud: SpotCloud,
+    address: str,
+    node_id: str | None,
+    every_s: float | None,
+    endpoint: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Wait until the cloud takes this machine back, then drain its node, so that no new work begins there.
+
+    What ran there goes on elsewhere, and is no failure. Started beside `ray start` on workers.
+    """
+    metadata = Metadata(cloud, endpoint)
+    _say(f"asking {cloud} whether this machine is taken back")
+    end = await_notice(metadata, every_s=every_s or LOOK_EVERY_S[cloud], say=_say)
+    _say(f"taken back at {format_time(end)}")
+    drained = _drain(address, node_id, end)
+    result = {"ends": format_time(end), "nodes": drained}
+    show(result, as_json=as_json, lines=[f"drained: {', '.join(drained) or 'no node of Ray is here'}"])
+
+
+@cluster.command()
+@click.option("--cloud", type=click.Choice(SPOT_CLOUDS), required=True, help="Whose machine this is.")
+@click.option("--endpoint", metavar="URL", help="Of the metadata service. [default: the cloud's]")
+@click.option("--json", "as_json", is_flag=True, help="Print the labels as JSON.")
+def labels(cloud: SpotCloud, endpoint: str | None, *, as_json: bool) -> None:
+    """Print this machine's labels for `ray start --labels`: what the cloud's bill calls it, and its type.
+
+    Where the cloud does not tell, it prints none: a node without them is better than no node.
+    """
+    try:
+        found = Metadata(cloud, endpoint).labels()
+    except (OSError, ValueError) as err:
+        _say(f"the metadata service does not answer: {type(err).__name__}: {err}")
+        found = {}
+    show(found, as_json=as_json, lines=[",".join(f"{name}={value}" for name, value in found.items())])
+
+
+def _drain(address: str, node_id: str | None, end: datetime) -> tuple[str, ...]:
+    """Return the nodes that were drained; where the head is away, or no node here yet, it is tried again."""
+    from raywf.loop.drain import drain, nodes_here
+
+    while True:
+        now = datetime.now(UTC)
+        try:
+            nodes = (node_id,) if node_id else nodes_here(address)
+            reason = f"taken back by the cloud at {format_time(end)}"
+            drain(address, nodes, by=drained_by(end, now=now), reason=reason)
+            if nodes or now > end + _LATE:
+                return nodes
+        except JobError as err:
+            _say(str(err))
+            if now > end + _LATE:
+                raise
+        time.sleep(_AGAIN_S)
+
+
+def _say(text: str) -> None:
+    click.echo(f"{datetime.now(UTC):%H:%M:%S} {text}", err=True)
 
 
 def _settings(file: str, overrides: tuple[str, ...]) -> tuple[ClusterSettings, CostSettings]:

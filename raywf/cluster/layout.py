@@ -92,7 +92,6 @@ def read_layouts(documents: Sequence[Mapping[str, Any]]) -> tuple[Layout, ...]:
 def _of_ray_up(config: Mapping[str, Any]) -> Layout:
     provider = config.get("provider") or {}
     start = " ".join(map(str, config.get("head_start_ray_commands") or ()))
-    workers_start = " ".join(map(str, config.get("worker_start_ray_commands") or ()))
     types = config.get("available_node_types") or {}
     head = str(config.get("head_node_type", ""))
     most = int(config.get("max_workers", _MAX_WORKERS))
@@ -112,13 +111,19 @@ def _of_ray_up(config: Mapping[str, Any]) -> Layout:
         max_workers=most,
         # without commands of its own a cloud's file gets Ray's, which open it
         dashboard=_dashboard(start, "0.0.0.0" if types and not start else "127.0.0.1"),  # noqa: S104
-        has_tokens="RAY_AUTH_MODE=token" in start and "RAY_AUTH_MODE=token" in workers_start,
+        has_tokens=all(_has_tokens(config.get(f"{role}_start_ray_commands")) for role in ("head", "worker")),
         images=tuple(images),
         has_pinned_wheel=any(_PINNED.search(command) for command in _installs(config)),
         nightly=_nightly(config),
         ungrouped=_ungrouped(types) if provider.get("type") == "aws" else (),
         open_ports=_open_ports(provider),
     )
+
+
+def _has_tokens(commands: Sequence[object] | None) -> bool:
+    """Return whether every start of Ray asks for a token; a variable of another command's is not Ray's."""
+    starts = [str(command) for command in commands or () if "ray start" in str(command)]
+    return bool(starts) and all("RAY_AUTH_MODE=token" in command for command in starts)
 
 
 def _of_type(name: str, kind: Mapping[str, Any], *, is_head: bool) -> NodeLine:

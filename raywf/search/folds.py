@@ -97,6 +97,8 @@ class TrialRun:
         if isinstance(found, FoldResult):
             self._results.append(found)
             self._stages, self.rung = None, 0
+            if len(self._results) == 1 < len(self._data.folds):
+                self._plan.ledger.begin(self._trial)
         else:
             self.rung, self.rung_loss = self.rung + 1, found
 

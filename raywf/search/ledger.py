@@ -85,6 +85,28 @@ class Ledger:
             found.append(result)
         return tuple(found)
 
+    def begin(self, trial: Trial) -> None:
+        """Keep what a trial is that has folds and goes on, so that another attempt finds it."""
+        self._store.create(self._path(trial.id, _BEGUN), json.dumps(encode(trial)).encode(), synced=False)
+
+    def give_up(self, trial_id: str) -> None:
+        """Forget that a trial was to go on: it was stopped for its losses; its folds stay."""
+        self._store.drop(self._path(trial_id, _BEGUN))
+
+    def begun(self) -> tuple[Trial, ...]:
+        """Return the trials that have folds and were to go on when their search was cut off, by id."""
+        names = self._store.list(f"sweeps/{self.sweep_id}/trials")
+        ended = {name.removesuffix(".json") for name in names if name.endswith(".json")}
+        found = []
+        for name in names:
+            if name.endswith(".json") or name in ended:
+                continue
+            try:
+                found.append(decode(Trial, json.loads(self._store.read(self._path(name, _BEGUN)))))
+            except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+                continue  # another way to the same trial, or none: its folds are found by its id
+        return tuple(found)
+
     def record(self, trial: Trial) -> None:
         """Keep the record of a trial that has ended; doing so again changes nothing."""
         self._store.create(self._trial_path(trial.id), json.dumps(encode(trial)).encode(), synced=False)
@@ -179,6 +201,7 @@ class Ledger:
         return f"sweeps/{self.sweep_id}/trials/{trial_id}/{name}"
 
 
+_BEGUN = "trial.json"
 _FIGURES = ("loss", "rounds", "seconds", "row_s")
 
 

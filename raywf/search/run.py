@@ -370,8 +370,10 @@ def _queue(
         needed = len(data.folds) * sum(fit_seconds(pace, t.family, t.params) for t in trials)
         speed = float(np.clip(needed / means.slot_seconds, 1.0, _MAX_SPEED))
         trials = plan.trials(settings, data, pace, speed=speed)
+    planned = {trial.id for trial in trials}
+    drawn_before = tuple(trial for trial in budget.ledger.begun() if trial.id not in planned)
     return QueuePlan(
-        trials=trials,
+        trials=(*drawn_before, *trials),
         fold_rows=tuple(len(f.score) for f in data.folds),
         most=settings.trials,
         deadline=trial_plan.deadline,

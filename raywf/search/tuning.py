@@ -19,6 +19,7 @@ from raywf.core.settings import SearchSettings
 from raywf.core.store import Store
 from raywf.search.folds import TrialPlan
 from raywf.search.hold import Hold
+from raywf.search.ledger import Ledger
 from raywf.search.queue import QueuePlan, TrialQueue
 from raywf.search.race import FoldRace
 from raywf.search.trial import FoldTrial
@@ -58,7 +59,7 @@ def run_trials(
     hold = Hold(wanted.slots) if wanted.grows else None
     queue = TrialQueue(wanted, hold=hold)
     race = FoldRace(folds=wanted.fold_rows, hold=hold)
-    watch = _Watch(progress, race, tick)
+    watch = _Watch(progress, race, tick, plan.ledger)
     trainable = tune.with_resources(
         tune.with_parameters(FoldTrial, data=data, plan=plan), partial(_resources, plan=plan)
     )
@@ -121,8 +122,10 @@ class _Deadline(tune.Stopper):  # type: ignore[misc]
 class _Watch(tune.Callback):  # type: ignore[misc]
     """Keeps each trial's last record and tells `progress` when one has ended."""
 
-    def __init__(self, progress: Progress, race: FoldRace, tick: Callable[[int], None]) -> None:
-        self._progress, self._race, self._tick = progress, race, tick
+    def __init__(
+        self, progress: Progress, race: FoldRace, tick: Callable[[int], None], ledger: Ledger
+    ) -> None:
+        self._progress, self._race, self._tick, self._ledger = progress, race, tick, ledger
         self._ticked = 0.0
         self.last: dict[str, Trial] = {}
         self.nodes: dict[str, str] = {}
@@ -144,6 +147,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         for record in result["trials"]:
             self.last[record.id] = record
             self.nodes[record.id] = result["node"]
+            if record.id in self._race.stopped:
+                self._ledger.give_up(record.id)
             if result["done"] or record.id in self._race.stopped:
                 self._progress(record if record.status != "running" else _stopped(record))
 

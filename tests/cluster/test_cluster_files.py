@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +15,10 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
+from metadata_service import metadata_service
 from ray._private import ray_constants
+from ray._private.label_utils import parse_node_labels_string
+from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray.autoscaler._private.constants import AUTOSCALER_METRIC_PORT
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
@@ -93,6 +98,26 @@ def test_an_unknown_key_is_caught(path: tuple[str, ...]) -> None:
     here["instance_typ"] = {}
     with pytest.raises(ValidationError, match="'instance_typ' was unexpected"):
         validate_config(config)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_ray_takes_the_labels_that_a_machine_of_aws_gives_itself(
+    away: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a shell makes them of the file's command, beside the pool's, and none where none are told."""
+    (option,) = re.findall(r"--labels=.*$", read("aws.yaml")["worker_start_ray_commands"][-1])
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    with metadata_service() as service:
+        service.away = away
+        asking = option.replace("--cloud aws", f"--cloud aws --endpoint {service.address}")
+        printed = subprocess.run(
+            ["bash", "-c", f"printf %s {asking}"], capture_output=True, text=True, check=True
+        )
+    monkeypatch.setenv(ray_constants.LABELS_ENVIRONMENT_VARIABLE, '{"pool":"train"}')
+    made = ResourceAndLabelSpec(labels=parse_node_labels_string(printed.stdout.removeprefix("--labels=")))
+    made._resolve_labels(None)
+    told = {"instance-id": "i-0123456789abcdef0", "node-type": "m7i.2xlarge"}
+    assert made.labels == {"pool": "train"} | ({} if away else told)
 
 
 def test_every_variable_of_serve_is_one_for_every_node_or_of_one_machine() -> None:

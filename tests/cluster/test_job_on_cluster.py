@@ -7,12 +7,12 @@ import json
 import random
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from slow_search import SlowSearch, run_raywf
 
 SETTINGS = """\
 name: churn
@@ -38,17 +38,7 @@ class Submitted:
 
     def raywf(self, *words: str, address: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
         """Run the command line, by default against the cluster's dashboard, as from a laptop."""
-        command = [
-            str(Path(sys.executable).parent / "raywf"),
-            *words,
-            "-f",
-            str(self.folder / "workflow.yaml"),
-        ]
-        command += ["--set", f"cluster.address={address or self.cluster.dashboard}"]
-        environ = {**self.cluster.environ, **environ}
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environ, timeout=150, cwd=self.folder, check=False
-        )
+        return run_raywf(self.cluster, self.folder, *words, address=address, **environ)
 
 
 def write_table(path: Path) -> None:
@@ -78,6 +68,14 @@ def test_the_logs_are_read_back(submitted: Submitted) -> None:
     logs = submitted.raywf("job", "logs", submitted.result["id"]).stdout
     assert "gate: accept" in logs
     assert re.search(r"trial \S+ ran on node \w+", logs)
+
+
+def test_the_logs_are_read_without_the_cluster(submitted: Submitted) -> None:
+    """From the store, and as the cluster has them."""
+    job_id = submitted.result["id"]
+    away = submitted.raywf("job", "logs", job_id, address="http://127.0.0.1:9")
+    assert (away.returncode, away.stdout) == (0, submitted.raywf("job", "logs", job_id).stdout)
+    assert "version 1: promoted" in away.stdout
 
 
 def test_the_trials_ran_on_both_workers(submitted: Submitted) -> None:
@@ -113,3 +111,36 @@ def test_stopping_an_unknown_job_is_an_error(submitted: Submitted) -> None:
     refused = submitted.raywf("job", "stop", "no-such-job")
     assert refused.returncode == 1
     assert "JobError: job 'no-such-job' cannot be stopped" in refused.stderr
+
+
+def test_a_driver_without_a_node_of_its_pool_is_on_the_head(submitted: Submitted) -> None:
+    """No node here is labelled as one of the system: the job does not wait for one."""
+    done = submitted.raywf("job", "submit", "snapshot", "--wait", "--json", RAYWF_CLUSTER__POOLS="true")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (head,) = (node["node_id"] for node in submitted.cluster.nodes() if node["is_head_node"])
+    assert submitted.cluster.job(json.loads(done.stdout)["id"])["driver_node_id"] == head
+
+
+def test_a_stopped_search_is_taken_up_again(ray_cluster: Any, tmp_path: Path) -> None:
+    """It ends by itself in seconds; submitted again it is the same search, and no fold is fitted twice."""
+    slow = SlowSearch(ray_cluster, tmp_path, trials=12, seconds=0.7)
+    job_id = slow.submit()
+    slow.await_folds(1)
+    running = slow.raywf("job", "resume", job_id)
+    assert running.returncode == 1
+    assert re.search(r"job '\S+' is RUNNING: stop it first", running.stderr)
+    slow.await_folds(19)  # six trials have ended; what is drawn from then on depends on them
+    assert slow.raywf("job", "stop", job_id).returncode == 0
+    asked = time.monotonic()
+    slow.await_status(job_id, "STOPPED")
+    assert time.monotonic() - asked < 15  # it would be killed after 20
+    assert slow.raywf("job", "logs", job_id, address="http://127.0.0.1:9").stdout.endswith("Aborted!\n")
+    kept = slow.folds()
+    again = slow.raywf("job", "resume", job_id, "--wait", "--json")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert json.loads(again.stdout) == {"id": f"{job_id}-again-1", "status": "SUCCEEDED"}
+    after = slow.folds()
+    assert 19 <= len(kept) < len(after)
+    assert {name: after[name] for name in kept} == kept
+    slow.assert_whole()
+    assert slow.repeated() <= 2  # the folds that were under way on the two nodes

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +22,9 @@ from moto.server import ThreadedMotoServer
 from raywf.core import objects
 from raywf.core.journal import Journal
 from raywf.core.records import Decision, Outcome
+from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.core.store import Store
+from raywf.loop.job_log import read_kept
 from raywf.outcomes import shipping
 from raywf.outcomes.column_reader import ColumnReader
 from raywf.outcomes.lines import to_line
@@ -221,3 +226,29 @@ def test_a_store_that_is_away_is_said(root: str, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(OSError, match="one cannot be written"):
         Store(root).create("one", b"")
     objects._s3_client.cache_clear()
+
+
+DRIVER = """
+import sys
+from raywf.core.settings import SpineSettings, StoreSettings, Workflow
+from raywf.loop.jobs import Jobs
+from raywf.loop.job_log import keep_output
+spine, stores = SpineSettings(path="a.csv", label="y"), StoreSettings(root=sys.argv[1])
+keep_output(Workflow(name="w", task="binary", spine=spine, stores=stores))
+print("snapshot 17", flush=True)
+raise ValueError("what was wrong")
+"""
+
+
+def test_what_a_job_prints_is_in_the_bucket_to_its_last_line(root: str, tmp_path: Path) -> None:
+    """Its driver ships the rest when Python ends, while there is a client of S3 still."""
+    config = json.dumps({"metadata": {"job_submission_id": "w-1"}})
+    with (tmp_path / "driver.log").open("ab") as file:
+        command = [sys.executable, "-c", DRIVER, root]
+        environ = {**os.environ, "RAY_JOB_CONFIG_JSON_ENV_VAR": config}
+        done = subprocess.run(command, stdout=file, stderr=file, env=environ, timeout=120, check=False)
+    printed = (tmp_path / "driver.log").read_text()
+    spine = SpineSettings(path="a.csv", label="y")
+    kept = read_kept(Workflow(name="w", task="binary", spine=spine, stores=StoreSettings(root=root)), "w-1")
+    assert (done.returncode, kept) == (1, printed)
+    assert printed.endswith("ValueError: what was wrong\n")

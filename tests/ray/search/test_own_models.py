@@ -114,6 +114,34 @@ def test_a_model_is_drawn_raced_and_served(ray_session: None, own: Path, tmp_pat
     assert 0 <= scores.min() < scores.max() <= 1
 
 
+def test_a_drawn_configuration_that_was_cut_off_goes_on(ray_session: None, own: Path, tmp_path: Path) -> None:
+    """A search that is taken up would draw another one; its first fold stays as it was."""
+    model = {
+        "code": f"{own}:Nearest",
+        "trust": True,
+        "space": {"neighbours": {"low": 20, "high": 900}, "blur": {"low": 0.0, "high": 0.9}},
+        "trials": 8,
+    }
+
+    def searched() -> set[str]:
+        table = make_table("binary", timed=False)
+        found = search(tmp_path / "r", table, families=[], models={"mine": model}, trials=8)
+        return {trial.id for trial in found.sweep.trials if trial.status == "done"}
+
+    before = searched()
+    folder = tmp_path / "r" / "sweeps" / "sweep"
+    cut = max(before, key=lambda name: (folder / "trials" / f"{name}.json").stat().st_mtime_ns)
+    for gone in (
+        folder / "sweep.json",
+        folder / "trials" / f"{cut}.json",
+        folder / "trials" / cut / "fold-1.npz",
+    ):
+        gone.unlink()
+    first = (folder / "trials" / cut / "fold-0.npz").read_bytes()
+    assert before <= searched()
+    assert (folder / "trials" / cut / "fold-0.npz").read_bytes() == first
+
+
 WORDS = """
 import json
 import numpy as np

@@ -82,7 +82,7 @@ def test_a_careless_file_is_warned_of(tmp_path: Path) -> None:
             "RAY_AUTH_MODE=token ray start --head --dashboard-host=0.0.0.0",
             "every address",
         ),
-        (("worker_start_ray_commands", 1), "ray start --address=$RAY_HEAD_IP:6379", "no token is asked for"),
+        (("worker_start_ray_commands", 2), "ray start --address=$RAY_HEAD_IP:6379", "no token is asked for"),
         (("available_node_types", "system", "resources"), {"CPU": 4}, "the head has 4 CPUs for work"),
         (
             ("available_node_types", "serve", "node_config", "SecurityGroupIds"),

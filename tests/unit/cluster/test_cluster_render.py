@@ -103,6 +103,26 @@ def test_the_head_does_no_work(cloud: Cloud) -> None:
     assert (head["resources"], head["max_workers"], head["labels"]) == ({"CPU": 0}, 0, {"pool": "system"})
 
 
+@pytest.mark.parametrize("cloud", ["aws", "gcp", "azure"])
+def test_workers_watch_for_their_cloud_s_notice(cloud: Cloud) -> None:
+    """Before Ray starts, one watcher a machine, in the background; where no node is a spot node, none."""
+    _, watcher, start = made(cloud)["worker_start_ray_commands"]
+    assert f"cluster watch-spot --cloud {cloud} --address=$RAY_HEAD_IP:6379 <" in watcher
+    assert watcher.startswith("RAY_AUTH_MODE=token setsid nohup flock -n")
+    assert watcher.endswith(" &")
+    assert "ray start" in start
+    assert "watch-spot" not in json.dumps(made(cloud, spot=False))
+    assert "watch-spot" not in json.dumps(made(cloud)["head_start_ray_commands"])
+
+
+def test_nodes_of_aws_know_what_the_bill_calls_them() -> None:
+    """The head too, from the metadata service when Ray starts."""
+    config = made("aws")
+    for role in ("head", "worker"):
+        command = config[f"{role}_start_ray_commands"][-1]
+        assert command.endswith(" --labels=$(python -m raywf.cli cluster labels --cloud aws)")
+
+
 def test_settings_reach_the_file() -> None:
     """Names, sizes and times that are given stand where REPLACE or a choice of raywf's stood."""
     config = made(

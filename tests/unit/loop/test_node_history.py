@@ -11,14 +11,21 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metadata_service import metadata_service
 
+from raywf.cli.main import cli
 from raywf.core.cluster_settings import ClusterSettings
 from raywf.core.records import NodeSpan, ReplicaSpan
 from raywf.core.serving_settings import ServingSettings
-from raywf.core.settings import SpineSettings, StoreSettings, Workflow
+from raywf.core.settings import CostSettings, SpineSettings, StoreSettings, Workflow
 from raywf.core.store import Store
+from raywf.cost.bill import Bill, Charged
+from raywf.cost.nodes import price_nodes
+from raywf.cost.reconcile import reconcile
+from raywf.cost.split import split
 from raywf.loop import gauges
 from raywf.loop.node_history import NodeRecorder, joined_nodes, read_history, span_of
 
@@ -240,6 +247,27 @@ def test_a_ticker_that_fails_stops_no_other(cluster: Cluster, monkeypatch: pytes
     monkeypatch.setattr(gauges, "EVERY_S", 0.001)
     gauges.keep_told([Failing(), cluster.recorder(), Last()], stop)
     assert cluster.files() == 1
+
+
+def test_a_machine_of_aws_is_found_in_its_bill(cluster: Cluster) -> None:
+    """By the labels that it gave itself, though the bill have others of its type that are somebody else's."""
+    with metadata_service() as service:
+        words = ["cluster", "labels", "--cloud", "aws", "--endpoint", service.address]
+        told = CliRunner().invoke(cli, words).stdout.strip()
+    node = ray_node("a", pool="train")
+    node["Labels"] |= dict(label.split("=") for label in told.split(","))
+    cluster.nodes = [node]
+    cluster.run(cluster.recorder(), 120)
+    priced = price_nodes(cluster.spans(), CostSettings(cloud="aws", region="us-east-1"))
+    usd = {
+        Charged("2026-03-01", name, "m7i.2xlarge", False, ""): cost
+        for name, cost in (("i-0123456789abcdef0", 0.8), ("i-theirs", 5.0))
+    }
+    bill = Bill(usd=usd, columns={}, other_usd=0.0, rows=2)
+    found = reconcile(split(priced, ()).shares, bill, cluster="raywf")
+    (pair,) = found.pairs
+    assert (pair.by, pair.node_type, pair.billed_usd) == ("id", "m7i.2xlarge", 0.8)
+    assert (found.elsewhere_usd, found.only_reckoned) == (5.0, ())
 
 
 def _refuse(*args: object, **given: object) -> bool:

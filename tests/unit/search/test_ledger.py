@@ -61,6 +61,17 @@ def test_first_record_stays(ledger: Ledger) -> None:
     assert ledger.folds(TRIAL.id, 1)[0].scores[0, 0] == 1.0
 
 
+def test_what_had_begun_is_found_again(ledger: Ledger) -> None:
+    """Not what has ended, what was stopped for its losses, nor what nothing is known of but folds."""
+    for name in ("a", "b", "c", "d"):
+        ledger.record_fold(name, 0, result())
+    for name in ("a", "b", "c"):
+        ledger.begin(dataclasses.replace(TRIAL, id=name, status="running"))
+    ledger.record(dataclasses.replace(TRIAL, id="a"))
+    ledger.give_up("b")
+    assert [(t.id, t.params) for t in ledger.begun()] == [("c", TRIAL.params)]
+
+
 def test_model_comes_back(ledger: Ledger, tmp_path: Path) -> None:
     """Its files, byte by byte; a fold without one says so."""
     files = {"model.txt": b"tree\n", "trees.json": bytes(range(256))}
