@@ -23,12 +23,12 @@ def nodes_here(address: str) -> tuple[str, ...]:
     Raises:
         JobError: if the cluster at that address (host:port) does not answer.
     """
-    here = get_node_ip_address(address)  # as `ray start --address` finds its own
+    here = {get_node_ip_address(), get_node_ip_address(address)}  # by either a node finds its own address
     try:
         found = GcsClient(address=address).get_all_node_info(timeout=_ANSWER_S, state_filter=_ALIVE)
     except (RayError, OSError, RuntimeError) as err:
         raise JobError(f"the cluster at {address} does not tell its nodes: {err}") from err
-    return tuple(NodeID(info.node_id).hex() for info in found.values() if info.node_manager_address == here)
+    return tuple(NodeID(info.node_id).hex() for info in found.values() if info.node_manager_address in here)
 
 
 def drain(address: str, nodes: Sequence[str], *, by: datetime, reason: str) -> None:
@@ -39,9 +39,9 @@ def drain(address: str, nodes: Sequence[str], *, by: datetime, reason: str) -> N
     Raises:
         JobError: if the cluster does not answer, or refuses.
     """
-    client = GcsClient(address=address)
-    for node in nodes:
-        try:
+    try:
+        client = GcsClient(address=address)
+        for node in nodes:
             accepted, why = client.drain_node(
                 node,
                 autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION,
@@ -49,7 +49,7 @@ def drain(address: str, nodes: Sequence[str], *, by: datetime, reason: str) -> N
                 round(1000 * by.timestamp()),
                 timeout=_ANSWER_S,
             )
-        except (RayError, OSError, RuntimeError) as err:
-            raise JobError(f"node {node} could not be drained: {err}") from err
-        if not accepted:
-            raise JobError(f"node {node} could not be drained: {why}")
+            if not accepted:
+                raise JobError(f"node {node} could not be drained: {why}")
+    except (RayError, OSError, RuntimeError) as err:
+        raise JobError(f"the cluster at {address} could not be told: {err}") from err

@@ -42,9 +42,17 @@ def watch(cluster: Any, node_id: str, endpoint: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=cluster.environ, stdout=subprocess.PIPE, text=True)
 
 
+def test_the_nodes_of_a_machine_are_found(cluster: Any) -> None:
+    """All of these are of this one, the head too."""
+    code = "import sys; from raywf.loop.drain import nodes_here; print(*nodes_here(sys.argv[1]))"
+    command = [sys.executable, "-c", code, cluster.address]
+    told = subprocess.run(command, env=cluster.environ, capture_output=True, text=True, check=True).stdout
+    assert set(told.split()) == {node["node_id"] for node in cluster.nodes()}
+
+
 def test_a_node_with_a_notice_is_drained(cluster: Any, tmp_path: Path) -> None:
     """Its loss is no failure, of which none is allowed here; all trials are done, at most a fold is lost."""
-    slow = SlowSearch(cluster, tmp_path, trials=8, max_failures=0)
+    slow = SlowSearch(cluster, tmp_path, trials=12, max_failures=0)
     goes = cluster.node("instance-id", "i-goes")
     with metadata_service() as service:
         watcher = watch(cluster, goes["node_id"], service.address)
@@ -55,11 +63,12 @@ def test_a_node_with_a_notice_is_drained(cluster: Any, tmp_path: Path) -> None:
         assert json.loads(told)["nodes"] == [goes["node_id"]]
         by = service.ends - timedelta(seconds=NOTICE_S / 2)
         wait_until(lambda: datetime.now(UTC) > by, "the node should be empty")
+    assert len(slow.folds()) < 30  # of 36: both nodes are at work still
     cluster.kill_worker(GOES, "node-type=m7i.large")
     assert slow.await_status(job_id, "SUCCEEDED", "FAILED") == "SUCCEEDED"
     slow.assert_whole()
     assert slow.repeated() <= 1
-    gone = cluster.node("instance-id", "i-goes", state="DEAD")
+    gone = wait_until(lambda: cluster.node("instance-id", "i-goes", state="DEAD"), "the node is dead to Ray")
     assert "taken back by the cloud at" in gone["state_message"]
 
 

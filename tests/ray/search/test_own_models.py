@@ -125,7 +125,7 @@ def test_a_drawn_configuration_that_was_cut_off_goes_on(ray_session: None, own: 
 
     def searched() -> set[str]:
         table = make_table("binary", timed=False)
-        found = search(tmp_path / "r", table, families=[], models={"mine": model}, trials=8)
+        found = search(tmp_path / "r", table, families=[], models={"mine": model}, trials=8, budget_s=120)
         return {trial.id for trial in found.sweep.trials if trial.status == "done"}
 
     before = searched()
