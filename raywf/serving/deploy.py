@@ -90,7 +90,7 @@ def application(workflow: Workflow, source: ModelSource) -> Any:
     """Return the endpoint as a Serve application, not yet run.
 
     On a cluster where several nodes may have replicas none gets more than its share: Ray by itself puts all
-    on one now and then, whose loss nobody would be answered after.
+    on one now and then, and its loss would take them all.
     """
     settings = workflow.serving
     scaled = autoscaling(settings)
