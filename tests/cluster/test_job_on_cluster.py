@@ -7,7 +7,6 @@ import json
 import random
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -38,17 +37,7 @@ class Submitted:
 
     def raywf(self, *words: str, address: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
         """Run the command line, by default against the cluster's dashboard, as from a laptop."""
-        command = [
-            str(Path(sys.executable).parent / "raywf"),
-            *words,
-            "-f",
-            str(self.folder / "workflow.yaml"),
-        ]
-        command += ["--set", f"cluster.address={address or self.cluster.dashboard}"]
-        environ = {**self.cluster.environ, **environ}
-        return subprocess.run(
-            command, capture_output=True, text=True, env=environ, timeout=150, cwd=self.folder, check=False
-        )
+        return self.cluster.raywf(self.folder, *words, address=address, **environ)
 
 
 def write_table(path: Path) -> None:

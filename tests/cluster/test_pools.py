@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RayCluster
+from nodes import RayCluster
 from test_job_on_cluster import Submitted
 
 
@@ -26,7 +25,6 @@ def pooled() -> Iterator[RayCluster]:
         yield cluster
     finally:
         cluster.stop()
-        shutil.rmtree(cluster.folder, ignore_errors=True)
 
 
 def test_trials_run_where_training_belongs(
