@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow check lint types clean
+.PHONY: demo test test-slow test-cluster check lint types clean
 
 .venv/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -22,6 +22,9 @@ test: .venv/.stamp
 
 test-slow: .venv/.stamp
 	$(BIN)/python -m pytest -m slow
+
+test-cluster: .venv/.stamp
+	$(BIN)/python -m pytest -q -rP --durations=15 tests/cluster
 
 lint: .venv/.stamp
 	$(BIN)/ruff check .

@@ -105,6 +105,11 @@ def _stopped(trial: Trial) -> Trial:
     return dataclasses.replace(trial, status="stopped")
 
 
+def _is_further(trial: Trial, former: Trial) -> bool:
+    """Whether it has come further; what another worker only reports again does not count."""
+    return len(trial.fold_losses) > len(former.fold_losses)
+
+
 class _Deadline(tune.Stopper):  # type: ignore[misc]
     """Stops all trials at the deadline; until one is done, it waits for the last moment."""
 
@@ -145,6 +150,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]
         **info: Any,
     ) -> None:
         for record in result["trials"]:
+            if record.id not in self.last or _is_further(record, self.last[record.id]):
+                self._deaths.pop(record.id, None)
             self.last[record.id] = record
             self.nodes[record.id] = result["node"]
             if record.id in self._race.stopped:
@@ -164,11 +171,14 @@ class _Watch(tune.Callback):  # type: ignore[misc]
             self._progress(self.end_of(jobs[0]))
 
     def end_of(self, trial: Trial) -> Trial:
-        """Return a trial's last record: one that did not end by itself has failed or was stopped."""
+        """Return a trial's last record: one that did not end by itself has failed or was stopped.
+
+        What the race stopped has not failed, even if a worker of it had died before.
+        """
         found = self.last.get(trial.id, trial)
         if found.status in {"done", "failed"}:
             return found
-        death = self._deaths.get(trial.id)
+        death = None if trial.id in self._race.stopped else self._deaths.get(trial.id)
         return dataclasses.replace(found, status="failed", error=death) if death else _stopped(found)
 
 

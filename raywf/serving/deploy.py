@@ -30,6 +30,7 @@ from raywf.core.source import ModelSource
 from raywf.serving.app import Endpoint
 from raywf.serving.keys import KeyBook
 from raywf.serving.scaling import autoscaling
+from raywf.serving.spread import room_for_replicas, spread
 from raywf.serving.swap import broadcast, call_replicas
 
 MAX_ONGOING = 100
@@ -53,8 +54,8 @@ def url(settings: ServingSettings) -> str:
 def deploy(workflow: Workflow, source: ModelSource) -> str:
     """Start the endpoint, wait until it is healthy, and return its URL.
 
-    Deploying again replaces the replicas one by one, new before old. To change the model use
-    `raywf.serving.swap`.
+    Deploying again replaces the replicas one by one, new before old where there is a place for one more. To
+    change the model use `raywf.serving.swap`.
 
     Raises:
         ServingError: if the endpoint does not come up, the host does not fit the cluster's addresses, or
@@ -86,20 +87,29 @@ def deploy(workflow: Workflow, source: ModelSource) -> str:
 
 
 def application(workflow: Workflow, source: ModelSource) -> Any:
-    """Return the endpoint as a Serve application, not yet run."""
-    scaled = autoscaling(workflow.serving)
-    nodes = selector("serve", labelled=workflow.cluster.pools)
+    """Return the endpoint as a Serve application, not yet run.
+
+    On a cluster where several nodes may have replicas none gets more than its share: Ray by itself puts all
+    on one now and then, and its loss would take them all.
+    """
+    settings = workflow.serving
+    scaled = autoscaling(settings)
+    labels = selector("serve", labelled=workflow.cluster.pools)
+    nodes = ray.nodes() if ray.is_initialized() else []
+    room = room_for_replicas(nodes, labels=labels, cpus=settings.replica_cpus)
+    placed = spread(settings.max_replicas or settings.replicas, room)
     deployment = serve.deployment(
         Endpoint,
         name="endpoint",
-        num_replicas=workflow.serving.replicas if scaled is None else None,
+        num_replicas=settings.replicas if scaled is None else None,
         autoscaling_config=scaled,
-        ray_actor_options={"num_cpus": workflow.serving.replica_cpus}
-        | ({"label_selector": nodes} if nodes else {}),
+        ray_actor_options={"num_cpus": settings.replica_cpus}
+        | ({"label_selector": labels} if labels else {}),
+        max_replicas_per_node=placed.per_node,
         max_ongoing_requests=MAX_ONGOING,
         max_queued_requests=MAX_QUEUED,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
-        max_surge_percent=100,
+        max_surge_percent=placed.surge_percent,
         health_check_period_s=2.0,
         health_check_timeout_s=30.0,
         max_constructor_retry_count=MAX_CONSTRUCTOR_TRIES,

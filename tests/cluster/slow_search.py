@@ -6,7 +6,6 @@ import csv
 import json
 import random
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -62,18 +61,6 @@ class Slow:
 _DEADLINE_S = 150.0
 
 
-def run_raywf(
-    cluster: Any, folder: Path, *words: str, address: str = "", **environ: str
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line, by default against the cluster's dashboard, as from a laptop."""
-    command = [str(Path(sys.executable).parent / "raywf"), *words, "-f", str(folder / "workflow.yaml")]
-    command += ["--set", f"cluster.address={address or cluster.dashboard}"]
-    environ = {**cluster.environ, **environ}
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environ, timeout=150, cwd=folder, check=False
-    )
-
-
 def wait_until(condition: Callable[[], Any], what: str, *, seconds: float = _DEADLINE_S) -> Any:
     """Return what the condition gives once it is true."""
     deadline = time.monotonic() + seconds
@@ -107,7 +94,7 @@ class SlowSearch:
 
     def raywf(self, *words: str, **given: str) -> subprocess.CompletedProcess[str]:
         """Run the command line."""
-        return run_raywf(self.cluster, self.folder, *words, **given)
+        return self.cluster.raywf(self.folder, *words, **given)
 
     def submit(self) -> str:
         """Submit the search and return the job's id."""

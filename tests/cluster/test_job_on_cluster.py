@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slow_search import SlowSearch, run_raywf
+from slow_search import SlowSearch
 
 SETTINGS = """\
 name: churn
@@ -38,7 +38,7 @@ class Submitted:
 
     def raywf(self, *words: str, address: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
         """Run the command line, by default against the cluster's dashboard, as from a laptop."""
-        return run_raywf(self.cluster, self.folder, *words, address=address, **environ)
+        return self.cluster.raywf(self.folder, *words, address=address, **environ)
 
 
 def write_table(path: Path) -> None:

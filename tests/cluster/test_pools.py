@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RayCluster
+from nodes import RayCluster
 from slow_search import wait_until
 from test_job_on_cluster import Submitted
 

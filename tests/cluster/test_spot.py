@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RayCluster
 from metadata_service import metadata_service
+from nodes import RayCluster
 from slow_search import SlowSearch, wait_until
 
 STAYS, GOES, NEXT = "instance-id=i-stays", "instance-id=i-goes", "instance-id=i-next"

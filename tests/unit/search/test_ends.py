@@ -1,0 +1,72 @@
+"""How trials end whose workers died: some come further after all, some are stopped by the race."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raywf.core.codec import encode
+from raywf.core.records import Trial
+from raywf.search.portfolio import make_trial
+from raywf.search.race import FoldRace
+from raywf.search.tuning import _Watch
+
+WANTED = make_trial("linear", {})
+
+
+class Course:
+    """A trial under a watch, as Tune tells of it."""
+
+    def __init__(self) -> None:
+        self.race = FoldRace(folds=(2000, 2000))
+        self.watch = _Watch(lambda _trial: None, self.race, lambda _waiting: None)
+        self._trial = SimpleNamespace(config={"jobs": [encode(WANTED)]}, error_file=None, num_failures=1)
+
+    def report(self, folds: int) -> None:
+        """Report so many folds."""
+        record = dataclasses.replace(WANTED, status="running", fold_losses=(0.5,) * folds)
+        result: dict[str, Any] = {"trials": [record], "node": "n", "done": False}
+        self.watch.on_trial_result(1, [], self._trial, result)
+
+    def die(self) -> None:
+        """Lose the worker, and get another."""
+        self.watch.on_trial_recover(1, [], self._trial)
+
+    @property
+    def end(self) -> Trial:
+        """What became of it."""
+        return self.watch.end_of(WANTED)
+
+
+def test_one_that_does_not_come_back_has_failed() -> None:
+    """What it had before its worker died, another reports again; that is no way back."""
+    course = Course()
+    course.report(1)
+    course.die()
+    course.report(1)
+    assert course.end.status == "failed"
+    assert course.end.error.startswith("its worker died")
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_one_that_comes_further_has_not_failed(before: int) -> None:
+    """The deadline may still stop it."""
+    course = Course()
+    for folds in range(1, before + 1):
+        course.report(folds)
+    course.die()
+    course.report(before + 1)
+    assert (course.end.status, course.end.error) == ("stopped", "")
+
+
+def test_one_that_the_race_stops_has_not_failed() -> None:
+    """Whoever lost a worker loses the race by its folds, as any other."""
+    course = Course()
+    course.report(1)
+    course.die()
+    course.race.stopped.add(WANTED.id)
+    course.report(1)
+    assert (course.end.status, course.end.error) == ("stopped", "")
