@@ -86,11 +86,9 @@ def _parts(story: VersionStory) -> Iterator[Part]:
 
 
 def _look(look: Probe) -> str:
-    former = "" if look.former is None else f" and one of the champion's rows {look.former:.4f}"
     return (
         f"{_at(look.time)}: version {look.version} loses {look.champion:.4f}, a quick model of newer rows "
-        f"{look.quick:.4f}{former}: {look.regret:+.1%} (+-{1.96 * look.regret_error:.1%}) on "
-        f"{look.rows:,} rows"
+        f"{look.quick:.4f}: {look.regret:+.1%} (+-{1.96 * look.regret_error:.1%}) on {look.rows:,} rows"
     )
 
 

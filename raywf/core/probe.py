@@ -12,8 +12,8 @@ class Probe:
 
     The quick model was fitted on what was known at `since`; `former` is one of its kind that knows no newer
     rows than the champion, None where that was not tried. `champion`, `quick` and `former` are the mean
-    bounded losses over `rows`; `error` and `former_error` are the standard errors of the mean differences of
-    the other two from the quick one's. `cpu_s` is what it took.
+    bounded losses over `rows`, `error` is the standard error of the mean difference of the first two. `cpu_s`
+    is what it took.
     """
 
     version: str
@@ -25,43 +25,35 @@ class Probe:
     error: float
     cpu_s: float
     former: float | None = None
-    former_error: float = 0.0
 
     @property
-    def match(self) -> float:
+    def regret(self) -> float:
         """What the champion loses beside the quick model, as a share of its loss; below 0 where it is better.
 
         >>> from datetime import UTC
         >>> day = datetime(2020, 1, 1, tzinfo=UTC)
         >>> looked = {"version": "1", "since": day, "time": day, "rows": 900, "error": 0.01, "cpu_s": 1.0}
-        >>> round(Probe(champion=0.2, quick=0.15, **looked).match, 3)
+        >>> round(Probe(champion=0.2, quick=0.15, **looked).regret, 3)
         0.25
         """
         return self._share(self.champion - self.quick)
 
     @property
-    def regret(self) -> float:
-        """What newer rows are worth, as a share of the champion's loss.
+    def regret_error(self) -> float:
+        """The regret's standard error, the champion's loss taken as it is."""
+        return self._share(self.error)
 
-        A quick model that is no match for the champion would hide it: what newer rows do for its own kind
-        counts then.
+    @property
+    def newer(self) -> float:
+        """What newer rows do for models of the quick one's kind, as a share of the champion's loss.
 
         >>> from datetime import UTC
         >>> day = datetime(2020, 1, 1, tzinfo=UTC)
         >>> looked = {"version": "1", "since": day, "time": day, "rows": 900, "error": 0.01, "cpu_s": 1.0}
-        >>> round(Probe(champion=0.2, quick=0.22, former=0.23, **looked).regret, 3)
+        >>> round(Probe(champion=0.2, quick=0.22, former=0.23, **looked).newer, 3)
         0.05
         """
-        return self.match if self._is_of_champion else self._share((self.former or 0.0) - self.quick)
-
-    @property
-    def regret_error(self) -> float:
-        """The regret's standard error, the champion's loss taken as it is."""
-        return self._share(self.error if self._is_of_champion else self.former_error)
-
-    @property
-    def _is_of_champion(self) -> bool:
-        return self.former is None or self.champion >= self.former
+        return 0.0 if self.former is None else self._share(self.former - self.quick)
 
     def _share(self, loss: float) -> float:
         return loss / self.champion if self.champion > 0 else 0.0

@@ -107,7 +107,6 @@ def probe(
         error=found.error,
         cpu_s=time.process_time() - start,
         former=found.former,
-        former_error=found.former_error,
     )
 
 
@@ -189,7 +188,6 @@ class _Losses:
     quick: float = 0.0
     error: float = 0.0
     former: float | None = None
-    former_error: float = 0.0
 
 
 def _compare(
@@ -205,14 +203,14 @@ def _compare(
         quick = quick_answers(workflow, snapshot, table, fitted=fitted, scored=rows.new)
         return bounded_loss(labels, quick, scale=scale)
 
-    def error(losses: NDArray[np.float64]) -> float:
-        return float((losses - ours).std() / np.sqrt(len(ours)))
-
     ours = quick_losses(rows.then)
     found = _Losses(
-        rows=len(ours), champion=float(theirs.mean()), quick=float(ours.mean()), error=error(theirs)
+        rows=len(ours),
+        champion=float(theirs.mean()),
+        quick=float(ours.mean()),
+        error=float((theirs - ours).std() / np.sqrt(len(ours))),
     )
     if len(rows.seen) < _FEWEST:
         return found
     former = ours if len(rows.seen) == len(rows.then) else quick_losses(rows.seen)
-    return replace(found, former=float(former.mean()), former_error=error(former))
+    return replace(found, former=float(former.mean()))

@@ -1,4 +1,4 @@
-"""Would a retraining help? What newer rows are worth by quick models, added up.
+"""Would a retraining help? What the champion loses beside quick models of newer rows, added up.
 
 The champion's own loss moves with the traffic, whether or not there is anything to learn; what another model
 would have lost on the same rows does not tell of that, hence the regret. It is summed over the looks since
@@ -25,7 +25,8 @@ class RegretFinding:
     """The regret that has added up over `looks`, and the limit from which a retraining is due.
 
     `until` is when the last look was, None before the first one. `says_in_vain` says that by it a retraining
-    would not help: the quick model was no better than the champion, though a match for it.
+    would not help: the quick model was no better than the champion, though a match for it, and newer rows did
+    nothing for its own kind.
     """
 
     looks: int
@@ -65,5 +66,9 @@ def judge_regret(
         total=total,
         limit=max(settings.regret, chance),
         until=looks[-1].time,
-        says_in_vain=looks[-1].match >= -_NO_MATCH and looks[-1].regret < settings.regret / 2,
+        says_in_vain=_is_in_vain(looks[-1], settings.regret / 2),
     )
+
+
+def _is_in_vain(look: Probe, little: float) -> bool:
+    return -_NO_MATCH <= look.regret < little and look.newer < little
