@@ -121,21 +121,27 @@ class Store:
 
     def walk(self, path: str) -> tuple[tuple[str, int], ...]:
         """Return all files below a folder, as paths relative to it, with their sizes in bytes."""
-        from pyarrow import fs
+        from pyarrow.fs import FileType
 
-        filesystem, base = self.filesystem()
-        folder = f"{base}/{path}"
-        infos = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True))
-        files = [i for i in infos if i.type == fs.FileType.File and ".draft-" not in i.base_name]
+        folder = f"{self.filesystem()[1]}/{path}"
+        files = [i for i in self._infos(path, recursive=True) if i.type == FileType.File]
         return tuple(sorted((i.path.removeprefix(folder).lstrip("/"), i.size) for i in files))
 
     def list(self, path: str) -> tuple[str, ...]:
         """Return the sorted names directly below a folder; empty where it does not exist."""
+        return tuple(sorted(info.base_name for info in self._infos(path, recursive=False)))
+
+    def _infos(self, path: str, recursive: bool) -> tuple[arrow_fs.FileInfo, ...]:
+        """Return what lies below a folder, but for drafts."""
         from pyarrow import fs
 
         filesystem, base = self.filesystem()
-        infos = filesystem.get_file_info(fs.FileSelector(f"{base}/{path}", allow_not_found=True))
-        return tuple(sorted(info.base_name for info in infos if ".draft-" not in info.base_name))
+        selector = fs.FileSelector(f"{base}/{path}", allow_not_found=True, recursive=recursive)
+        try:
+            infos = filesystem.get_file_info(selector)
+        except FileNotFoundError:  # a folder was made between pyarrow's listing and its second look
+            infos = filesystem.get_file_info(selector)
+        return tuple(info for info in infos if ".draft-" not in info.base_name)
 
 
 def absolute(path: str) -> str:

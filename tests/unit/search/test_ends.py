@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from raywf.core.codec import encode
 from raywf.core.records import Trial
+from raywf.search.ledger import Ledger
 from raywf.search.portfolio import make_trial
 from raywf.search.race import FoldRace
 from raywf.search.tuning import _Watch
@@ -20,9 +22,10 @@ WANTED = make_trial("linear", {})
 class Course:
     """A trial under a watch, as Tune tells of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.race = FoldRace(folds=(2000, 2000))
-        self.watch = _Watch(lambda _trial: None, self.race, lambda _waiting: None)
+        ledger = Ledger(str(folder), "s")
+        self.watch = _Watch(lambda _trial: None, self.race, lambda _waiting: None, ledger)
         self._trial = SimpleNamespace(config={"jobs": [encode(WANTED)]}, error_file=None, num_failures=1)
 
     def report(self, folds: int) -> None:
@@ -41,9 +44,9 @@ class Course:
         return self.watch.end_of(WANTED)
 
 
-def test_one_that_does_not_come_back_has_failed() -> None:
+def test_one_that_does_not_come_back_has_failed(tmp_path: Path) -> None:
     """What it had before its worker died, another reports again; that is no way back."""
-    course = Course()
+    course = Course(tmp_path)
     course.report(1)
     course.die()
     course.report(1)
@@ -52,9 +55,9 @@ def test_one_that_does_not_come_back_has_failed() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1])
-def test_one_that_comes_further_has_not_failed(before: int) -> None:
+def test_one_that_comes_further_has_not_failed(before: int, tmp_path: Path) -> None:
     """The deadline may still stop it."""
-    course = Course()
+    course = Course(tmp_path)
     for folds in range(1, before + 1):
         course.report(folds)
     course.die()
@@ -62,9 +65,9 @@ def test_one_that_comes_further_has_not_failed(before: int) -> None:
     assert (course.end.status, course.end.error) == ("stopped", "")
 
 
-def test_one_that_the_race_stops_has_not_failed() -> None:
+def test_one_that_the_race_stops_has_not_failed(tmp_path: Path) -> None:
     """Whoever lost a worker loses the race by its folds, as any other."""
-    course = Course()
+    course = Course(tmp_path)
     course.report(1)
     course.die()
     course.race.stopped.add(WANTED.id)
