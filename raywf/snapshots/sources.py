@@ -25,7 +25,7 @@ from raywf.core.ids import stable_id
 from raywf.core.records import Source
 
 TASK_CPUS = 0.5
-_BLOCK_BYTES = 32_000_000
+BLOCK_BYTES = 32_000_000
 _SUFFIXES = {".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet"}
 
 
@@ -93,7 +93,7 @@ def read_blocks(table: Table, columns: tuple[str, ...]) -> list[ray.ObjectRef]:
     CSV columns come as text; Parquet columns in their file's own type, which may differ between blocks.
     """
     filesystem, _ = open_filesystem(table.source.path)
-    blocks = max(1, min(200, table.source.bytes // _BLOCK_BYTES + 1))
+    blocks = max(1, min(200, table.source.bytes // BLOCK_BYTES + 1))
     common = {"filesystem": filesystem, "partitioning": None, "num_cpus": TASK_CPUS}
     refs: list[ray.ObjectRef] = []
     with data_context():
