@@ -11,6 +11,8 @@ from raywf.core.records import Snapshot, Sweep, Trial
 from raywf.core.settings import Workflow
 from raywf.registry.client import connect, experiment_id, tracking_uri
 
+_PAGE = 1_000  # runs that one answer holds
+
 
 def log_sweep(workflow: Workflow, snapshot: Snapshot, sweep: Sweep) -> str:
     """Write a sweep and its trials; return the parent run's id. Runs that are there are not made again.
@@ -72,8 +74,13 @@ def _run(client: Any, experiment: str, tags: dict[str, str], name: str) -> str:
 
 
 def _children(client: Any, experiment: str, sweep_id: str) -> set[str]:
-    found = client.search_runs([experiment], f"tags.`raywf.trial_of` = '{sweep_id}'", max_results=5000)
-    return {run.data.tags["raywf.trial"] for run in found if run.info.status != "RUNNING"}
+    query, known = f"tags.`raywf.trial_of` = '{sweep_id}'", set()
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs([experiment], query, max_results=_PAGE, page_token=token or None)
+        known |= {run.data.tags["raywf.trial"] for run in page if run.info.status != "RUNNING"}
+        token = page.token or None
+    return known
 
 
 def _metrics(figures: dict[str, float], stamp: int) -> list[Metric]:

@@ -16,6 +16,7 @@ from raywf.core.records import Bundle, Member, ModelVersion, Snapshot, Sweep, Tr
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.loop.promote import promote, promote_by_hand, rollback
 from raywf.models.bundle import load_bundle
+from raywf.registry import runs as runs_module
 from raywf.registry.client import connect, tracking_uri
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
 from raywf.registry.runs import log_sweep
@@ -224,9 +225,10 @@ def test_bundle_that_is_gone_cannot_be_fetched(shop: Shop, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sweep_is_logged_once(shop: Shop) -> None:
-    """Again makes neither a second parent nor second children."""
+def test_sweep_is_logged_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again makes neither a second parent nor second children, of which the store tells one at a time."""
     workflow, _, run = shop.open("sweep")
+    monkeypatch.setattr(runs_module, "_PAGE", 1)
     assert log_sweep(workflow, SNAPSHOT, SWEEP) == run
     client = connect(tracking_uri(workflow))
     experiment = client.get_experiment_by_name("sweep").experiment_id
