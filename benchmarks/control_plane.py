@@ -7,7 +7,8 @@ seconds at nothing (``base``) and milliseconds for one more (``slope_ms``).
 ``partition_ms``: a snapshot of a table whose every partition holds 500 rows, joined with a view by shuffle,
 all steps. ``replica_ms``: a swap, from the first prepare to the last commit; ``ask_ms``: asking every replica
 what it serves; ``replica_mb``: a replica's own memory. ``resolve_ms``: CPU time of one question to the
-registry (MLflow on SQLite, in process), which every replica asks once in ``serving.alias_poll_s``.
+registry (MLflow on SQLite, in process), which every replica asks once in ``serving.alias_poll_s``;
+``run_ms``: wall time of a trial's run in MLflow there.
 ``segment_ms``: bringing a log's mirror up to date where nothing is new, the store being a server with the
 S3 API on this machine (moto's). Exits 0 only if every swap reached every replica.
 """
@@ -40,10 +41,12 @@ import psutil  # noqa: E402
 from swap import make_registry  # noqa: E402 the folder is a set of scripts
 
 from raywf.core.loader import load_workflow  # noqa: E402
+from raywf.core.records import Snapshot, Sweep  # noqa: E402
 from raywf.core.serving_settings import ServingSettings  # noqa: E402
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow  # noqa: E402
 from raywf.core.store import Store  # noqa: E402
 from raywf.registry.registry import CHAMPION, Registry  # noqa: E402
+from raywf.search.portfolio import make_trial  # noqa: E402
 from raywf.serving.environment import free_ports, serve_env  # noqa: E402
 
 S3 = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -146,6 +149,46 @@ def resolve_ms(registry: Registry, times: int = 200) -> float:
     return round(1e3 * (time.process_time() - start) / times, 2)
 
 
+def run_ms(workflow: Workflow, trials: int = 100) -> float:
+    """Return the time that a trial of a sweep takes to be logged, with four parameters and five folds."""
+    from raywf.registry.runs import log_sweep
+
+    params = {"num_leaves": 31, "learning_rate": 0.1, "min_data_in_leaf": 20, "extra_trees": True}
+    trial = replace(make_trial("lightgbm", params), status="done", fold_losses=(0.5,) * 5, score=0.5)
+    snapshot = Snapshot(
+        id="bench",
+        workflow=workflow.name,
+        uri="",
+        rows=1,
+        columns=(),
+        task="binary",
+        classes=("no", "yes"),
+        label="late",
+        has_time=False,
+        window=None,
+        as_of=None,
+        digest="",
+        profile=(),
+        sources=(),
+    )
+    sweep = Sweep(
+        id="bench",
+        snapshot_id="bench",
+        metric="roc_auc",
+        greater_is_better=True,
+        trials=tuple(replace(trial, id=f"lightgbm-{i}") for i in range(trials)),
+        members=(),
+        score=0.5,
+        calibrated=False,
+        budget_s=1,
+        spent_s=1,
+        cpu_s=1,
+    )
+    start = time.monotonic()
+    log_sweep(workflow, snapshot, sweep)
+    return round(1e3 * (time.monotonic() - start) / trials, 2)
+
+
 @contextmanager
 def object_store() -> Iterator[str]:
     """Yield a bucket's URI of a server with the S3 API on loopback."""
@@ -207,7 +250,7 @@ def main() -> None:
         print("snapshot", built, file=sys.stderr, flush=True)
         told = [replicas_s(workflow, registry, n) for n in args.replicas]
         print("replicas", told, file=sys.stderr, flush=True)
-        asked = resolve_ms(registry)
+        asked, logged = resolve_ms(registry), run_ms(workflow)
         ray.shutdown()
         with object_store() as root:
             listed = line(args.segments, [segments_s(root, folder, n) for n in args.segments])
@@ -220,6 +263,7 @@ def main() -> None:
         "ask_ms": asks["slope_ms"],
         "replica_mb": round(told[-1]["replica_mb"], 1),
         "resolve_ms": asked,
+        "run_ms": logged,
         "segment_ms": listed["slope_ms"],
         "snapshot": built,
         "swap": swaps,

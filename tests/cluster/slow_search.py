@@ -123,6 +123,14 @@ class SlowSearch:
             )
         )
 
+    def await_log(self, job_id: str, end: str) -> None:
+        """Wait until what the store kept of the job's output ends so, no cluster being there to ask."""
+
+        def kept() -> str:
+            return self.raywf("job", "logs", job_id, address="http://127.0.0.1:9").stdout
+
+        wait_until(lambda: kept().endswith(end), f"the output of {job_id} ends with {end!r}", seconds=20)
+
     def sweep(self) -> dict[str, Any]:
         """Return the record of the one sweep that there is."""
         (path,) = self._sweeps().glob("*/sweep.json")

@@ -182,7 +182,7 @@ def autoscaled() -> Iterator[AutoscaledCluster]:
         cluster.stop()
 
 
-@pytest.mark.parametrize(("most", "budget_s"), [(MOST, 50), (2, 25)])
+@pytest.mark.parametrize(("most", "budget_s"), [pytest.param(MOST, 50, marks=pytest.mark.slow), (2, 25)])
 def test_nodes_come_for_a_search_and_go_after_it(
     autoscaled: AutoscaledCluster, tmp_path: Path, most: int, budget_s: float
 ) -> None:

@@ -72,6 +72,7 @@ def test_a_node_with_a_notice_is_drained(cluster: Any, tmp_path: Path) -> None:
     assert "taken back by the cloud at" in gone["state_message"]
 
 
+@pytest.mark.slow
 def test_a_node_that_is_killed_without_a_notice(cluster: Any, tmp_path: Path) -> None:
     """Its trial is tried again elsewhere, from the fold that was lost."""
     before = len(cluster.nodes())
