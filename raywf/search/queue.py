@@ -194,15 +194,28 @@ class TrialQueue(Searcher):  # type: ignore[misc]
             return self._take(first.family, few) if slots >= _SLOTS and alike >= _MANY * slots else []
         if each >= _QUICK_S:
             return []
-        now, slots = time.time(), self._plan.slots
+        slots = self._plan.slots
         left = min(self._plan.most - len(self.handed), max(len(self._waiting), slots))
-        under_way = sum(max(0.0, end - now) for end in self._ends.values())
-        fair_s = (left * each + under_way) / slots
+        fair_s = self._fair_s(left * each)
         spread_s = self._spread_s(first.family) * math.sqrt(fair_s / each)
         serve_s = _SERVE_S * slots
         sure_s = fair_s if spread_s < serve_s else fair_s - spread_s
-        hand_s = min(_HAND_S, max(sure_s, min(_LEAST_HAND_S, serve_s)))
-        return self._take(first.family, min(left, math.ceil(hand_s / each) - 1))
+        hand_s = min(_HAND_S, max(sure_s, min(_LEAST_HAND_S, serve_s, left * each / slots)))
+        return self._take(first.family, min(left, round(hand_s / each) - 1))
+
+    def _fair_s(self, left_s: float) -> float:
+        """Return the seconds after which all slots end together that share so many seconds of trials.
+
+        A slot that gets some of them waits until the driver has served those that are free before it.
+        """
+        now, slots = time.time(), self._plan.slots
+        busy = [max(0.0, end - now) for end in self._ends.values()]
+        free = sorted([*busy, *[0.0] * (slots - 1 - len(busy))])
+        roughly_s, at = (left_s + sum(free)) / slots, 0.0
+        for i, free_s in enumerate(free):
+            if free_s < roughly_s:
+                free[i] = at = max(at + _SERVE_S, free_s)
+        return (left_s + sum(free)) / slots
 
     def _take(self, family: str, count: int) -> list[Trial]:
         """Hand out the next trials, at most so many, as long as they are of the family."""

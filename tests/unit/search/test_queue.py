@@ -118,7 +118,9 @@ def test_quick_trials_are_handed_out_together() -> None:
     sizes = []
     while len(queue.handed) < 200:
         sizes.append(len(hand(queue, f"t{len(sizes)}")))
-    assert all(size in {42, 43} for size in sizes[:4])  # of 50; by how much one differs nothing is known yet
+    assert all(
+        size in {42, 43, 44} for size in sizes[:4]
+    )  # of 50; by how much they differ is unknown
     assert sum(sizes) == 199
 
 
@@ -132,7 +134,24 @@ def test_trials_that_take_alike_are_handed_out_at_once() -> None:
     assert [len(hand(queue, f"h{i}")) for i in range(2)] == [8, 8]  # three seconds, so that progress shows
     quick = [dataclasses.replace(first, status="done", seconds=0.02)] * 40
     queue.on_trial_complete("h0", {"trials": quick})
-    assert len(hand(queue, "h2")) == 84  # a quarter of 177 and of what the other hand has before it, 3.2 s
+    assert len(hand(queue, "h2")) == 85  # a quarter of 177 and of what the other hand has before it, 3.2 s
+
+
+def test_slots_that_are_served_one_by_one_end_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left over for a last hand, though the driver comes to the last slot late."""
+    now, slots, each, serve = 1e9, 32, 0.1, 0.015
+    monkeypatch.setattr(time, "time", lambda: now)
+    trials = tuple(make_trial("linear", {"C": 0.001 * (i + 1)}) for i in range(802))
+    queue = TrialQueue(planned(trials, fold_rows=(9,), deadline=now + 60, slots=slots))
+    for name in ("t", "u"):
+        first = hand(queue, name)[0]
+        queue.on_trial_complete(name, {"trials": [dataclasses.replace(first, status="done", seconds=each)]})
+    ends = []
+    for slot in range(slots):
+        ends.append(now + each * len(hand(queue, f"h{slot}")))
+        now += serve
+    assert 800 - slots / 4 <= len(queue.handed) <= 802
+    assert max(ends) - min(ends) <= 2 * each
 
 
 def test_slow_trials_go_one_by_one() -> None:
