@@ -1,6 +1,6 @@
 """What a cluster's size costs: a snapshot by its partitions, a swap by its replicas, a log by its segments.
 
-``python benchmarks/control_plane.py [--partitions 25,100,200] [--replicas 1,4,12] [--segments 500,5000]``
+``python benchmarks/control_plane.py [--partitions 25,100,200] [--replicas 1,4,12] [--segments 200,2000]``
 makes each larger in turn on this machine, where all share its cores, and fits a line by least squares:
 seconds at nothing (``base``) and milliseconds for one more (``slope_ms``).
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import sys
@@ -91,8 +92,9 @@ def snapshot_s(folder: Path, partitions: int) -> float:
     stock = pd.DataFrame({"shop": np.repeat(np.arange(SHOPS), 300), "day": np.tile(days, SHOPS)})
     stock["held"] = rng.normal(size=len(stock))
     (folder / "spine").mkdir(parents=True)
-    for part, part_rows in enumerate(np.array_split(spine, partitions)):
-        part_rows.to_parquet(folder / "spine" / f"{part:05}.parquet", index=False)
+    for part in range(partitions):
+        here = spine.iloc[part * PARTITION_ROWS : (part + 1) * PARTITION_ROWS]
+        here.to_parquet(folder / "spine" / f"{part:05}.parquet", index=False)
     stock.to_csv(folder / "stock.csv", index=False)
     (folder / "workflow.yaml").write_text(SNAPSHOT)
     size = sum(path.stat().st_size for path in (folder / "spine").iterdir())
@@ -196,6 +198,7 @@ def object_store() -> Iterator[str]:
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server.start()
     address = "http://{}:{}".format(*server.get_host_and_port())
     os.environ.update(S3 | {"AWS_ENDPOINT_URL": address})
@@ -228,7 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, default in (("partitions", "25,100,200"), ("replicas", "1,4,12"), ("segments", "500,5000")):
+    for name, default in (("partitions", "25,100,200"), ("replicas", "1,4,12"), ("segments", "200,2000")):
         parser.add_argument(f"--{name}", default=default, type=lambda t: [int(n) for n in t.split(",")])
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="raywf-bench-"))

@@ -17,7 +17,7 @@ from raywf.snapshots.asof import NO_ROW, Int, ViewRows, match_asof, match_key
 from raywf.snapshots.convert import time_us
 from raywf.snapshots.plan import TablePlan
 from raywf.snapshots.prepare import FAR_PAST, KEY
-from raywf.snapshots.sources import TASK_CPUS
+from raywf.snapshots.sources import TASK_CPUS, count_parts
 
 PART_BYTES = 128_000_000
 
@@ -124,7 +124,7 @@ def join_partitioned(
     """
     both = pa.unify_schemas([*schemas, pa.schema([("__is_view", pa.bool_()), ("__bucket", pa.int64())])])
     size = sum(dataset.size_bytes() or 0 for dataset in (rows, view))
-    buckets = int(min(200, max(2, size // PART_BYTES + 1)))
+    buckets = max(2, count_parts(int(size), PART_BYTES))
     tag = {"keys": join.plan.keys, "buckets": buckets, "schema": both}
     parts = [
         dataset.map_batches(

@@ -26,6 +26,7 @@ from raywf.core.records import Source
 
 TASK_CPUS = 0.5
 BLOCK_BYTES = 32_000_000
+_MANY, _LARGER = 200, 8  # so many parts are enough until they are so many times larger
 _SUFFIXES = {".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet"}
 
 
@@ -93,7 +94,7 @@ def read_blocks(table: Table, columns: tuple[str, ...]) -> list[ray.ObjectRef]:
     CSV columns come as text; Parquet columns in their file's own type, which may differ between blocks.
     """
     filesystem, _ = open_filesystem(table.source.path)
-    blocks = max(1, min(200, table.source.bytes // BLOCK_BYTES + 1))
+    blocks = count_parts(table.source.bytes, BLOCK_BYTES)
     common = {"filesystem": filesystem, "partitioning": None, "num_cpus": TASK_CPUS}
     refs: list[ray.ObjectRef] = []
     with data_context():
@@ -105,6 +106,15 @@ def read_blocks(table: Table, columns: tuple[str, ...]) -> list[ray.ObjectRef]:
             dataset = ray.data.read_parquet(files, columns=names, override_num_blocks=blocks, **common)
             refs.extend(dataset.materialize().to_arrow_refs())
     return refs
+
+
+def count_parts(total: int, each: int) -> int:
+    """Return in how many parts to cut so many bytes: of `each` up to 200 parts, then larger, then more.
+
+    >>> [count_parts(gb * 10**9, 32 * 10**6) for gb in (0, 1, 20, 1000)]
+    [1, 32, 200, 3907]
+    """
+    return max(1, min(_MANY, total // each + 1), total // (_LARGER * each) + 1)
 
 
 @contextmanager

@@ -118,9 +118,7 @@ def test_quick_trials_are_handed_out_together() -> None:
     sizes = []
     while len(queue.handed) < 200:
         sizes.append(len(hand(queue, f"t{len(sizes)}")))
-    assert all(
-        size in {42, 43, 44} for size in sizes[:4]
-    )  # of 50; by how much they differ is unknown
+    assert all(size in {42, 43, 44} for size in sizes[:4])  # of 50; by how much they differ is unknown
     assert sum(sizes) == 199
 
 
