@@ -51,7 +51,7 @@ from raywf.search.portfolio import make_trial  # noqa: E402
 from raywf.serving.environment import free_ports, serve_env  # noqa: E402
 
 S3 = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_DEFAULT_REGION": "us-east-1"}
-PARTITION_ROWS, SHOPS, TIMES = 500, 40, 5
+MOST_PARTITIONS, PARTITION_ROWS, SHOPS, TIMES = 200, 500, 40, 5
 SNAPSHOT = """\
 name: shops
 task: binary
@@ -73,7 +73,7 @@ def line(sizes: list[int], seconds: list[float]) -> dict[str, Any]:
 
 def snapshot_s(folder: Path, partitions: int) -> float:
     """Return the seconds that a snapshot of so many partitions takes."""
-    from raywf.snapshots import sources
+    from raywf.snapshots import join, sources
     from raywf.snapshots.assemble import Limits
     from raywf.snapshots.build import build_snapshot
 
@@ -99,6 +99,7 @@ def snapshot_s(folder: Path, partitions: int) -> float:
     (folder / "workflow.yaml").write_text(SNAPSHOT)
     size = sum(path.stat().st_size for path in (folder / "spine").iterdir())
     sources.BLOCK_BYTES = size // partitions + 1  # as many blocks as a table of that many times 32 MB has
+    join.PART_BYTES = 4 * sources.BLOCK_BYTES  # and as many buckets, of 128 MB
     start_s = time.monotonic()
     workflow = load_workflow(folder / "workflow.yaml", environ={})
     found = build_snapshot(workflow, limits=Limits(broadcast_bytes=0, gather_bytes=0))
@@ -234,6 +235,8 @@ def main() -> None:
     for name, default in (("partitions", "25,100,200"), ("replicas", "1,4,12"), ("segments", "200,2000")):
         parser.add_argument(f"--{name}", default=default, type=lambda t: [int(n) for n in t.split(",")])
     args = parser.parse_args()
+    if max(args.partitions) > MOST_PARTITIONS:
+        parser.error(f"more than {MOST_PARTITIONS} partitions are of larger blocks: they cannot be so small")
     folder = Path(tempfile.mkdtemp(prefix="raywf-bench-"))
     workflow = Workflow(
         name="bench",

@@ -94,7 +94,10 @@ def check(path: Path, file: str, overrides: tuple[str, ...], crds: Path | None, 
 @click.option("--address", metavar="HOST:PORT", required=True, help="The cluster, as `ray start` takes it.")
 @click.option("--node-id", help="The node to drain. [default: every node of this machine]")
 @click.option(
-    "--every", "every_s", type=float, help="Seconds between two looks. [default: as the cloud advises]"
+    "--every",
+    "every_s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds between two looks. [default: as the cloud advises]",
 )
 @click.option("--endpoint", metavar="URL", help="Of the metadata service. [default: the cloud's]")
 @click.option("--json", "as_json", is_flag=True, help="Print what was drained as JSON.")

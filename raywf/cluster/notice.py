@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from typing import Literal
 
 from raywf.core.clock import parse_time
@@ -132,7 +133,7 @@ def await_notice(metadata: Metadata, *, every_s: float, say: Say) -> datetime:
     while True:
         try:
             end = metadata.ends()
-        except (OSError, ValueError, KeyError) as err:
+        except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError) as err:
             if not away:
                 say(f"the metadata service does not answer: {type(err).__name__}: {err}")
             away = True

@@ -11,7 +11,7 @@ _NAMED = re.compile(_SECRET, re.IGNORECASE)
 _NO_SECRETS = ("_PATH", "_FILE", "_URL", "_MODE")  # names of where one is, not of the secret itself
 _SHORTEST = 8  # characters; a shorter value may be any word of the text
 _IN_TEXT = (
-    re.compile(r"(?<=://)([^\s:/@'\"]*):[^\s/@'\"]+(?=@)"),  # https://name:password@host
+    re.compile(r"(?<=://)([^\s:/@'\"]*):[^\s/'\"]+(?=@)"),  # https://name:password@host
     re.compile(rf"([?&]\w*{_SECRET}\w*)=[^&\s'\"]+", re.IGNORECASE),  # ?password=...
     re.compile(r"(authorization['\"]?: *(?:bearer|basic)|bearer) +[\w.~+/=-]{8,}", re.IGNORECASE),
 )
@@ -19,15 +19,17 @@ _MARKS = (rf"\1:{HIDDEN}", rf"\1={HIDDEN}", rf"\1 {HIDDEN}")
 
 
 def secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the values of the variables whose names say that they are secret, the longest first.
+    """Return the values, line by line, of the variables whose names say that they are secret, longest first.
 
     >>> secrets_of({"DB_PASSWORD": "correct horse", "RAY_AUTH_TOKEN_PATH": "/run/token", "HOME": "/home/ray"})
     ('correct horse',)
     """
     found = {
-        value
+        line
         for name, value in environ.items()
-        if _NAMED.search(name) and len(value) >= _SHORTEST and not name.upper().endswith(_NO_SECRETS)
+        if _NAMED.search(name) and not name.upper().endswith(_NO_SECRETS)
+        for line in value.splitlines()  # since texts are read by lines
+        if len(line) >= _SHORTEST
     }
     return tuple(sorted(found, key=lambda value: (-len(value), value)))
 

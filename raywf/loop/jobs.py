@@ -21,6 +21,7 @@ from ray.util.state.common import NodeState
 from ray.util.state.exception import RayStateApiException
 
 from raywf.core.errors import JobError
+from raywf.core.journal import BY_HAND, Journal
 from raywf.core.loader import dump_workflow
 from raywf.core.niceness import TRAINING, yield_cpu
 from raywf.core.own import read_code
@@ -37,6 +38,7 @@ _ENVIRONMENT = {
     "RAY_JOB_STOP_SIGNAL": "SIGINT",
     "RAY_JOB_STOP_WAIT_TIME_S": "20",
 }
+_DECISION = "--decision"
 _MOST_NODES = 10_000  # that Ray lists at once
 _HOOK = f"{yield_cpu.__module__}.{yield_cpu.__name__}"  # each worker of a job gives way to the replicas
 
@@ -66,12 +68,14 @@ class Jobs:
         What it had finished is found in the store and not done again.
 
         Raises:
-            JobError: if no such job was submitted, or if it goes on still.
+            JobError: if no such job was submitted, if it goes on still or succeeded, or if it carries out a
+                decision of the controller, which tries again by itself.
         """
         store, again = Store(self._workflow.stores.root), 0
         if not store.exists(_asked_path(job_id)):
             raise JobError(f"job {job_id!r} cannot be taken up: nothing is known of it in the store")
         asked = _Asked(**json.loads(store.read(_asked_path(job_id))))
+        self._require_by_hand(job_id, asked)
         first, last = asked.first or job_id, asked.first or job_id
         while store.exists(_asked_path(f"{first}-again-{again + 1}")):
             again += 1
@@ -79,10 +83,22 @@ class Jobs:
         status = self.status(last)
         if status not in ENDED | {"UNKNOWN"}:
             raise JobError(f"job {last!r} is {status}: stop it first, or wait for its end")
+        if status == "SUCCEEDED":
+            raise JobError(f"job {last!r} has succeeded: nothing is left to do")
         new_id = f"{first}-again-{again + 1}"
         if not self._enter(replace(asked, first=first), new_id):
             raise JobError(f"job {new_id!r} was submitted by somebody else meanwhile")
         return new_id
+
+    def _require_by_hand(self, job_id: str, asked: _Asked) -> None:
+        if _DECISION not in asked.arguments[:1]:
+            return
+        made = Journal(self._workflow.stores.root, self._workflow.name).decision(asked.arguments[1])
+        if made is not None and made.cause != BY_HAND:
+            raise JobError(
+                f"job {job_id!r} carries out a decision of the controller, which tries again by itself: "
+                f"'raywf retrain' asks it for another retraining"
+            )
 
     def _enter(self, asked: _Asked, job_id: str) -> bool:
         store = Store(self._workflow.stores.root)

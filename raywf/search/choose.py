@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 
@@ -73,7 +75,7 @@ def fits_to_come_s(done: Sequence[Trial], data: SearchData, *, row_ms: float, sl
     The best trials stand for the members, as many as fit the time for a row.
     """
     whole = [t for t in done if len(t.fold_losses) == len(data.folds)]
-    best = {t.id: t for t in sorted(whole, key=lambda t: float(np.mean(t.fold_losses)))[:_LIKELY]}
+    best = {t.id: t for t in heapq.nsmallest(_LIKELY, whole, key=lambda t: fmean(t.fold_losses))}
     if not best:
         return 0.0
     room_us = _room_us(row_ms, data, best.values())

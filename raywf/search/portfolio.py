@@ -7,6 +7,7 @@ AutoGluon's 2025 portfolio, with learning rates raised for budgets of seconds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -318,7 +319,7 @@ def neighbour(done: Sequence[Trial], number: int, *, seed: int) -> Trial | None:
 
     The best is chosen most often; None if nothing can be changed.
     """
-    return _beside(sorted(done, key=lambda t: float(np.mean(t.fold_losses))), number, seed=seed)
+    return _beside(sorted(done, key=lambda t: fmean(t.fold_losses)), number, seed=seed)
 
 
 def _beside(best_first: Sequence[Trial], number: int, *, seed: int) -> Trial | None:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]
             self.last[record.id] = record
             self.nodes[record.id] = result["node"]
             if record.id in self._race.stopped:
-                self._ledger.give_up(record.id)
+                with suppress(OSError):  # a mark for who takes the search up again; the search goes on
+                    self._ledger.give_up(record.id)
             if result["done"] or record.id in self._race.stopped:
                 self._progress(record if record.status != "running" else _stopped(record))
 
