@@ -39,16 +39,15 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import psutil  # noqa: E402
-from swap import make_registry  # noqa: E402 the folder is a set of scripts
+from swap import make_registry, make_workflow  # noqa: E402 the folder is a set of scripts
 
 from raywf.core.loader import load_workflow  # noqa: E402
 from raywf.core.records import Snapshot, Sweep  # noqa: E402
-from raywf.core.serving_settings import ServingSettings  # noqa: E402
-from raywf.core.settings import SpineSettings, StoreSettings, Workflow  # noqa: E402
+from raywf.core.settings import Workflow  # noqa: E402
 from raywf.core.store import Store  # noqa: E402
 from raywf.registry.registry import CHAMPION, Registry  # noqa: E402
 from raywf.search.portfolio import make_trial  # noqa: E402
-from raywf.serving.environment import free_ports, serve_env  # noqa: E402
+from raywf.serving.environment import serve_env  # noqa: E402
 
 S3 = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_DEFAULT_REGION": "us-east-1"}
 MOST_PARTITIONS, PARTITION_ROWS, SHOPS, TIMES = 200, 500, 40, 5
@@ -238,13 +237,7 @@ def main() -> None:
     if max(args.partitions) > MOST_PARTITIONS:
         parser.error(f"more than {MOST_PARTITIONS} partitions are of larger blocks: they cannot be so small")
     folder = Path(tempfile.mkdtemp(prefix="raywf-bench-"))
-    workflow = Workflow(
-        name="bench",
-        task="binary",
-        spine=SpineSettings(path="none.csv", label="late"),
-        serving=ServingSettings(port=free_ports(1)[0]),
-        stores=StoreSettings(root=str(folder / "root")),
-    )
+    workflow = make_workflow(folder)
     os.environ.update(serve_env(workflow.serving))
     try:
         import ray

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,10 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 from load import quantile  # noqa: E402 the folder is a set of scripts
-from swap import Load, make_registry  # noqa: E402
+from swap import Load, make_registry, make_workflow  # noqa: E402
 
 from raywf.core.cluster_settings import ClusterSettings  # noqa: E402
-from raywf.core.serving_settings import ServingSettings  # noqa: E402
-from raywf.core.settings import SpineSettings, StoreSettings, Workflow  # noqa: E402
-from raywf.serving.environment import free_ports, serve_env  # noqa: E402
+from raywf.serving.environment import serve_env  # noqa: E402
 
 SERVE_CORE, TRAIN_CORE = 0, 1
 ROWS, COLUMNS, SEARCH_S, WARM_S = 30_000, 20, 600, 3.0
@@ -176,14 +175,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=200, help="trees of the model that serves")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="raywf-bench-"))
-    workflow = Workflow(
-        name="bench",
-        task="binary",
-        spine=SpineSettings(path="none.csv", label="late"),
-        serving=ServingSettings(port=free_ports(1)[0], replicas=1),
-        cluster=ClusterSettings(pools=True),
-        stores=StoreSettings(root=str(folder / "root")),
-    )
+    workflow = make_workflow(folder)
+    one = replace(workflow.serving, replicas=1)
+    workflow = replace(workflow, serving=one, cluster=ClusterSettings(pools=True))
     os.environ.update(serve_env(workflow.serving))
     try:
         registry = make_registry(workflow, folder, args.rounds)

@@ -88,6 +88,17 @@ class Load:
         return sorted((int(at) / 1e6, int(took) / 1e6, int(status)) for at, status, took in rows)
 
 
+def make_workflow(folder: Path) -> Workflow:
+    """Return a workflow that is only served, its stores below a folder."""
+    return Workflow(
+        name="bench",
+        task="binary",
+        spine=SpineSettings(path="none.csv", label="late"),
+        serving=ServingSettings(port=free_ports(1)[0]),
+        stores=StoreSettings(root=str(folder / "root")),
+    )
+
+
 def make_registry(workflow: Workflow, folder: Path, rounds: int) -> Registry:
     """Register a few versions of a small model; the first one is champion."""
     from raywf.registry.client import connect
@@ -182,13 +193,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="trees of the model")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="raywf-bench-"))
-    workflow = Workflow(
-        name="bench",
-        task="binary",
-        spine=SpineSettings(path="none.csv", label="late"),
-        serving=ServingSettings(port=free_ports(1)[0]),
-        stores=StoreSettings(root=str(folder / "root")),
-    )
+    workflow = make_workflow(folder)
     os.environ.update(serve_env(workflow.serving))
     os.environ["RAY_AUTH_MODE"] = "disabled"
     cases: dict[str, Any] = {}
