@@ -1,7 +1,7 @@
 """How far back a retraining looks: at all of the history, at its newest part, or at old rows less.
 
-A short history is often worse, where the old rows still tell something; so the newest block decides, on which
-quick models of each span are scored that have not seen it.
+A short history is often worse, where the old rows still tell something; so the newest blocks decide, on which
+quick models of each span are scored that have not seen them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHARES: dict[Span, float] = {"all": 1.0, "half": 0.5, "quarter": 0.25, "aging":
 _HALF_LIFE = 0.25  # of the history's time, after which a row counts half, where old rows count less
 _FITTED, _SCORED = 20_000, 4_000
 _FEWEST = 1_000  # rows that a shorter span must have
-_BLOCK = 0.1  # the newest rows, on which spans are compared
+_BLOCK, _BLOCKS = 0.1, 3  # the newest rows, on which spans are compared, and how many such blocks must agree
 Index = NDArray[np.int64]
 
 
@@ -55,17 +55,27 @@ def choose_part(
 
 
 def choose_span(workflow: Workflow, snapshot: Snapshot, table: pa.Table) -> Span:
-    """Return the span whose quick model does best on the newest rows; all, unless another is surely better.
+    """Return the span whose quick models do best on the newest blocks; all, unless another does better on each.
 
-    Better by a standard error of the difference, row by row. None of the models has seen those rows.
+    One block tells too little, however many rows it has: they are of one time, and so not independent. No
+    model has seen the block that it is scored on, nor what came later.
     """
-    cut = table.num_rows - int(_BLOCK * table.num_rows)
-    if cut < 2 * _FEWEST:
+    size = int(_BLOCK * table.num_rows)
+    ends = [table.num_rows - number * size for number in range(_BLOCKS)]
+    if ends[-1] - size < 2 * _FEWEST:
         return "all"
+    blocks = [_gains(workflow, snapshot, table.slice(0, end), size=size) for end in ends]
+    better = [span for span in blocks[0] if all(gains.get(span, 0.0) > 0 for gains in blocks)]
+    return max(better, key=lambda span: sum(gains[span] for gains in blocks), default="all")
+
+
+def _gains(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, size: int) -> dict[Span, float]:
+    """Return how much less each span's quick model loses on the newest rows than the one of all rows."""
+    cut = table.num_rows - size
     labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
     scored = np.arange(cut, table.num_rows)[-_SCORED:]
     scale = loss_scale(labels[:cut]) if snapshot.task == "regression" else None
-    losses: dict[Span, NDArray[np.float64]] = {}
+    losses: dict[Span, float] = {}
     for span, share in _SHARES.items():
         rows = np.arange(cut - int(share * cut), cut)
         if len(rows) < _FEWEST:
@@ -74,11 +84,8 @@ def choose_span(workflow: Workflow, snapshot: Snapshot, table: pa.Table) -> Span
             rows = np.sort(np.random.default_rng(0).choice(rows, _FITTED, replace=False))
         weights = _ages(table)[rows] if span == "aging" else None
         answers = quick_answers(workflow, snapshot, table, fitted=rows, scored=scored, weights=weights)
-        losses[span] = bounded_loss(labels[scored], answers, scale=scale)
-    best = min(losses, key=lambda span: float(losses[span].mean()))
-    gains = losses["all"] - losses[best]
-    sure = float(gains.mean()) > float(gains.std()) / np.sqrt(len(gains))
-    return best if sure else "all"
+        losses[span] = float(bounded_loss(labels[scored], answers, scale=scale).mean())
+    return {span: losses["all"] - loss for span, loss in losses.items()}
 
 
 def part_of(table: pa.Table, span: Span) -> Part:

@@ -1,28 +1,35 @@
-"""Keeps Tune's workers within the slots on a cluster that grows: none is ended to start another.
+"""Keeps Tune's workers: none is ended to start another, and on a cluster that grows they stay within the slots.
 
 Tune ends a worker where two trials end at once, or starts one in vain for a trial that then gets another's;
 and it asks for a new one while the former still has its CPUs. For that moment it wants more than its trials
-do, and an autoscaler starts a node. So workers stay as long as trials come, and no trial begins while others
-have all slots. Reads and sets what Ray 2.60's controller keeps; where another keeps it elsewhere, nothing is
-held and Tune does as it would.
+do, and an autoscaler starts a node. So workers stay as long as trials come, and on a cluster that grows no
+trial begins while others have all slots. Elsewhere they stay until the last trial has ended: many that end at
+once hold up those that still work. Reads and sets what Ray 2.60's controller keeps; where another keeps it
+elsewhere, nothing is held and Tune does as it would.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 
 class Hold:
-    """At most `slots` workers, those included that end; free ones are kept while the queue has trials."""
+    """Keeps as many free workers as there are slots.
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
+    On a cluster that `grows` at most so many run, those included that end, and free ones go when the queue
+    has no more trials.
+    """
+
+    def __init__(self, slots: int, *, grows: bool) -> None:
+        self._slots, self._grows = slots, grows
         self._controller: Any = None
         self._begun = self._kept = 0
         self._runs_dry = False
 
-    def __reduce__(self) -> tuple[type[Hold], tuple[int]]:
-        return Hold, (self._slots,)  # Tune keeps its scheduler; the controller does not travel
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel without the controller: Tune keeps its scheduler."""
+        return partial(Hold, grows=self._grows), (self._slots,)
 
     def look(self, controller: Any) -> None:
         """Take in Tune's controller at each step, which then gives trials that have begun their workers."""
@@ -35,7 +42,7 @@ class Hold:
     @property
     def is_full(self) -> bool:
         """Whether all slots are taken, those of trials included that have no worker yet."""
-        return self._busy() + self._begun >= self._slots
+        return self._grows and self._busy() + self._begun >= self._slots
 
     def begin(self) -> None:
         """Count a trial that begins."""
@@ -61,7 +68,8 @@ class Hold:
     def _keep(self, cache: Any) -> None:
         """Let as many workers be kept as there are slots, where all trials take alike."""
         kinds = list(cache._max_num_objects)  # noqa: SLF001
-        wanted = self._slots if len(kinds) == 1 and not self._runs_dry else 0
+        let_go = self._grows and self._runs_dry
+        wanted = self._slots if len(kinds) == 1 and not let_go else 0
         if kinds and wanted != self._kept:
             cache.increase_max(kinds[0], wanted - self._kept)
             self._kept = wanted

@@ -117,8 +117,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         trial = self._next() if len(self.handed) < self._plan.most else None
         if trial is not None:
             return self._hand(trial_id, [trial, *self._others(trial)])
-        waits = self._plan.more and self._running and len(self.handed) < self._plan.most
-        return None if waits or self._may_come_again() else Searcher.FINISHED
+        return None if self._running and self._waits() else Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._take_back(trial_id, result.get("returned", ()))
@@ -154,8 +153,10 @@ class TrialQueue(Searcher):  # type: ignore[misc]
             del self.handed[trial.id]
         self._waiting = again + self._waiting
 
-    def _may_come_again(self) -> bool:
-        return any(len(hand) > 1 for hand in self._running.values())
+    def _waits(self) -> bool:
+        """Whether trials that run are waited for: for more after them, or since their workers end together."""
+        more = self._plan.more and len(self.handed) < self._plan.most
+        return not self._plan.grows or more or any(len(hand) > 1 for hand in self._running.values())
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is what lasts."""

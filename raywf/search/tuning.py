@@ -57,7 +57,7 @@ def run_trials(
     """
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    hold = Hold(wanted.slots) if wanted.grows else None
+    hold = Hold(wanted.slots, grows=wanted.grows)
     queue = TrialQueue(wanted, hold=hold)
     race = FoldRace(folds=wanted.fold_rows, hold=hold)
     watch = _Watch(progress, race, tick, plan.ledger)

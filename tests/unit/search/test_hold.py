@@ -48,7 +48,7 @@ class Kept:
 
 def test_trials_wait_for_workers_that_end() -> None:
     """One that is free is none of them; the queue is not finished meanwhile."""
-    hold = Hold(2)
+    hold = Hold(2, grows=True)
     trials = [make_trial("linear", {"C": float(c)}) for c in (1, 2, 3, 4)]
     queue = TrialQueue(planned(trials, fold_rows=(9,), deadline=time.time() + 60, slots=2), hold=hold)
     assert [queue.suggest(f"t{i}") is None for i in range(3)] == [False, False, True]
@@ -61,7 +61,7 @@ def test_trials_wait_for_workers_that_end() -> None:
 
 def test_the_end_is_told_once_there_is_room() -> None:
     """Nothing that is left to run is forgotten by it."""
-    hold = Hold(1)
+    hold = Hold(1, grows=True)
     queue = TrialQueue(planned([], fold_rows=(9,), deadline=time.time() + 60), hold=hold)
     hold.look(Controller(Actors(1, 0)))
     assert queue.suggest("t0") is None
@@ -71,7 +71,7 @@ def test_the_end_is_told_once_there_is_room() -> None:
 
 def test_workers_are_kept_while_trials_come() -> None:
     """And let go when there is none to begin, or where trials differ in what they take."""
-    hold, kept = Hold(3), Kept({"cpu": 1})
+    hold, kept = Hold(3, grows=True), Kept({"cpu": 1})
     found = []
     for tell in (hold.begin, hold.run_dry, hold.begin):
         tell()
@@ -81,6 +81,16 @@ def test_workers_are_kept_while_trials_come() -> None:
     kept._max_num_objects["gpu"] = 1
     hold.look(kept)
     assert [*found, *kept._max_num_objects.values()] == [4, 1, 4, 1, 1]
+
+
+def test_workers_are_kept_to_the_end_where_no_node_is_to_go() -> None:
+    """Nor does a trial wait for others' workers there."""
+    hold, kept = Hold(2, grows=False), Kept({"cpu": 1})
+    hold.run_dry()
+    hold.look(kept)
+    assert kept._max_num_objects["cpu"] == 3
+    hold.look(Controller(Actors(2, 0)))
+    assert not hold.is_full
 
 
 @dataclass
@@ -93,7 +103,7 @@ class Waiting(Controller):
 
 def test_a_free_worker_is_for_the_trial_that_has_none() -> None:
     """Without a free one, or where all have theirs, the scheduler chooses."""
-    hold, found = Hold(2), []
+    hold, found = Hold(2, grows=True), []
     for controller in (
         Waiting(Actors(2, 1)),
         Waiting(Actors(2, 0)),
@@ -107,13 +117,13 @@ def test_a_free_worker_is_for_the_trial_that_has_none() -> None:
 
 def test_another_tune_holds_nothing_back() -> None:
     """Rather than everything."""
-    hold = Hold(1)
+    hold = Hold(1, grows=True)
     hold.look(object())
     assert not hold.is_full
 
 
 def test_it_travels_without_the_controller() -> None:
     """Tune keeps the scheduler that looks."""
-    hold = Hold(1)
+    hold = Hold(1, grows=True)
     hold.look(Controller(Actors(1, 0)))
     assert not pickle.loads(pickle.dumps(hold)).is_full
