@@ -55,7 +55,7 @@ def choose_part(
 
 
 def choose_span(workflow: Workflow, snapshot: Snapshot, table: pa.Table) -> Span:
-    """Return the span whose quick models do best on the newest blocks; all, unless another does better on each.
+    """Return the span whose quick models do best on the newest blocks; all, unless another does so on each.
 
     One block tells too little, however many rows it has: they are of one time, and so not independent. No
     model has seen the block that it is scored on, nor what came later.

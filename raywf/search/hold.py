@@ -1,4 +1,4 @@
-"""Keeps Tune's workers: none is ended to start another, and on a cluster that grows they stay within the slots.
+"""Keeps Tune's workers: none is ended to start another, and where a cluster grows they stay within the slots.
 
 Tune ends a worker where two trials end at once, or starts one in vain for a trial that then gets another's;
 and it asks for a new one while the former still has its CPUs. For that moment it wants more than its trials

@@ -26,8 +26,8 @@ from raywf.search.studies import Studies
 _PATIENCE = 1.5  # a trial begins if it is likely to end within so many times the time left
 _NEIGHBOURS_AFTER = 3  # finished trials that neighbours are chosen beside
 _QUICK_S = 0.5  # trials that take less are handed out together, to take so long:
-_LEAST_HAND_S, _HAND_S = 0.5, 3.0
-_FIRST, _MANY, _SLOTS = 4, 4, 8  # more in a first hand, where so many times the slots wait, which are so many
+_LEAST_HAND_S, _HAND_S = 0.5, 4.0
+_FIRST, _MANY, _SLOTS = 9, 4, 8  # more in a first hand, where so many times the slots wait, which are so many
 _SERVE_S = 0.015  # that a hand takes the driver, which serves one slot after the other
 _KNOWN = 40  # of a family's last trials, which tell what the next ones take
 
@@ -72,8 +72,8 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     all slots end together with few hands (after factoring, Hummel, Schonberg and Flynn, 1992); all of it
     where that is less than the driver takes to serve every slot once more. Of a family
     with very many trials and none known yet the first hands are of a few, and a worker returns those that it
-    did not begin within half a second: it takes the driver about as long to serve all slots once. `handed`
-    are the trials that were begun, in order.
+    did not begin within half a second, the next one a little later: the driver serves one after the other.
+    `handed` are the trials that were begun, in order.
     """
 
     def __init__(self, plan: QueuePlan, *, hold: Hold | None = None) -> None:
@@ -83,6 +83,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self._waiting = [t for t in plan.trials if t.id not in self.handed]
         self._running: dict[str, list[Trial]] = {}
         self._ends: dict[str, float] = {}  # when hands of quick trials are likely to end
+        self._slices: dict[str, float] = {}  # seconds of first hands, after which the rest comes back
         self._again: list[Trial] = []
         self._done: list[Trial] = []
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -128,6 +129,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self._take_back(trial_id, (result or {}).get("returned", ()))
         hand = self._running.pop(trial_id, [])
         self._ends.pop(trial_id, None)
+        self._slices.pop(trial_id, None)
         if error and len(hand) > 1:
             self._again += hand  # each alone, so that only the one that ended the worker is lost
         elif error:
@@ -138,11 +140,13 @@ class TrialQueue(Searcher):  # type: ignore[misc]
 
     def _hand(self, trial_id: str, hand: list[Trial]) -> dict[str, Any]:
         self._running[trial_id] = hand
-        each = self._each_s(hand[0].family)
-        if each is not None or len(hand) > 1:
-            self._ends[trial_id] = time.time() + (_LEAST_HAND_S if each is None else len(hand) * each)
-        config = {"jobs": [encode(t) for t in hand], "until": self.deadline}
-        return config | {"slice_s": _LEAST_HAND_S if each is None else None}
+        each, now, slice_s = self._each_s(hand[0].family), time.time(), None
+        if each is not None:
+            self._ends[trial_id] = now + len(hand) * each
+        elif len(hand) > 1:
+            slice_s = _LEAST_HAND_S + _SERVE_S * len(self._slices)  # lest all come back at once
+            self._slices[trial_id], self._ends[trial_id] = slice_s, now + slice_s
+        return {"jobs": [encode(t) for t in hand], "until": self.deadline, "slice_s": slice_s}
 
     def _take_back(self, trial_id: str, returned: Sequence[str]) -> None:
         """Let trials of a hand wait again that its worker did not begin; safe to repeat."""
@@ -154,7 +158,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self._waiting = again + self._waiting
 
     def _waits(self) -> bool:
-        """Whether trials that run are waited for: for more after them, or since their workers end together."""
+        """Whether trials that run are waited for: for more after them, or as workers end together."""
         more = self._plan.more and len(self.handed) < self._plan.most
         return not self._plan.grows or more or any(len(hand) > 1 for hand in self._running.values())
 
@@ -196,13 +200,19 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         if each >= _QUICK_S:
             return []
         slots = self._plan.slots
-        left = min(self._plan.most - len(self.handed), max(len(self._waiting), slots))
+        returning = self._returning(each)
+        left = min(self._plan.most - len(self.handed), max(len(self._waiting), slots)) + returning
         fair_s = self._fair_s(left * each)
         spread_s = self._spread_s(first.family) * math.sqrt(fair_s / each)
         serve_s = _SERVE_S * slots
         sure_s = fair_s if spread_s < serve_s else fair_s - spread_s
         hand_s = min(_HAND_S, max(sure_s, min(_LEAST_HAND_S, serve_s, left * each / slots)))
         return self._take(first.family, min(left, round(hand_s / each) - 1))
+
+    def _returning(self, each: float) -> int:
+        """Return how many trials of first hands are likely to come back, where one takes so long."""
+        hands = ((len(self._running[name]), slice_s) for name, slice_s in self._slices.items())
+        return sum(max(0, count - math.ceil(slice_s / each)) for count, slice_s in hands)
 
     def _fair_s(self, left_s: float) -> float:
         """Return the seconds after which all slots end together that share so many seconds of trials.

@@ -21,6 +21,7 @@ from raywf.core.store import Store
 from raywf.search.folds import TrialPlan
 from raywf.search.hold import Hold
 from raywf.search.ledger import Ledger
+from raywf.search.lookups import looked_up_once
 from raywf.search.queue import QueuePlan, TrialQueue
 from raywf.search.race import FoldRace
 from raywf.search.trial import FoldTrial
@@ -87,7 +88,8 @@ def run_trials(
             failure_config=tune.FailureConfig(max_failures=settings.max_failures),
         ),
     )
-    tuner.fit()
+    with looked_up_once():
+        tuner.fit()
     return [watch.end_of(t) for t in queue.handed.values()], watch.nodes
 
 
