@@ -135,7 +135,7 @@ def test_trials_that_take_alike_are_handed_out_at_once() -> None:
     assert [len(hand(queue, f"h{i}")) for i in range(2)] == [10, 10]  # four seconds, so that progress shows
     quick = [dataclasses.replace(first, status="done", seconds=0.02)] * 40
     queue.on_trial_complete("h0", {"trials": quick})
-    assert len(hand(queue, "h2")) == 85  # a quarter of 177 and of what the other hand has before it, 3.2 s
+    assert len(hand(queue, "h2")) == 93  # a quarter of 171 and of what the other hand has before it, 4 s
 
 
 def test_slots_that_are_served_one_by_one_end_together(monkeypatch: pytest.MonkeyPatch) -> None:
