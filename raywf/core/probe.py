@@ -13,7 +13,8 @@ class Probe:
     The quick model was fitted on what was known at `since`; `former` is one of its kind that knows no newer
     rows than the champion, None where that was not tried. `champion`, `quick` and `former` are the mean
     bounded losses over `rows`, `error` is the standard error of the mean difference of the first two. `cpu_s`
-    is what it took.
+    is what it took. The history has `growth` times the rows that the champion can have seen, None where that
+    is not known.
     """
 
     version: str
@@ -25,6 +26,7 @@ class Probe:
     error: float
     cpu_s: float
     former: float | None = None
+    growth: float | None = None
 
     @property
     def regret(self) -> float:

@@ -260,16 +260,21 @@ class CostSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSettings:
-    """When a challenger may replace the champion."""
+    """When a challenger may replace the champion.
+
+    Held for it are the newest rows; with more `pieces` than one every other piece of twice as many.
+    """
 
     newest: float = 0.15
     max_rows: int = 20_000
+    pieces: int = 1
     min_rows: int = 50
     alpha: float = 0.05
     margin: float = 0.01
 
     def __post_init__(self) -> None:
         require(0 < self.newest <= 0.5, "newest", "a share of the rows in (0, 0.5]", self.newest)
+        require(1 <= self.pieces <= 100, "pieces", "in [1, 100]", self.pieces)
         require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
         require(self.margin >= 0, "margin", "at least 0", self.margin)
 

@@ -26,11 +26,12 @@ from raywf.core.ids import stable_id
 from raywf.core.journal import BY_HAND, ROLLOUT, Journal
 from raywf.core.own import read_code, workflow_metric
 from raywf.core.records import Decision, Effort, ModelVersion, Snapshot, Sweep, Trial, Verdict
-from raywf.core.settings import GateSettings, Workflow
+from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
 from raywf.gate.verdict import GateBlock, judge
 from raywf.loop.expectations import keep_expectations, make_expectations
+from raywf.loop.fresh import fresh_gate, is_fresh
 from raywf.loop.local import cluster_address, find_local
 from raywf.loop.promote import is_serving, promote
 from raywf.loop.span import choose_part
@@ -136,8 +137,13 @@ def _train(
     champion = registry.find("champion")
     refuse_few(workflow, snapshot, table, champion)
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
+
+        def load(version: ModelVersion) -> Predictor:
+            bundle = registry.fetch(version, Path(folder) / "champion")
+            return load_bundle(bundle, digest=version.digest, trust=workflow.trusts_own_code)
+
         found = search(
-            replace(workflow, gate=fresh_gate(workflow, table, champion)),
+            replace(workflow, gate=fresh_gate(workflow, snapshot, table, champion, load=load)),
             snapshot,
             table,
             champion=champion,
@@ -195,32 +201,13 @@ def refuse_few(
 
 
 def _refuse_seen(workflow: Workflow, table: pa.Table, champion: ModelVersion) -> None:
-    rows, needed = int(_is_fresh(table, champion).sum()), workflow.gate.min_rows
+    rows, needed = int(is_fresh(table, champion).sum()), workflow.gate.min_rows
     if rows < needed and champion.fitted_until is not None:
         raise ValidationError(
             f"{rows} labelled rows are newer than those of version {champion.version}, which go until "
             f"{format_time(champion.fitted_until)}; the gate needs {needed}: wait for labels, lower "
             f"gate.min_rows or see spine.maturity"
         )
-
-
-def fresh_gate(workflow: Workflow, table: pa.Table, champion: ModelVersion | None) -> GateSettings:
-    """Return the gate's settings with no more rows held than half of those that the champion has not seen.
-
-    Rows that it has seen prove nothing, and of what is new the proof should know a part.
-    """
-    if champion is None or champion.fitted_until is None or "__time" not in table.column_names:
-        return workflow.gate
-    most = max(workflow.gate.min_rows, int(_is_fresh(table, champion).sum()) // 2)
-    return replace(workflow.gate, max_rows=min(workflow.gate.max_rows, most))
-
-
-def _is_fresh(table: pa.Table, champion: ModelVersion) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Mark the rows that the champion cannot have been fitted on; all, where there are no times."""
-    if champion.fitted_until is None or "__time" not in table.column_names:
-        return np.ones(table.num_rows, dtype=bool)
-    times = table.column("__time").to_numpy()
-    return np.asarray(times > np.datetime64(champion.fitted_until.replace(tzinfo=None)))
 
 
 def search_only(
@@ -324,7 +311,7 @@ def gate(
     """
     rows = found.gate_rows
     if champion is not None:
-        rows = rows[_is_fresh(table, champion)[rows]]
+        rows = rows[is_fresh(table, champion)[rows]]
     block = table.take(pa.array(rows))
     labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
     trust = workflow.trusts_own_code

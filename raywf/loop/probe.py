@@ -41,12 +41,14 @@ Index = NDArray[np.int64]
 class Looked:
     """A snapshot's rows as a look sees them: `then` were known at the look before, `new` are so since.
 
-    `seen` are those of `then` that are no newer than what the champion was fitted on.
+    `seen` are those of `then` that are no newer than what the champion was fitted on; all rows are `growth`
+    times those.
     """
 
     then: Index
     new: Index
     seen: Index
+    growth: float | None
 
 
 def look(workflow: Workflow, decision: Decision) -> Probe:
@@ -107,6 +109,7 @@ def probe(
         error=found.error,
         cpu_s=time.process_time() - start,
         former=found.former,
+        growth=rows.growth,
     )
 
 
@@ -123,7 +126,8 @@ def split(
     known = time_us(table.column("__label_time"), missing=0) if told else times
     then = (known <= cut) & (times <= cut - round(snapshot.maturity_s * 1e6))
     seen = np.zeros_like(then) if seen_until is None else then & (times <= to_microseconds(seen_until))
-    return Looked(then=_some(then), new=np.flatnonzero(~then)[-_SCORED:], seen=_some(seen))
+    growth = table.num_rows / int(seen.sum()) if seen.any() else None
+    return Looked(then=_some(then), new=np.flatnonzero(~then)[-_SCORED:], seen=_some(seen), growth=growth)
 
 
 def _some(marked: NDArray[np.bool_]) -> Index:

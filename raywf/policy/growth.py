@@ -1,14 +1,39 @@
-"""What asks for a retraining without a look at quality: rows that got labels, age, tables that changed."""
+"""What asks for a retraining since there is more to learn from: rows, a longer history, age, tables."""
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 from raywf.core.duration import format_duration
 from raywf.policy.question import Question, Trigger, time_or
 
-ROWS, AGE, DATA = "rows", "age", "data"
+GROWTH, ROWS, AGE, DATA = "growth", "rows", "age", "data"
 _RETRY = 10  # what is too old and was not replaced is tried again after this part of `max_age` at least
+
+
+def offer_growth(asked: Question) -> Trigger | None:
+    """Return whether the history is so many times what the champion learned from; None if not set.
+
+    Regret does not tell of it where the champion's kind is far better than the quick one. So the last look is
+    asked what newer rows do for quick models; what is within the regret that each look forgives is nothing.
+    The decision's window is the version and how often the history has grown so: one a time.
+    """
+    times, regret, champion = asked.settings.growth, asked.settings.regret, asked.history.champion
+    if times is None or regret is None or champion is None:
+        return None
+    looks = [p for p in asked.history.probes if p.version == champion.version and p.rows and p.growth]
+    if not looks:
+        return None
+    look = max(looks, key=lambda p: p.time)
+    assert look.growth is not None
+    words = (
+        f"the history is {look.growth:.1f} times what the champion learned from, of {times:g}, and newer "
+        f"rows help quick models by {look.newer:.1%}"
+    )
+    grown = math.floor(math.log(max(1.0, look.growth), times))
+    due = grown >= 1 and look.newer >= regret / 2
+    return Trigger(cause=GROWTH, words=words, due=due, window=f"{champion.version} x{grown}")
 
 
 def offer_rows(asked: Question) -> Trigger | None:

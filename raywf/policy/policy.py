@@ -14,7 +14,7 @@ from raywf.core.records import Decision, Effort, Evidence, ModelVersion
 from raywf.core.retrain_settings import RetrainSettings
 from raywf.policy.drift import DRIFT, offer_drift
 from raywf.policy.estimate import offer_estimate
-from raywf.policy.growth import offer_age, offer_data, offer_rows
+from raywf.policy.growth import offer_age, offer_data, offer_growth, offer_rows
 from raywf.policy.history import History
 from raywf.policy.loss import LossFinding, judge_loss
 from raywf.policy.question import Choice, Question, Trigger
@@ -43,12 +43,12 @@ def decide(
 
     The order: one retraining at a time; a user's request is served at once; the cooldown holds the rest
     back; then the champion's loss, which asks for a look first where there are looks; then its regret; bad
-    windows, value, estimated loss; the schedule; rows, age, data; then a look that drift asks for or that is
-    due. With `settings.when` these are joined: the retraining has the cause and window of the first that is
-    named and the reasons of all that it takes; looks go on. The id is a
-    function of (workflow, kind, cause, window), where the window is the request's id, the end of what was
-    judged, the schedule's slot, the last change, the champion's version, the tables' versions or when the
-    look before was. What was decided before is not decided again.
+    windows, value, estimated loss; the schedule; growth, rows, age, data; then a look that drift asks for or
+    that is due. With `settings.when` these are joined: the retraining has the cause and window of the first
+    that is named and the reasons of all that it takes; looks go on. The id is a function of (workflow, kind,
+    cause, window), where the window is the request's id, the end of what was judged, the schedule's slot, the
+    last change, the champion's version, the tables' versions or when the look before was. What was decided
+    before is not decided again.
     """
     asked = Question(
         evidence=tuple(evidence),
@@ -135,7 +135,7 @@ def _find(asked: Question, champion: ModelVersion) -> _Findings:
     )
     regret = judge_regret(history.probes, champion.version, settings, since=last)
     quality = [_unless_in_vain(offer_windows(asked), regret), offer_value(asked), offer_estimate(asked)]
-    growth = [offer_rows(asked), offer_age(asked), offer_data(asked), offer_drift(asked)]
+    growth = [offer_growth(asked), offer_rows(asked), offer_age(asked), offer_data(asked), offer_drift(asked)]
     offers = [
         _offer_loss(loss, regret, asked),
         _offer_regret(regret),

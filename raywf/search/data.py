@@ -100,7 +100,9 @@ def prepare_data(
     held = _held(table, times, gate, groups)
     rest = np.flatnonzero(~held)
     if times is not None and known is not None and held.any():
+        between = _between(rest, times, held, search)
         rest = _fitted(rest, times, known, cut=times[held].min(), maturity=maturity)
+        rest = np.union1d(rest, between)
     check_labels(snapshot, labels, rest)
     as_they_are = any(model.input == "table" for model in search.models.values())
     columns = table.select([c.name for c in snapshot.columns]).combine_chunks() if as_they_are else None
@@ -214,9 +216,30 @@ def _fitted(before: Index, times: Index, known: Index, *, cut: int, maturity: in
     return before[times[before] <= youngest]
 
 
+def _between(rest: Index, times: Index, held: NDArray[np.bool_], search: SearchSettings) -> Index:
+    """Return the rows between pieces of the gate's, less those within the purge of a held one."""
+    purge = search.purge // timedelta(microseconds=1)
+    first, *_ = edges = np.sort(times[held])
+    between = rest[times[rest] > first]
+    after = np.searchsorted(edges, times[between])
+    gap_before = times[between] - edges[after - 1]
+    gap_after = np.append(edges, np.iinfo(np.int64).max)[after] - times[between]
+    return np.asarray(between[(gap_before > purge) & (gap_after > purge)])
+
+
 def newest_block(times: Index, gate: GateSettings) -> NDArray[np.bool_]:
-    """Mark the newest `gate.newest` share of the rows, at most `gate.max_rows`, cut between instants."""
+    """Mark the newest `gate.newest` share of the rows, at most `gate.max_rows`, cut between instants.
+
+    In pieces they are every other one of twice as many rows, the newest held.
+    """
     count = max(1, min(int(len(times) * gate.newest), gate.max_rows))
+    if gate.pieces > 1:
+        ordered = np.sort(times)[-2 * count :]
+        places = np.linspace(0, len(ordered), 2 * gate.pieces, endpoint=False).astype(int)
+        piece = np.searchsorted(ordered[places], times, side="right")
+        held = np.asarray((piece > 0) & (piece % 2 == 0))
+        if held.mean() <= 2 * gate.newest:  # else many rows are of one instant
+            return held
     cut = np.partition(times, len(times) - count)[len(times) - count]
     block = times >= cut
     return np.asarray(times > cut if block.mean() > 2 * gate.newest else block)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from datetime import timedelta
 
@@ -26,6 +25,7 @@ def keep_layout(ledger: Ledger, data: SearchData, search: SearchSettings, gate: 
         "purge_s": search.purge.total_seconds(),
         "gate_newest": gate.newest if gate else 0.0,
         "gate_max_rows": gate.max_rows if gate else 0,
+        "gate_pieces": gate.pieces if gate else 1,
         "check": _check(data),
     }
     ledger.settle(_NAME, figures)
@@ -43,8 +43,10 @@ def lay_out_again(ledger: Ledger, snapshot: Snapshot, table: pa.Table, *, metric
     search = SearchSettings(seed=int(kept["seed"]), purge=timedelta(seconds=kept["purge_s"]))
     gate = None
     if kept["gate_newest"]:
-        gate = dataclasses.replace(
-            GateSettings(), newest=kept["gate_newest"], max_rows=int(kept["gate_max_rows"])
+        gate = GateSettings(
+            newest=kept["gate_newest"],
+            max_rows=int(kept["gate_max_rows"]),
+            pieces=int(kept.get("gate_pieces", 1)),
         )
     data, _ = prepare_data(snapshot, table, search=search, gate=gate, metric=metric)
     data = with_folds(data, search, int(kept["folds"]), metric=metric)

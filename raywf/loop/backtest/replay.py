@@ -25,7 +25,8 @@ from raywf.loop.backtest.rules import Moment, Rule
 from raywf.loop.backtest.staged import Live, Made, Staged
 from raywf.loop.backtest.trainings import Training, Trainings
 from raywf.loop.expectations import make_expectations
-from raywf.loop.pipeline import fresh_gate, gate, refuse_few
+from raywf.loop.fresh import fresh_gate
+from raywf.loop.pipeline import gate, refuse_few
 from raywf.loop.probe import probe
 from raywf.models.bundle import load_bundle
 from raywf.monitor.expectations import Expectations
@@ -164,7 +165,9 @@ class Replay:
             held = None
             if self._rule.gated:
                 refuse_few(self._past.workflow, snapshot, table, live.version)
-                held = fresh_gate(self._past.workflow, table, live.version)
+                held = fresh_gate(
+                    self._past.workflow, snapshot, table, live.version, load=lambda _version: live.predictor
+                )
             made = self._trainings.train(decision.time, effort=decision.effort, former=live.sweeps, gate=held)
         except (ValidationError, SearchError) as err:
             self._note(decision, "failed", str(err))

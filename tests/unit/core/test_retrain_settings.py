@@ -29,7 +29,8 @@ retrain:
   after_rows: 5000
   max_age: 90d
   on_data: true
-  when: "loss or (estimate and drift) or regret or windows or value or schedule or rows or age or data"
+  when: >-
+    loss or (estimate and drift) or regret or windows or value or schedule or growth or rows or age or data
 """
 WRONG = [
     (
@@ -44,6 +45,7 @@ WRONG = [
     ("windows={bads: 1}", "unknown key 'bads'; did you mean 'bad'"),
     ("value_drop=1", r"value_drop must be a share in \(0, 1\)"),
     ("drift=0", "drift must be a stability index above 0"),
+    ("growth=1", "growth must be times above 1"),
     ("after_rows=0", "after_rows must be at least 1"),
     ("max_age=0s", "max_age must be longer than nothing"),
     ("max_age=10d", "maturity below retrain.max_age"),
@@ -79,8 +81,8 @@ def test_the_documented_settings_are_read(tmp_path: Path) -> None:
 
 
 def test_nothing_new_is_set_by_itself() -> None:
-    """Loss and regret, as ever."""
-    assert RetrainSettings().is_set == {"loss", "regret"}
+    """Loss, regret and growth, as ever."""
+    assert RetrainSettings().is_set == {"loss", "regret", "growth"}
     assert RetrainSettings().condition is None
 
 

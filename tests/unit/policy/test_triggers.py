@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_policy import BAD, DAY, GOOD, START, after_a_look, champion, looked, window
+from test_policy import BAD, DAY, GOOD, START, after_a_look, champion, looked, seen, window
 
 from raywf.core.records import Drift
 from raywf.core.retrain_settings import BadWindowSettings, RetrainSettings
@@ -170,6 +170,38 @@ CASES = [
     ),
     ({"when": "loss or rows", "after_rows": 1, "at": 5}, "skip", "cooldown"),
 ]
+
+
+def grown(growth, newer, *, day=19.0, version="1"):
+    """A look at which the history had grown so, and newer rows helped quick models by such a share."""
+    return dataclasses.replace(
+        seen(day, 0.1, 0.12, version=version), growth=growth, former=0.12 + 0.1 * newer
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "window_id"),
+    [
+        ({"probes": (grown(2.1, 0.05),)}, "1 x1"),
+        ({"probes": (grown(4.5, 0.05),)}, "1 x2"),
+        ({"probes": (grown(4.5, 0.05),), "growth": 4.0}, "1 x1"),
+        ({"probes": (grown(1.9, 0.05),)}, None),
+        ({"probes": (grown(2.1, 0.009),)}, None),
+        ({"probes": (grown(2.1, 0.05, day=12), grown(2.2, 0.0))}, None),
+        ({"probes": (grown(2.1, 0.05, version="0"),)}, None),
+        ({"probes": (grown(2.1, 0.05),), "growth": None}, None),
+        ({"probes": (grown(None, 0.05),)}, None),
+    ],
+)
+def test_a_history_that_has_grown_asks_where_newer_rows_help(told, window_id):
+    """The last look says so; once a time that it has grown."""
+    made = run(**told)
+    if window_id is None:
+        assert made.kind == "skip"
+        return
+    assert (made.kind, made.cause, made.window) == ("retrain", "growth", window_id)
+    done = PastDecision(decision=made, stage="rejected")
+    assert run(**told, decisions=(done,)).kind == "skip"
 
 
 @pytest.mark.parametrize(("case", "kind", "cause"), CASES)

@@ -38,6 +38,7 @@ def prepare(
     gated: bool = True,
     groups: list[str | None] | None = None,
     maturity_h: int = 0,
+    pieces: int = 1,
     **search: object,
 ) -> SearchData:
     """Lay out rows at the given hours, or so many without a time."""
@@ -72,7 +73,7 @@ def prepare(
         maturity_s=maturity_h * 3600.0,
     )
     settings = SearchSettings(**search)  # type: ignore[arg-type]
-    gate = GateSettings() if gated else None
+    gate = GateSettings(pieces=pieces) if gated else None
     metric = METRICS["rmse" if task == "regression" else "log_loss"]
     return prepare_data(snapshot, pa.table(columns), search=settings, gate=gate, metric=metric)[0]
 
@@ -94,6 +95,30 @@ def test_no_fold_touches_the_gate(hours: list[int], folds: int) -> None:
     used = np.concatenate([np.concatenate([f.fit, f.score]) for f in data.folds])
     assert not set(used) & set(data.gate)
     assert data.times[data.gate].min() > data.times[data.rest].max()
+
+
+@few
+@given(TIMES, st.integers(1, 5), st.integers(0, 3))
+def test_a_gate_in_pieces_leaves_as_many_between_them(hours: list[int], pieces: int, purge: int) -> None:
+    """Every other piece of the newest rows is held, the newest of all; others keep their distance from it."""
+    data = ordered(sorted(hours), folds=2, pieces=pieces, purge=purge * HOUR)
+    held, rest, step = data.times[data.gate], data.times[data.rest], purge * 3_600_000_000
+    assert not set(data.gate) & set(data.rest)
+    assert held.max() == data.times.max()
+    younger = rest[rest > held.min()]
+    if pieces == 1:
+        assert len(younger) == 0
+    for time in younger:
+        assert np.abs(held - time).min() > step
+
+
+def test_pieces_take_turns() -> None:
+    """Of 400 rows an hour apart the gate has 60 in three pieces, and the fits what lies between."""
+    data = prepare(list(range(400)), pieces=3, folds=2)
+    held = (data.gate - 280) // 20
+    assert sorted(set(held.tolist())) == [1, 3, 5]
+    assert len(data.gate) == 60
+    assert set(range(400)) - set(data.gate.tolist()) == set(data.rest.tolist())
 
 
 @few
