@@ -51,7 +51,7 @@ _LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleErro
 
 FORMER = 6  # sweeps that a new one learns from
 Fetch = Callable[[ModelVersion, Path], str | Path]
-FORMAT = 2  # of what trials keep: a search of another one does not go on with it
+FORMAT = 3  # of what trials keep: a search of another one does not go on with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
