@@ -14,7 +14,7 @@ class Probe:
     rows than the champion, None where that was not tried. `champion`, `quick` and `former` are the mean
     bounded losses over `rows`, `error` is the standard error of the mean difference of the first two. `cpu_s`
     is what it took. The history has `growth` times the rows that the champion can have seen, None where that
-    is not known.
+    is not known, or old rows leave (`validate.window`).
     """
 
     version: str

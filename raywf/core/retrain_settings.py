@@ -57,9 +57,9 @@ class RetrainSettings:
     Each `look` (none: never) a quick model of newer rows is scored beside the champion on the rows whose
     label came since; a retraining is due once what the champion loses by it, less half of `regret` a look,
     has added up to the share `regret` of its loss. One is due too once the history has `growth` times the
-    rows that the champion learned from and newer ones help quick models. `effort` "auto" begins with a refit
-    of the champion's members, goes on to a warm search where a challenger was not good enough (or three
-    refits in a row were), then to a full one.
+    rows that the champion can have learned from and newer ones help quick models. `effort` "auto" begins with
+    a refit of the champion's members, goes on to a warm search where a challenger was not good enough (or
+    three refits in a row were), then to a full one.
 
     A retraining is due too `every` so often, at `cron` (of the IANA `timezone`), `after_rows` rows with new
     labels, when what the champion learned from is older than `max_age`, with `windows` when so many of the
@@ -95,7 +95,7 @@ class RetrainSettings:
         require(self.tolerance >= 0, "tolerance", "at least 0 (a rise of the bounded loss)", self.tolerance)
         require(0 < self.alpha < 0.5, "alpha", "in (0, 0.5)", self.alpha)
         require(self.regret is None or self.regret > 0, "regret", "a share above 0", self.regret)
-        require(self.growth is None or self.growth > 1, "growth", "times above 1", self.growth)
+        require(self.growth is None or self.growth >= 1.2, "growth", "at least 1.2 times", self.growth)
         require(self.look is None or self.look > timedelta(0), "look", "longer than nothing", self.look)
         require(self.max_attempts >= 1, "max_attempts", "at least 1", self.max_attempts)
         require(

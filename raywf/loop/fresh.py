@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from raywf.core.metrics import bounded_loss
 from raywf.core.records import ModelVersion, Snapshot
 from raywf.core.settings import GateSettings, Workflow
-from raywf.loop.probe import spread
 from raywf.models.bundle import Predictor
 
 _FAR = 1.5  # times the loss that it had when it came
 _PIECES = 4
-_SCORED, _FEWEST = 4_000, 30  # of the newest fresh rows
+_SCORED = 4_000  # of the newest fresh rows
 
 
 def is_fresh(table: pa.Table, champion: ModelVersion) -> NDArray[np.bool_]:
@@ -52,7 +51,12 @@ def fresh_gate(
     fresh = np.flatnonzero(is_fresh(table, champion))
     most = max(workflow.gate.min_rows, len(fresh) // 2)
     held = replace(workflow.gate, max_rows=min(workflow.gate.max_rows, most))
-    if held.pieces == 1 and _loses_far_more(snapshot, table.take(pa.array(fresh[-_SCORED:])), champion, load):
+    enough = len(fresh) >= 2 * workflow.gate.min_rows
+    if (
+        enough
+        and held.pieces == 1
+        and _loses_far_more(snapshot, table.take(pa.array(fresh[-_SCORED:])), champion, load)
+    ):
         held = replace(held, pieces=_PIECES)
     return held
 
@@ -60,14 +64,15 @@ def fresh_gate(
 def _loses_far_more(
     snapshot: Snapshot, block: pa.Table, champion: ModelVersion, load: Callable[[ModelVersion], Predictor]
 ) -> bool:
-    """Whether the champion loses so much more on the rows than on the gate's when it came."""
-    if champion.loss is None or block.num_rows < _FEWEST:
+    """Whether the champion surely loses so much more on the rows than on the gate's when it came."""
+    if champion.loss is None:
         return False
     predictor = load(champion)
     bundle = predictor.bundle
-    if not {column.name for column in bundle.columns} <= set(block.column_names):
+    known = {column.name for column in bundle.columns} <= set(block.column_names)
+    if not known or (bundle.task, bundle.classes) != (snapshot.task, snapshot.classes):
         return False
     labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
-    answers = spread(predictor.predict_table(block), bundle.classes, snapshot.classes)
-    scale = bundle.loss_scale if snapshot.task == "regression" else None
-    return float(bounded_loss(labels, answers, scale=scale).mean()) > _FAR * champion.loss
+    losses = bounded_loss(labels, predictor.predict_table(block), scale=bundle.loss_scale)
+    error = float(losses.std()) / np.sqrt(len(losses))
+    return bool(losses.mean() - error > _FAR * champion.loss)

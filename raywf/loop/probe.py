@@ -109,7 +109,7 @@ def probe(
         error=found.error,
         cpu_s=time.process_time() - start,
         former=found.former,
-        growth=rows.growth,
+        growth=rows.growth if workflow.validate.window is None else None,
     )
 
 

@@ -23,6 +23,7 @@ _SHARES: dict[Span, float] = {"all": 1.0, "half": 0.5, "quarter": 0.25, "aging":
 _HALF_LIFE = 0.25  # of the history's time, after which a row counts half, where old rows count less
 _FITTED, _SCORED = 20_000, 4_000
 _FEWEST = 1_000  # rows that a shorter span must have
+_LEAST = 0.005  # of the loss, that another span than all must save
 _BLOCK, _BLOCKS = 0.1, 3  # the newest rows, on which spans are compared, and how many such blocks must agree
 Index = NDArray[np.int64]
 
@@ -55,10 +56,11 @@ def choose_part(
 
 
 def choose_span(workflow: Workflow, snapshot: Snapshot, table: pa.Table) -> Span:
-    """Return the span whose quick models do best on the newest blocks; all, unless another does so on each.
+    """Return the span whose quick models do best on the newest blocks, or all of the history.
 
-    One block tells too little, however many rows it has: they are of one time, and so not independent. No
-    model has seen the block that it is scored on, nor what came later.
+    Another one must do better than all on each block, and together by half a per cent of the loss: one block
+    tells too little, however many rows it has, for they are of one time, and so not independent. No model
+    has seen the block that it is scored on, nor what came later.
     """
     size = int(_BLOCK * table.num_rows)
     ends = [table.num_rows - number * size for number in range(_BLOCKS)]
@@ -66,11 +68,13 @@ def choose_span(workflow: Workflow, snapshot: Snapshot, table: pa.Table) -> Span
         return "all"
     blocks = [_gains(workflow, snapshot, table.slice(0, end), size=size) for end in ends]
     better = [span for span in blocks[0] if all(gains.get(span, 0.0) > 0 for gains in blocks)]
-    return max(better, key=lambda span: sum(gains[span] for gains in blocks), default="all")
+    gains = {span: sum(block[span] for block in blocks) / len(blocks) for span in better}
+    sure = [span for span in gains if gains[span] >= _LEAST]
+    return max(sure, key=lambda span: gains[span], default="all")
 
 
 def _gains(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, size: int) -> dict[Span, float]:
-    """Return how much less each span's quick model loses on the newest rows than the one of all rows."""
+    """Return by what share each span's quick model loses less on the newest rows than the one of all rows."""
     cut = table.num_rows - size
     labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
     scored = np.arange(cut, table.num_rows)[-_SCORED:]
@@ -85,7 +89,7 @@ def _gains(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, size: int
         weights = _ages(table)[rows] if span == "aging" else None
         answers = quick_answers(workflow, snapshot, table, fitted=rows, scored=scored, weights=weights)
         losses[span] = float(bounded_loss(labels[scored], answers, scale=scale).mean())
-    return {span: losses["all"] - loss for span, loss in losses.items()}
+    return {span: 1 - loss / losses["all"] for span, loss in losses.items()} if losses["all"] > 0 else {}
 
 
 def part_of(table: pa.Table, span: Span) -> Part:

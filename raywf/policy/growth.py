@@ -6,6 +6,7 @@ import math
 from datetime import timedelta
 
 from raywf.core.duration import format_duration
+from raywf.policy.history import PastDecision
 from raywf.policy.question import Question, Trigger, time_or
 
 GROWTH, ROWS, AGE, DATA = "growth", "rows", "age", "data"
@@ -13,11 +14,12 @@ _RETRY = 10  # what is too old and was not replaced is tried again after this pa
 
 
 def offer_growth(asked: Question) -> Trigger | None:
-    """Return whether the history is so many times what the champion learned from; None if not set.
+    """Return whether the history is so many times what the champion may have learned from; None if not set.
 
     Regret does not tell of it where the champion's kind is far better than the quick one. So the last look is
     asked what newer rows do for quick models; what is within the regret that each look forgives is nothing.
-    The decision's window is the version and how often the history has grown so: one a time.
+    The decision's window is the version and how often the history has grown so: one a time. One that failed
+    is tried again, under a number.
     """
     times, regret, champion = asked.settings.growth, asked.settings.regret, asked.history.champion
     if times is None or regret is None or champion is None:
@@ -28,12 +30,14 @@ def offer_growth(asked: Question) -> Trigger | None:
     look = max(looks, key=lambda p: p.time)
     assert look.growth is not None
     words = (
-        f"the history is {look.growth:.1f} times what the champion learned from, of {times:g}, and newer "
-        f"rows help quick models by {look.newer:.1%}"
+        f"the history is {look.growth:.1f} times what the champion can have learned from, of {times:g}, and "
+        f"newer rows help quick models by {look.newer:.1%}"
     )
-    grown = math.floor(math.log(max(1.0, look.growth), times))
+    grown = math.floor(math.log(max(1.0, look.growth), times) + 1e-9)
+    window = f"{champion.version} x{grown}"
+    failed = [p for p in _tries(asked, GROWTH, window) if p.stage == "failed"]
     due = grown >= 1 and look.newer >= regret / 2
-    return Trigger(cause=GROWTH, words=words, due=due, window=f"{champion.version} x{grown}")
+    return Trigger(cause=GROWTH, words=words, due=due, window=window + _number(failed))
 
 
 def offer_rows(asked: Question) -> Trigger | None:
@@ -73,18 +77,24 @@ def offer_age(asked: Question) -> Trigger | None:
     age = asked.now - until
     days = age / timedelta(days=1)
     words = f"what the champion learned from is {days:.1f} days old, of {format_duration(most)}"
-    tries = [
-        past.decision
-        for past in history.decisions
-        if past.decision.kind == "retrain"
-        and past.decision.cause == AGE
-        and past.decision.window.partition("#")[0] == champion.version
-    ]
-    waits = any(asked.now < made.time + most / _RETRY for made in tries)
-    number = f"#{len(tries) + 1}" if tries else ""
+    tries = _tries(asked, AGE, champion.version)
+    waits = any(asked.now < made.decision.time + most / _RETRY for made in tries)
     if tries:
         words += f" (tries in vain: {len(tries)})"
-    return Trigger(cause=AGE, words=words, due=age > most and not waits, window=champion.version + number)
+    window = champion.version + _number(tries)
+    return Trigger(cause=AGE, words=words, due=age > most and not waits, window=window)
+
+
+def _tries(asked: Question, cause: str, window: str) -> list[PastDecision]:
+    """Return the retrainings of a cause for the same window, whatever their number."""
+    retrained = [p for p in asked.history.decisions if p.decision.kind == "retrain"]
+    return [
+        p for p in retrained if p.decision.cause == cause and p.decision.window.partition("#")[0] == window
+    ]
+
+
+def _number(tries: list[PastDecision]) -> str:
+    return f"#{len(tries) + 1}" if tries else ""
 
 
 def offer_data(asked: Question) -> Trigger | None:

@@ -42,8 +42,9 @@ class Fold:
 class SearchData:
     """What goes to the object store once: encoded rows, labels, folds.
 
-    `gate` are the rows that no fold touches: the newest block, or a stable share by key hash where there is
-    no time. `rest` are all others; where there are times, those whose labels were known when it began.
+    `gate` are the rows that no fold touches: the newest block or pieces, or a stable share by key hash where
+    there is no time. `rest` are all others; where there are times, those whose labels were known when it
+    began, and those between its pieces.
     `asked` is how many folds were asked for: there are fewer where the metric is not defined on all.
     `times` and `known` (when the label was) are microseconds since 1970, shape ``(n_rows,)``, or None;
     `maturity` is the snapshot's, in microseconds.
@@ -219,12 +220,11 @@ def _fitted(before: Index, times: Index, known: Index, *, cut: int, maturity: in
 def _between(rest: Index, times: Index, held: NDArray[np.bool_], search: SearchSettings) -> Index:
     """Return the rows between pieces of the gate's, less those within the purge of a held one."""
     purge = search.purge // timedelta(microseconds=1)
-    first, *_ = edges = np.sort(times[held])
-    between = rest[times[rest] > first]
+    edges = np.sort(times[held])
+    between = rest[(times[rest] > edges[0]) & (times[rest] < edges[-1])]
     after = np.searchsorted(edges, times[between])
-    gap_before = times[between] - edges[after - 1]
-    gap_after = np.append(edges, np.iinfo(np.int64).max)[after] - times[between]
-    return np.asarray(between[(gap_before > purge) & (gap_after > purge)])
+    near = np.minimum(times[between] - edges[after - 1], edges[after] - times[between])
+    return np.asarray(between[near > purge])
 
 
 def newest_block(times: Index, gate: GateSettings) -> NDArray[np.bool_]:
@@ -236,9 +236,10 @@ def newest_block(times: Index, gate: GateSettings) -> NDArray[np.bool_]:
     if gate.pieces > 1:
         ordered = np.sort(times)[-2 * count :]
         places = np.linspace(0, len(ordered), 2 * gate.pieces, endpoint=False).astype(int)
-        piece = np.searchsorted(ordered[places], times, side="right")
-        held = np.asarray((piece > 0) & (piece % 2 == 0))
-        if held.mean() <= 2 * gate.newest:  # else many rows are of one instant
+        starts = np.unique(ordered[places])  # fewer where many rows are of one instant
+        piece = np.searchsorted(starts, times, side="right")
+        held = np.asarray((piece > 0) & ((len(starts) - piece) % 2 == 0))
+        if len(starts) > 1 and held.sum() <= 1.5 * count:
             return held
     cut = np.partition(times, len(times) - count)[len(times) - count]
     block = times >= cut

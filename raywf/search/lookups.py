@@ -38,4 +38,4 @@ def looked_up_once() -> Iterator[None]:
         yield
     finally:
         for name in ("get", "contains", "register"):
-            delattr(asked, name)  # the class's own again
+            vars(asked).pop(name, None)  # the class's own again

@@ -158,7 +158,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self._waiting = again + self._waiting
 
     def _waits(self) -> bool:
-        """Whether trials that run are waited for: for more after them, or as workers end together."""
+        """Whether trials that run are waited for: for more after them, or where workers end together."""
         more = self._plan.more and len(self.handed) < self._plan.most
         return not self._plan.grows or more or any(len(hand) > 1 for hand in self._running.values())
 
@@ -200,19 +200,20 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         if each >= _QUICK_S:
             return []
         slots = self._plan.slots
-        returning = self._returning(each)
-        left = min(self._plan.most - len(self.handed), max(len(self._waiting), slots)) + returning
+        most = self._plan.most - len(self.handed)
+        left = min(most, max(len(self._waiting), slots)) + self._returning(first.family, each)
         fair_s = self._fair_s(left * each)
         spread_s = self._spread_s(first.family) * math.sqrt(fair_s / each)
         serve_s = _SERVE_S * slots
         sure_s = fair_s if spread_s < serve_s else fair_s - spread_s
         hand_s = min(_HAND_S, max(sure_s, min(_LEAST_HAND_S, serve_s, left * each / slots)))
-        return self._take(first.family, min(left, round(hand_s / each) - 1))
+        return self._take(first.family, min(left, most, round(hand_s / each) - 1))
 
-    def _returning(self, each: float) -> int:
-        """Return how many trials of first hands are likely to come back, where one takes so long."""
-        hands = ((len(self._running[name]), slice_s) for name, slice_s in self._slices.items())
-        return sum(max(0, count - math.ceil(slice_s / each)) for count, slice_s in hands)
+    def _returning(self, family: str, each: float) -> int:
+        """Return how many trials of the family's first hands are likely to come back, at so long a trial."""
+        hands = ((self._running[name], slice_s) for name, slice_s in self._slices.items())
+        alike = [(len(hand), slice_s) for hand, slice_s in hands if hand[0].family == family]
+        return sum(max(0, count - math.ceil(slice_s / each)) for count, slice_s in alike)
 
     def _fair_s(self, left_s: float) -> float:
         """Return the seconds after which all slots end together that share so many seconds of trials.

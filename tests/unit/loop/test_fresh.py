@@ -41,7 +41,8 @@ def champion(loss: float | None, *, seen: int = ROWS - 1000) -> ModelVersion:
 
 def load(columns: tuple[Column, ...] = SNAPSHOT.columns) -> Callable[[ModelVersion], Predictor]:
     told = dict.fromkeys((f.name for f in dataclasses.fields(Bundle)), None)
-    bundle = Bundle(**(told | {"columns": columns, "classes": SNAPSHOT.classes}))  # type: ignore[arg-type]
+    known = {"columns": columns, "classes": SNAPSHOT.classes, "task": SNAPSHOT.task}
+    bundle = Bundle(**(told | known))  # type: ignore[arg-type]
     return lambda _version: cast("Predictor", Says(0.5, bundle))
 
 
@@ -64,6 +65,8 @@ def test_it_is_in_pieces_where_the_champion_loses_far_more_than_it_did(loss: flo
 
 
 def test_a_champion_that_cannot_answer_the_rows_says_nothing() -> None:
-    """Nor does one with too few that it has not seen."""
+    """Nor does one of other classes, or with too few rows that it has not seen for pieces of them."""
     assert gate_of(champion(0.01), columns=(Column(name="gone", kind="number"),)) == (500, 1)
     assert gate_of(champion(0.01, seen=ROWS - 20)) == (WORKFLOW.gate.min_rows, 1)
+    other = dataclasses.replace(SNAPSHOT, classes=("no", "perhaps", "yes"))
+    assert gate_of(champion(0.01), other) == (500, 1)

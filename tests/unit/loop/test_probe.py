@@ -137,6 +137,9 @@ def test_newer_rows_count_where_the_quick_model_is_no_match(tmp_path: Path):
     found = probe(workflow, snapshot, table, champion, version="1", since=until)
     assert found.regret < 0
     assert found.newer > 1
+    assert found.growth == pytest.approx(4000 / 1501)
+    windowed = replace(workflow, validate=replace(workflow.validate, window=timedelta(days=300)))
+    assert probe(windowed, snapshot, table, champion, version="1", since=until).growth is None
 
 
 def test_without_newer_rows_there_is_no_gain(tmp_path: Path):

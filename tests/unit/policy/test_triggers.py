@@ -202,6 +202,8 @@ def test_a_history_that_has_grown_asks_where_newer_rows_help(told, window_id):
     assert (made.kind, made.cause, made.window) == ("retrain", "growth", window_id)
     done = PastDecision(decision=made, stage="rejected")
     assert run(**told, decisions=(done,)).kind == "skip"
+    again = run(**told, decisions=(dataclasses.replace(done, stage="failed"),))
+    assert (again.cause, again.window) == ("growth", f"{window_id}#2")
 
 
 @pytest.mark.parametrize(("case", "kind", "cause"), CASES)

@@ -105,6 +105,7 @@ def test_a_gate_in_pieces_leaves_as_many_between_them(hours: list[int], pieces: 
     held, rest, step = data.times[data.gate], data.times[data.rest], purge * 3_600_000_000
     assert not set(data.gate) & set(data.rest)
     assert held.max() == data.times.max()
+    assert len(held) <= 1.5 * 0.15 * len(hours) + max(np.unique(data.times, return_counts=True)[1])
     younger = rest[rest > held.min()]
     if pieces == 1:
         assert len(younger) == 0
@@ -119,6 +120,16 @@ def test_pieces_take_turns() -> None:
     assert sorted(set(held.tolist())) == [1, 3, 5]
     assert len(data.gate) == 60
     assert set(range(400)) - set(data.gate.tolist()) == set(data.rest.tolist())
+
+
+@pytest.mark.parametrize(("hours", "held"), [(1, {399}), (20, {399, 359, 319}), (60, {399, 359})])
+def test_pieces_of_few_instants_leave_something_between(hours: int, held: set[int]) -> None:
+    """Those of one instant stay together; where nothing is left between, the newest block is held."""
+    data = prepare([row // hours * hours for row in range(400)], pieces=4, folds=2)
+    assert held <= set(data.gate.tolist())
+    assert len(data.gate) <= 100
+    if hours == 20:
+        assert {379, 339} <= set(data.rest.tolist())
 
 
 @few
