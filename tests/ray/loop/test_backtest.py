@@ -181,10 +181,10 @@ def test_an_undecided_rollout_ends(past: Past) -> None:
 
 
 def test_a_harmful_champion_is_taken_back(past: Past, found: Backtest) -> None:
-    """The world turns back just after the swap: the watch brings the former champion back."""
+    """The world turns back just after the last swap: the watch brings the former champion back."""
     course = found.course("raywf")
     assert course is not None
-    swap = next(e.settled for e in course.events if e.stage == "promoted")
+    swap = max(e.settled for e in course.events if e.stage == "promoted")
     late = past.table.column("__label").to_numpy()
     turned = np.where(past.times >= to_microseconds(swap), 1 - late, late)
     place = past.table.column_names.index("__label")
