@@ -138,8 +138,11 @@ def _train(
     refuse_few(workflow, snapshot, table, champion)
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
 
+        def fetch(version: ModelVersion, _folder: Path) -> Path:
+            return registry.fetch(version, Path(folder) / "champion")  # once for the two who ask
+
         def load(version: ModelVersion) -> Predictor:
-            bundle = registry.fetch(version, Path(folder) / "champion")
+            bundle = fetch(version, Path(folder))
             return load_bundle(bundle, digest=version.digest, trust=workflow.trusts_own_code)
 
         found = search(
@@ -152,7 +155,7 @@ def _train(
             effort=decision.effort,
         )
         journal.record(decision, "searched", figures=_sweep_figures(found.sweep))
-        verdict = gate(workflow, table, champion=champion, found=found, fetch=registry.fetch)
+        verdict = gate(workflow, table, champion=champion, found=found, fetch=fetch)
         if champion is not None and decision.cause != BY_HAND:
             verdict = _keep_schema(workflow, verdict, snapshot, champion)
         listener.stage(f"gate: {verdict.outcome}; {verdict.reason}")
