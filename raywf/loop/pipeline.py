@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from raywf.core.clock import format_time
 from raywf.core.codec import decode, encode
@@ -25,7 +26,7 @@ from raywf.core.errors import (
 from raywf.core.ids import stable_id
 from raywf.core.journal import BY_HAND, ROLLOUT, Journal
 from raywf.core.own import read_code, workflow_metric
-from raywf.core.records import Decision, Effort, ModelVersion, Snapshot, Sweep, Trial, Verdict
+from raywf.core.records import Bundle, Decision, Effort, ModelVersion, Snapshot, Sweep, Trial, Verdict
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
@@ -51,6 +52,8 @@ _LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleErro
 
 FORMER = 6  # sweeps that a new one learns from
 Fetch = Callable[[ModelVersion, Path], str | Path]
+Rows = NDArray[np.int64]
+Passes = Callable[[Bundle, Rows], bool]
 FORMAT = 3  # of what trials keep: a search of another one does not go on with it
 
 
@@ -145,6 +148,15 @@ def _train(
             bundle = fetch(version, Path(folder))
             return load_bundle(bundle, digest=version.digest, trust=workflow.trusts_own_code)
 
+        verdicts: list[Verdict] = []
+
+        def passes(proof: Bundle, rows: Rows) -> bool:
+            verdict = gate(workflow, table, champion=champion, proof=proof, rows=rows, fetch=fetch)
+            if champion is not None and decision.cause != BY_HAND:
+                verdict = _keep_schema(workflow, verdict, snapshot, champion)
+            verdicts.append(verdict)
+            return verdict.outcome == "accept"
+
         found = search(
             replace(workflow, gate=fresh_gate(workflow, snapshot, table, champion, load=load)),
             snapshot,
@@ -153,11 +165,10 @@ def _train(
             folder=Path(folder),
             listener=listener,
             effort=decision.effort,
+            passes=passes,
         )
         journal.record(decision, "searched", figures=_sweep_figures(found.sweep))
-        verdict = gate(workflow, table, champion=champion, found=found, fetch=fetch)
-        if champion is not None and decision.cause != BY_HAND:
-            verdict = _keep_schema(workflow, verdict, snapshot, champion)
+        verdict = verdicts[-1]
         listener.stage(f"gate: {verdict.outcome}; {verdict.reason}")
         block = table.take(pa.array(found.gate_rows))
         made = make_expectations(workflow, snapshot, block, found.proof)
@@ -248,10 +259,12 @@ def search(
     listener: Listener,
     hold_gate: bool = True,
     effort: Effort = "full",
+    passes: Passes = lambda _proof, _rows: True,
 ) -> SearchResult:
     """Search from where the champion's sweep came to; the same data and settings resume the same sweep.
 
-    Without a former sweep any effort is a full one.
+    Without a former sweep any effort is a full one. `passes` says by the proof and the gate's rows whether a
+    final model is wanted.
     """
     root = workflow.stores.root
     former = _former_sweeps(root, champion)
@@ -277,6 +290,7 @@ def search(
         progress=listener.trial,
         grows=find_local(workflow) is None and cluster_address(workflow) is not None,
         say=listener.stage,
+        passes=lambda proof, rows: passes(proof, part.rows(rows)),
     )
     found = part.whole(run_search(workflow, snapshot, part.table, plan=plan))
     done = sum(t.status == "done" for t in found.sweep.trials)
@@ -305,22 +319,22 @@ def gate(
     table: pa.Table,
     *,
     champion: ModelVersion | None,
-    found: SearchResult,
+    proof: Bundle,
+    rows: Rows,
     fetch: Fetch,
 ) -> Verdict:
     """Score challenger and champion (or, without one, the training prior) on rows neither was fitted on.
 
-    `fetch` brings a version's bundle into a folder, or says where it is.
+    `proof` is the challenger's and `rows` the gate's, of the table. `fetch` brings a version's bundle into a
+    folder, or says where it is.
     """
-    rows = found.gate_rows
-    if champion is not None:
-        rows = rows[is_fresh(table, champion)[rows]]
-    block = table.take(pa.array(rows))
+    fresh = rows if champion is None else rows[is_fresh(table, champion)[rows]]
+    block = table.take(pa.array(fresh))
     labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
     trust = workflow.trusts_own_code
-    challenger = load_bundle(found.proof.uri, trust=trust)
+    challenger = load_bundle(proof.uri, trust=trust)
     scores = challenger.predict_table(block)
-    against, other, threshold = "baseline", _prior(table, found.gate_rows, scores.shape), 0.5
+    against, other, threshold = "baseline", _prior(table, rows, scores.shape), 0.5
     if champion is not None:
         theirs = _champion_scores(fetch, champion, challenger, block, trust=trust)
         if theirs is not None:
@@ -356,7 +370,7 @@ def _champion_scores(
 
 
 def _prior(
-    table: pa.Table, gate_rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]], shape: tuple[int, ...]
+    table: pa.Table, gate_rows: Rows, shape: tuple[int, ...]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
     seen = np.delete(labels, gate_rows)

@@ -38,7 +38,11 @@ class Part:
 
     def whole(self, found: SearchResult) -> SearchResult:
         """Return a search's result with the gate's rows counted in the whole table."""
-        return replace(found, gate_rows=found.gate_rows + self.offset)
+        return replace(found, gate_rows=self.rows(found.gate_rows))
+
+    def rows(self, places: Index) -> Index:
+        """Return rows of the part, counted in the whole table."""
+        return places + self.offset
 
 
 def choose_part(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -44,6 +45,14 @@ class Chosen:
     def is_divisible(self) -> bool:
         """Whether less of it is an ensemble too."""
         return len(self.members) > 1 or any(m.folds > 1 for m in self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """The former members' weights by trial id: a choice begins from them, or keeps them if they `stay`."""
+
+    weights: Mapping[str, float]
+    stay: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +123,9 @@ def choose(
     *,
     metric: Metric,
     bounds: Bounds,
-    weights: Mapping[str, float] | None = None,
+    former: Former | None = None,
 ) -> Chosen:
-    """Weigh the finished trials by their out-of-fold scores, within the bounds; or keep `weights` by id.
+    """Weigh the finished trials by their out-of-fold scores and `former` weights, within the bounds.
 
     Raises:
         SearchError: if no trial finished its folds.
@@ -134,9 +143,13 @@ def choose(
         blocks=_blocks(data),
         groups=groups,
         costs={t.id: t.row_us / room_us for t, _ in found},
+        times={} if bounds.bag else _time_shares(data, by_id.values(), bounds),
     )
-    kept = {i: w for i, w in (weights or {}).items() if i in by_id}
-    weights = keep_largest(kept, len(kept)) if kept else select_ensemble(candidates, metric)
+    kept = {i: w for i, w in former.weights.items() if i in by_id} if former else {}
+    if former and former.stay and kept:
+        weights = keep_largest(kept, len(kept))
+    else:
+        weights = select_ensemble(candidates, metric, prior=kept)
     weights = _within(weights, by_id, room_us)
     weights, bag = _makeable(weights, by_id, data, bounds, room_us)
     members = _members(weights, by_id, data, bounds, bag=bag)
@@ -184,6 +197,16 @@ def _blocks(data: SearchData) -> list[slice]:
     sizes = [len(f.score) for f in data.folds]
     ends = np.cumsum(sizes)
     return [slice(int(end - size), int(end)) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _time_shares(data: SearchData, trials: Iterable[Trial], bounds: Bounds) -> dict[str, float]:
+    """Return the shares of the time left that the last fits take of those that are not made yet."""
+    found = {}
+    for trial in trials:
+        needed = 0.0 if trial.id in bounds.made else _span_s(_fits_s(trial, data), bounds.slots)
+        cut = trial.id in bounds.cut
+        found[trial.id] = math.inf if cut or needed > bounds.left_s else needed / max(1e-9, bounds.left_s)
+    return found
 
 
 def _within(weights: dict[str, float], trials: dict[str, Trial], room_us: float) -> dict[str, float]:

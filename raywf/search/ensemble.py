@@ -6,8 +6,8 @@ A candidate's share of the latency bound is added to its loss with a small weigh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class Candidates:
     """Out-of-fold scores ``(n_rows, k)`` by trial id, rows in the order of `labels`; `blocks` are the folds.
 
     `groups` are the rows', for a metric of groups. `costs` are the shares of the latency bound that one model
-    of each takes; missing ones are free.
+    of each takes, `times` the shares of the time left that making it takes; missing ones are free.
     """
 
     labels: NDArray[np.float64]
@@ -31,46 +31,73 @@ class Candidates:
     blocks: Sequence[slice]
     costs: Mapping[str, float]
     groups: Groups = None
+    times: Mapping[str, float] = field(default_factory=dict)
 
     def parts(self) -> list[tuple[slice, NDArray[np.float64], Groups]]:
         """Return each block with its labels and groups."""
         groups = self.groups
         return [(b, self.labels[b], None if groups is None else groups[b]) for b in self.blocks]
 
+    def in_time(self, chosen: Iterable[str], name: str) -> bool:
+        """Whether there is time to make another member beside those chosen."""
+        return sum(self.times.get(n, 0.0) for n in {*chosen, name}) <= 1.0
 
-def select_ensemble(candidates: Candidates, metric: Metric, *, steps: int = STEPS) -> dict[str, float]:
+
+def select_ensemble(
+    candidates: Candidates,
+    metric: Metric,
+    *,
+    steps: int = STEPS,
+    prior: Mapping[str, float] | None = None,
+) -> dict[str, float]:
     """Return weights by trial id that minimise the mean of the metric's loss over the folds' blocks.
 
-    Starts from the best single trial and adds, with replacement, the one that helps most; the best prefix is
-    kept.
+    Starts from the best single trial and adds, with replacement, the one that helps most, as long as there is
+    time to make it; the best prefix is kept. With `prior` weights it starts from their mixture, which counts
+    as many steps as half of those to come: what was chosen on other rows before is not all given up for what
+    is best on these. Where there is no time for any trial, that is not minded.
     """
     scores, parts = candidates.scores, candidates.parts()
+    if not any(candidates.in_time((), name) for name in scores):
+        candidates = replace(candidates, times={})
 
     def loss(mix: NDArray[np.float64]) -> float:
         return float(np.mean([metric.best_loss(labels, mix[b], groups=g) for b, labels, g in parts]))
 
-    names = sorted(scores)
+    names = sorted(name for name in scores if candidates.in_time((), name))
     alone = {n: loss(np.asarray(scores[n], dtype=np.float64)) for n in names}
     unit = _LATENCY_WEIGHT * _scale(list(alone.values()))
-    counts = dict.fromkeys(names, 0)
-    total: NDArray[np.float64] = np.zeros_like(next(iter(scores.values())), dtype=np.float64)
-    best_loss, best, spent = np.inf, dict(counts), 0.0
-    for step in range(1, steps + 1):
+    counts = _begin(candidates, prior or {}, steps // 2)
+    total = sum((c * scores[n] for n, c in counts.items()), start=np.zeros(scores[names[0]].shape))
+    spent = sum(candidates.costs.get(name, 0.0) for name in counts)
+    head = round(sum(counts.values()))
+    best_loss, best = (loss(total / head) + unit * spent if head else np.inf), dict(counts)
+    for step in range(head + 1, head + steps + 1):
         options = []
         for name in names:
-            new = counts[name] == 0
+            new = name not in counts
+            if new and not candidates.in_time(counts, name):
+                continue
             price = unit * (spent + new * candidates.costs.get(name, 0.0))
             mixed = loss((total + scores[name]) / step) if step > 1 else alone[name]
             options.append((mixed + price, new, name))
         value, new, name = min(options)
         spent += new * candidates.costs.get(name, 0.0)
-        counts[name] += 1
+        counts[name] = counts.get(name, 0.0) + 1
         total = total + scores[name]
         if value < best_loss - 1e-9:
             best_loss, best = value, dict(counts)
-    picked = {n: c for n, c in best.items() if c}
-    size = sum(picked.values())
-    return {n: c / size for n, c in picked.items()}
+    size = sum(best.values())
+    return {name: count / size for name, count in best.items()}
+
+
+def _begin(candidates: Candidates, prior: Mapping[str, float], steps: int) -> dict[str, float]:
+    """Return so many steps shared out to the prior members, the heaviest of them that there is time for."""
+    found: dict[str, float] = {}
+    for name, weight in sorted(prior.items(), key=lambda item: (-item[1], item[0])):
+        if name in candidates.scores and candidates.in_time(found, name):
+            found[name] = weight
+    return {name: steps * weight / sum(found.values()) for name, weight in found.items()}
 
 
 def _scale(losses: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow as pa
 from raywf.core.records import Bundle, Trial
 from raywf.models.families import traits
 from raywf.search.budget import WORKER_S, Budget
-from raywf.search.choose import Bounds, Chosen, choose
+from raywf.search.choose import Bounds, Chosen, Former, choose
 from raywf.search.data import SearchData, newest_instant
 from raywf.search.folds import TrialPlan
 from raywf.search.refit import Fits, Made, Recipe, await_fits, finish_bundle, measure_row_ms, start_fits
@@ -31,7 +32,8 @@ _LATE_SHARE = 0.03  # of the budget: so late an ensemble is still chosen again t
 class Ending:
     """What the end of a search works with: the data, here and as an object reference, and its bounds.
 
-    `weights` are the former members' by trial id, where they are to stay.
+    `former` are the former members' weights, where the choice minds them. `passes` says of the proof whether
+    a final model is wanted. New workers take `start_s` until they begin a fit.
     """
 
     data: SearchData
@@ -43,24 +45,46 @@ class Ending:
     folder: Path
     row_ms: float
     slots: int
-    weights: dict[str, float] | None = None
+    former: Former | None = None
+    passes: Callable[[Bundle], bool] = field(default=lambda _proof: True)
+    start_s: float = WORKER_S
+
+    @property
+    def has_final(self) -> bool:
+        """Whether there are rows that the proof must not have seen and a final model is to know."""
+        return self.data.times is not None and len(self.data.gate) > 0
+
+    @property
+    def stays(self) -> bool:
+        """Whether the members are the former ones, whatever they take."""
+        return self.former is not None and self.former.stay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """The choice and its two bundles; `trials` tell which of them could not be made again."""
+    """The choice and its two bundles; `trials` tell which of them could not be made again.
+
+    `proved_cpu_s` is what was charged until there was a proof.
+    """
 
     chosen: Chosen
     trials: list[Trial]
     proof: Bundle
     final: Bundle
+    proved_cpu_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempt:
-    """Bundles, or why there are none: members not made or only in part, by trial id; or too slow a row."""
+    """A proof, or why there is none: members not made or only in part, by trial id; or too slow a row.
 
-    bundles: tuple[Bundle, Bundle] | None = None
+    With it comes the recipe, what there is of the final fits that go on, and until when they may.
+    """
+
+    proof: Bundle | None = None
+    recipe: Recipe | None = None
+    started: Sequence[Any] = ()
+    until: float = 0.0
     lost: dict[str, str] = field(default_factory=dict)
     cut: frozenset[str] = frozenset()
     row_ms: float = 0.0
@@ -79,8 +103,10 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
     fits: tuple[Fits, Fits] = {}, {}
     data, row_ms, tightened = ending.data, ending.row_ms, 0
     cut: frozenset[str] = frozenset()
+    tried, here = {t.id for t in trials}, set[str]()
     while True:
         data, trials = rescue(data, trials, ending.trial_plan)
+        here |= {t.id for t in trials} - tried
         bounds = Bounds(
             row_ms=row_ms,
             left_s=_left_s(ending, cut),
@@ -90,15 +116,28 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
             cut=cut,
         )
         metric, ledger = ending.trial_plan.metric, ending.recipe.ledger
-        chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, weights=ending.weights)
+        chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, former=ending.former)
         in_time = ending.budget.left_s > -_LATE_SHARE * ending.budget.allowed_s
-        may_tighten = ending.weights is None and chosen.is_divisible and in_time
+        may_tighten = not ending.stays and chosen.is_divisible and in_time
         may_tighten = may_tighten and tightened < _MOST_TIGHTENED
         most_ms = ending.row_ms if may_tighten else None
-        made = _attempt(ending, data, chosen, fits, most_ms=most_ms, cut=cut)
-        if made.bundles is not None:
-            proof, final = made.bundles
-            return Finished(chosen=chosen, trials=trials, proof=proof, final=final)
+        seconds = {t.id: t.seconds for t in trials}
+        recipe = dataclasses.replace(
+            ending.recipe,
+            members=chosen.members,
+            calibration=chosen.calibration,
+            threshold=chosen.threshold,
+            seconds=seconds,
+            here=frozenset(here),
+        )
+        made = _attempt(ending, data, recipe, fits, most_ms=most_ms, cut=cut)
+        if made.proof is not None:
+            ending.budget.note(at_once=True)
+            proved_cpu_s = ending.budget.cpu_s
+            final = _final(ending, made, fits[1])
+            return Finished(
+                chosen=chosen, trials=trials, proof=made.proof, final=final, proved_cpu_s=proved_cpu_s
+            )
         if made.row_ms:
             row_ms, tightened = row_ms * _TIGHTER * ending.row_ms / made.row_ms, tightened + 1
         cut |= made.cut
@@ -112,36 +151,29 @@ def _left_s(ending: Ending, cut: frozenset[str]) -> float:
     """Return the seconds for the members' fits; where folds' models stand in, no more than there are."""
     left_s = ending.budget.closing - time.time()
     if ending.trial_plan.keep_models:
-        return max(0.0, left_s - WORKER_S)
+        return max(0.0, left_s - ending.start_s)
     return max(0.0 if cut else _LEAST_REFIT_S, left_s)
 
 
 def _attempt(
     ending: Ending,
     data: SearchData,
-    chosen: Chosen,
+    recipe: Recipe,
     fits: tuple[Fits, Fits],
     *,
     most_ms: float | None,
     cut: frozenset[str],
 ) -> _Attempt:
-    """Make the chosen members; of those in `cut` there is nothing else than a part."""
+    """Make the recipe's members as proof; of those in `cut` there is nothing else than a part.
+
+    Where slots would stand idle the final fits, of all rows, go on beside.
+    """
     soon = time.time() + _LEAST_REFIT_S
-    recipe = dataclasses.replace(
-        ending.recipe,
-        members=chosen.members,
-        calibration=chosen.calibration,
-        threshold=chosen.threshold,
-        deadline=max(ending.budget.closing, soon),
-    )
+    recipe = dataclasses.replace(recipe, deadline=max(ending.budget.closing, soon))
     until = max(ending.budget.instant(1.0), soon) + _REFIT_GRACE_S
-    ordered, problem = data.times is not None and len(data.gate) > 0, data.problem()
-    proof_fits = start_fits(recipe, ending.shared, data.rest, problem=problem, known=fits[0])
-    final_fits = (
-        start_fits(recipe, ending.shared, None, problem=problem, known=fits[1], beside=proof_fits)
-        if ordered
-        else []
-    )
+    proof_fits = start_fits(recipe, ending.shared, data.rest, problem=data.problem(), known=fits[0])
+    beside = ending.has_final and 2 * len(recipe.members) <= ending.slots
+    started = _start_final(ending, recipe, fits[1], beside=proof_fits) if beside else []
     proof_made = await_fits(proof_fits, until=until)
     lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
     if lost:
@@ -157,18 +189,30 @@ def _attempt(
     proof = finish_bundle(
         recipe, proof_made, seen, folder=ending.folder / "proof", fitted_until=newest_instant(seen)
     )
-    final_made = await_fits(final_fits, until=until) if ordered else []
-    if not ordered or not all(made.whole for made in final_made):
-        # a final fit that the deadline cut short is not the model that the gate saw
-        return _Attempt(bundles=(proof, proof))
-    final = finish_bundle(
-        recipe,
-        final_made,
-        ending.table,
-        folder=ending.folder / "final",
-        fitted_until=newest_instant(ending.table),
-    )
-    return _Attempt(bundles=(proof, final))
+    return _Attempt(proof=proof, recipe=recipe, started=started, until=until)
+
+
+def _start_final(ending: Ending, recipe: Recipe, known: Fits, *, beside: Sequence[Any] = ()) -> list[Any]:
+    problem = ending.data.problem()
+    return start_fits(recipe, ending.shared, None, problem=problem, known=known, beside=beside)
+
+
+def _final(ending: Ending, attempt: _Attempt, known: Fits) -> Bundle:
+    """Return the same recipe on all rows; the proof, where none is wanted or there was no time for it.
+
+    A final fit that the deadline cut short is not the model that the gate saw.
+    """
+    proof, recipe = attempt.proof, attempt.recipe
+    assert proof is not None
+    assert recipe is not None
+    if not ending.passes(proof) or not ending.has_final:
+        await_fits(list(attempt.started), until=0.0)
+        return proof
+    made = await_fits(list(attempt.started) or _start_final(ending, recipe, known), until=attempt.until)
+    if not all(each.whole for each in made):
+        return proof
+    newest = newest_instant(ending.table)
+    return finish_bundle(recipe, made, ending.table, folder=ending.folder / "final", fitted_until=newest)
 
 
 def _parts(ending: Ending, recipe: Recipe, made: list[Made]) -> frozenset[str]:
@@ -179,7 +223,7 @@ def _parts(ending: Ending, recipe: Recipe, made: list[Made]) -> frozenset[str]:
     found = set()
     for member, each in zip(recipe.members, made, strict=True):
         stands_in = ending.trial_plan.keep_models and traits(member.family).merges
-        drops = ending.weights is None and each.share < _MOST_OF_IT
+        drops = not ending.stays and each.share < _MOST_OF_IT
         if not each.whole and (stands_in or drops):
             found.add(member.trial_id)
     return frozenset(found)

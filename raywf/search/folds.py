@@ -132,8 +132,8 @@ def fold_stages(
     Raises:
         ValueError: as `fit_fold`.
     """
-    start = time.perf_counter()
     fold, member = data.folds[number], plan.families.find(trial.family)
+    start = time.perf_counter()  # the first import of its library is not a fit's
     threads = plan.families.cpus(trial.family, default=plan.threads)
     problem = data.problem(threads=threads, deadline=deadline, seed=plan.seed + number)
     rows = rows_for(member, data.rows)

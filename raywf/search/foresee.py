@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from raywf.core.metrics import Metric
 from raywf.core.records import Trial
 from raywf.search.budget import WORKER_S
-from raywf.search.choose import Bounds, choose, chosen_fits_s, fits_to_come_s
+from raywf.search.choose import Bounds, Former, choose, chosen_fits_s, fits_to_come_s
 from raywf.search.data import SearchData
 from raywf.search.ledger import Ledger
 
@@ -23,7 +23,8 @@ class LastFits:
 
     The best trials are a poor guide to the members: a slow one among them may not be worth its time for a
     row. A fit that is longer than what is left until `closing` (`time.time()`) is not waited for. A choice
-    takes a moment, in which no trial is handed out; so there is one in eleven moments at most.
+    takes a moment, in which no trial is handed out; so there is one in eleven moments at most. New workers
+    take `start_s` until they begin.
     """
 
     data: SearchData
@@ -31,6 +32,8 @@ class LastFits:
     metric: Metric
     bounds: Bounds
     closing: float
+    former: Former | None = None
+    start_s: float = WORKER_S
     _looked: float = 0.0
     _took: float = 0.0
     _found: float | None = None
@@ -38,7 +41,7 @@ class LastFits:
     def seconds(self, done: Sequence[Trial]) -> float:
         """Return the seconds that fits would take, of the members chosen among these trials."""
         fits_s = self._fits_s(done)
-        return fits_s + WORKER_S if fits_s else 0.0
+        return fits_s + self.start_s if fits_s else 0.0
 
     def _fits_s(self, done: Sequence[Trial]) -> float:
         bounds = self.bounds
@@ -48,7 +51,9 @@ class LastFits:
         now = time.monotonic()
         if self._found is None or now > self._looked + _REST * self._took:
             left = replace(bounds, left_s=max(0.0, self.closing - time.time()))
-            chosen = choose(self.data, list(done), self.ledger, metric=self.metric, bounds=left)
+            chosen = choose(
+                self.data, list(done), self.ledger, metric=self.metric, bounds=left, former=self.former
+            )
             self._found = chosen_fits_s(chosen, done, self.data, slots=bounds.slots)
             self._looked = time.monotonic()
             self._took = self._looked - now

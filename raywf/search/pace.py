@@ -15,6 +15,7 @@ from raywf.core.niceness import yield_cpu
 from raywf.core.records import Trial
 from raywf.models.families import family, traits
 from raywf.models.family import Problem, Rows
+from raywf.search.budget import WORKER_S
 
 PROBE_RATE, PROBE_LEAVES = 0.1, 50
 _LOSSES = {"binary": log_loss, "multiclass": log_loss, "regression": rmse}
@@ -35,24 +36,36 @@ class Pace:
     """What LightGBM with a learning rate of 0.1 and 50 leaves takes: seconds a round, rounds to its best.
 
     `wide` is what the same takes where it reads pairs of numbers besides, in its own time; `gain` the share
-    of the loss that they take off on rows held back.
+    of the loss that they take off on rows held back. It is of so many `rows`, 0 where they are not known.
+    `start_s` is how long a new worker took until it had what it imports.
     """
 
     round_s: float
     rounds: float
     wide: float = _WIDE
     gain: float = 0.0
+    rows: float = 0.0
+    start_s: float = WORKER_S
+
+    def of(self, rows: float) -> Pace:
+        """Return what so many rows would take."""
+        growth = rows / self.rows if self.rows else 1.0
+        return dataclasses.replace(self, round_s=growth * self.round_s, rows=rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A short fit: its rounds to the best, of `taken`, its seconds, and the loss there on rows held back."""
+    """A short fit: its rounds to the best, of `taken`, its seconds, and the loss there on rows held back.
+
+    `begun` is when its worker had what it imports (`time.time()`).
+    """
 
     rounds: int
     taken: int
     seconds: float
     loss: float
     cut: bool
+    begun: float = 0.0
 
 
 def probe_fit(rows: Rows, problem: Problem, *, seconds: float, pairs: int = 0) -> Probe:
@@ -76,13 +89,14 @@ def probe_fit(rows: Rows, problem: Problem, *, seconds: float, pairs: int = 0) -
         seconds=spent,
         loss=_LOSSES[problem.task](held.y, model.predict(held.X)),
         cut=cut_short,
+        begun=begun,
     )
 
 
-def pace_of(plain: Probe, wide: Probe, *, scale: float) -> Pace:
-    """Return the pace that fits without and with pairs show; there are `scale` times the probes' rows."""
+def pace_of(plain: Probe, wide: Probe, *, rows: int, probed: int) -> Pace:
+    """Return the pace that fits on `probed` of the rows without and with pairs show."""
     rounds = plain.rounds * (_UNFINISHED if plain.cut else 1.0)
-    pace = Pace(round_s=plain.seconds / plain.taken * max(1.0, scale), rounds=rounds)
+    pace = Pace(round_s=plain.seconds / plain.taken, rounds=rounds, rows=probed).of(rows)
     costs = wide.seconds / wide.taken * wide.rounds / max(1e-3, plain.seconds / plain.taken * plain.rounds)
     gain = (plain.loss - wide.loss) / plain.loss if plain.loss > 0 else 0.0
     if not np.isfinite([costs, gain]).all():

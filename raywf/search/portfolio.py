@@ -183,12 +183,12 @@ def plan_trials(
 ) -> tuple[Trial, ...]:
     """Return the trials to run in order; `former` are the champion's sweep and those before it.
 
-    A full search begins with the champion's members and goes on with the portfolio in the order that this
-    workflow's own history suggests. A warm one puts the family that was not tried for the longest, the former
-    runners-up and neighbours of the best between them; a cheaper one has the members alone. `speed` raises
-    the portfolio's learning rates, where the budget would fit too few of them; `width` is the number of score
-    columns; `gain` the share of the loss that pairs of numbers took off in a short fit, by which trees read
-    them.
+    A full search begins with the champion's members, heaviest first, and goes on with the portfolio in the
+    order that this workflow's own history suggests; cheaper ones begin with the member that took longest. A
+    warm one puts the family that was not tried for the longest, the former runners-up and neighbours of the
+    best between them; a cheaper one has the members alone. `speed` raises the portfolio's learning rates,
+    where the budget would fit too few of them; `width` is the number of score columns; `gain` the share of
+    the loss that pairs of numbers took off in a short fit, by which trees read them.
     """
     own = settings.models
     families = {
@@ -204,7 +204,7 @@ def plan_trials(
         return [t for t in trials if t.family in families and _is_small_enough(t, rows * width)]
 
     portfolio = allowed(portfolio)
-    wanted = allowed(_members(former[0])) if former else []
+    wanted = allowed(_members(former[0], whole=effort != "full")) if former else []
     if not wanted or effort in {"warm", "full"}:
         if wanted and effort == "warm":
             wanted += _missed(portfolio, former) + allowed(_runners_up(former, seed=settings.seed))
@@ -251,8 +251,11 @@ def order_by_history(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> lis
     return [trial for _, trial in sorted(enumerate(portfolio), key=standing)]
 
 
-def _members(sweep: Sweep) -> list[Trial]:
-    return [make_trial(m.family, m.params) for m in sorted(sweep.members, key=lambda m: -m.weight)]
+def _members(sweep: Sweep, *, whole: bool) -> list[Trial]:
+    """Return the members, heaviest first; where the `whole` of them is tried come what may, longest first."""
+    seconds = {t.id: t.seconds for t in sweep.trials} if whole else {}
+    members = sorted(sweep.members, key=lambda m: (-seconds.get(m.trial_id, 0.0), -m.weight))
+    return [make_trial(m.family, m.params) for m in members]
 
 
 def _missed(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> list[Trial]:

@@ -45,7 +45,8 @@ class Spaces:
 class QueuePlan:
     """Which trials, within what: `most` in all, none begun after `deadline`; folds of `fold_rows` rows.
 
-    `until` says by the trials that are done when all are to end, where that is before the deadline. `ended`
+    Once trials are done, all those in `sure` among them, `until` says by them when all are to end, at the
+    `latest` possible. Those in `sure` are handed out however short the time is. `ended`
     are the trials that an interrupted search has finished already; `slots` is how many run at once. On a
     cluster that `grows` no worker is asked for beyond them, not even while another ends.
     """
@@ -57,6 +58,8 @@ class QueuePlan:
     seed: int
     slots: int = 1
     grows: bool = False
+    sure: frozenset[str] = frozenset()
+    latest: float = float("inf")
     until: Callable[[Sequence[Trial]], float] | None = None
     pace: Pace | None = None
     more: bool = True
@@ -88,6 +91,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self._done: list[Trial] = []
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._until = (0, plan.deadline)  # by so many trials that are done
+        self._missing = set(plan.sure)
         self._shaken = self._turn = 0
         drawn = plan.drawn
         self._studies = Studies(drawn.spaces, base=drawn.base, seed=plan.seed) if drawn.spaces else None
@@ -98,9 +102,14 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     def deadline(self) -> float:
         """When trials are to end by what is known now."""
         plan, count = self._plan, len(self._done)
-        if plan.until is not None and count != self._until[0]:
-            self._until = count, min(plan.deadline, plan.until(self._done))
+        if self._is_foreseen and count != self._until[0]:
+            assert plan.until is not None
+            self._until = count, min(plan.latest, plan.until(self._done))
         return self._until[1]
+
+    @property
+    def _is_foreseen(self) -> bool:
+        return self._plan.until is not None and bool(self._done) and not self._missing
 
     def suggest(self, trial_id: str) -> Any:
         if self._hold is not None and self._hold.is_full:
@@ -146,7 +155,13 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         elif len(hand) > 1:
             slice_s = _LEAST_HAND_S + _SERVE_S * len(self._slices)  # lest all come back at once
             self._slices[trial_id], self._ends[trial_id] = slice_s, now + slice_s
-        return {"jobs": [encode(t) for t in hand], "until": self.deadline, "slice_s": slice_s}
+        jobs, until = [encode(t) for t in hand], self.deadline
+        return {
+            "jobs": jobs,
+            "until": until,
+            "last": until if self._is_foreseen else None,
+            "slice_s": slice_s,
+        }
 
     def _take_back(self, trial_id: str, returned: Sequence[str]) -> None:
         """Let trials of a hand wait again that its worker did not begin; safe to repeat."""
@@ -169,6 +184,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         """Nothing: the ledger is what lasts."""
 
     def _learn(self, trial: Trial) -> None:
+        self._missing.discard(trial.id)
         if trial.status == "done":
             self._done.append(trial)
             self._seconds[trial.family].append(trial.seconds)
@@ -185,7 +201,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     def _from_portfolio(self) -> Trial | None:
         while self._waiting:
             trial = self._waiting.pop(0)
-            if not self.handed or self._fits(trial):
+            if not self.handed or trial.id in self._plan.sure or self._fits(trial):
                 return trial
         return None
 

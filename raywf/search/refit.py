@@ -37,7 +37,9 @@ _TIMED_ROWS, _WARM_ROWS = 300, 20
 class Recipe:
     """How to make the ensemble again on other rows; `nodes` are the labels of those that fits may run on.
 
-    No more fits than `at_once` are asked for at a time, so that they start no nodes that come too late.
+    No more fits than `at_once` are asked for at a time, so that they start no nodes that come too late. Those
+    whose trials took the most `seconds`, by id, begin first. Trials in `here` were fitted by this process, for
+    want of time to start another, and so are their members.
     """
 
     snapshot: Snapshot
@@ -53,6 +55,8 @@ class Recipe:
     deadline: float = float("inf")
     nodes: dict[str, str] = field(default_factory=dict)
     at_once: int | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    here: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,12 @@ def start_fits(
     made: Fits = {} if known is None else known
     running = list(beside)
     wanted = [m for m in recipe.members if (m.trial_id, m.folds) not in made]
-    for member in sorted(wanted, key=lambda m: m.folds > 0):  # fits go on while others are merged
+    # fits go on while others are merged; the longest first, so that slots end together
+    for member in sorted(wanted, key=lambda m: (m.folds > 0, -recipe.seconds.get(m.trial_id, 0.0))):
         if member.folds:
             made[member.trial_id, member.folds] = _merge(problem, member, recipe.ledger)
+        elif member.trial_id in recipe.here:
+            made[member.trial_id, member.folds] = _fit(ray.get(data), index, member, recipe)
         else:
             takes = recipe.families.resources(member.family, default=recipe.threads)
             placed = fit.options(**placement(takes, recipe.nodes, recipe.ledger.sweep_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,8 @@ from raywf.core.settings import SearchSettings, Workflow
 from raywf.core.store import Store
 from raywf.models.families import traits
 from raywf.search.again import try_again
-from raywf.search.budget import START_S, Budget
-from raywf.search.choose import Bounds, Chosen
+from raywf.search.budget import START_S, WORKER_S, Budget
+from raywf.search.choose import Bounds, Chosen, Former
 from raywf.search.data import SearchData, prepare_data, with_folds
 from raywf.search.finish import Ending, finish
 from raywf.search.folds import TrialPlan
@@ -33,7 +34,7 @@ from raywf.search.ledger import Ledger
 from raywf.search.means import Means, find_means
 from raywf.search.nodes import training_nodes
 from raywf.search.own import find_families
-from raywf.search.pace import PROBE_ROWS, Pace, choose_folds, fit_seconds, pace_of, probe_fit
+from raywf.search.pace import PROBE_ROWS, Pace, Probe, choose_folds, fit_seconds, pace_of, probe_fit
 from raywf.search.portfolio import PAIRS, plan_trials
 from raywf.search.queue import QueuePlan, Spaces, read_spaces
 from raywf.search.refit import Recipe
@@ -43,10 +44,12 @@ from raywf.search.workers import placement
 _LAST_SHARE = 0.93
 _GUESSED_ROUNDS = 100.0  # where the probe failed
 _PROBE_SHARE, _PROBE_MAX_S = 0.04, 2.0
-# of the budget for trials: in order all members are fitted twice more, else as many as the rows' time wants
+# of the budget for trials: in order all members are fitted twice more, which is foreseen once some are done
 _REFIT_SHARE, _MOST_SHARE = 0.6, 0.92
+_ORDERED_ROOM, _ROOM = 1.5, 1.1  # for the last fits, beside what is foreseen
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
+_LEAST_WARM_S = 15.0  # which the workers' start would take too much of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,8 @@ class SearchPlan:
     a `rate`, what the CPUs cost that it may occupy, it costs nothing and money cannot bound it. `former` are
     the champion's sweep and those before it, which any `effort` but a full one needs. `span` is noted: the
     table that is searched is that part of the snapshot already. On a cluster that `grows` more slots than
-    there are may be asked for, and `say` hears what is waited for.
+    there are may be asked for, and `say` hears what is waited for. `passes` says by the proof and the gate's
+    rows whether a final model is wanted: whoever judges it may, while the search waits.
     """
 
     sweep_id: str
@@ -70,6 +74,7 @@ class SearchPlan:
     progress: Progress = field(default=lambda _trial: None)
     grows: bool = False
     say: Callable[[str], None] = field(default=lambda _text: None)
+    passes: Callable[[Bundle, NDArray[np.int64]], bool] = field(default=lambda _proof, _rows: True)
 
     @property
     def searches(self) -> bool:
@@ -90,9 +95,11 @@ class SearchPlan:
             gain=0.0 if pace is None else pace.gain,
         )
 
-    def weights(self) -> dict[str, float] | None:
-        """Return the former members' weights by trial id where they are to stay."""
-        return {m.trial_id: m.weight for m in self.former[0].members} if self.effort == "refit" else None
+    def weights(self) -> Former | None:
+        """Return the former members' weights: a refit keeps them, a warm search begins from them."""
+        if self.effort not in {"refit", "warm"} or not self.former:
+            return None
+        return Former({m.trial_id: m.weight for m in self.former[0].members}, self.effort == "refit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +107,10 @@ class SearchResult:
     """The sweep and its two bundles.
 
     `proof` was fitted without the gate's rows and is what the gate scores; `final` is the same recipe on all
-    rows. It is `proof` itself where there is no time, so that the gate's rows stay unseen for good, and where
-    the budget ended before all rows were fitted.
-    `gate_rows` are indices into the snapshot's table.
+    rows. It is `proof` itself where there is no time, so that the gate's rows stay unseen for good, where the
+    budget ended before all rows were fitted, and where the proof did not pass.
+    `gate_rows` are indices into the snapshot's table; `final_cpu_s` are the sweep's CPU-seconds after there
+    was a proof.
     """
 
     sweep: Sweep
@@ -110,6 +118,7 @@ class SearchResult:
     final: Bundle
     gate_rows: NDArray[np.int64]
     nodes: dict[str, str]
+    final_cpu_s: float = 0.0
 
 
 def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan: SearchPlan) -> SearchResult:
@@ -126,14 +135,14 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     gate = workflow.gate if plan.hold_gate else None
     metric, families = workflow_metric(workflow), find_families(settings, folder=store.uri(_teams(plan)))
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
-    pace = _pace(data, settings, means, nodes) if plan.effort != "refit" else None
+    pace = _pace(data, settings, plan, means, nodes) if plan.effort != "refit" else None
     data = _with_affordable_folds(data, pace, settings, plan, means, metric=metric)
     keep_layout(ledger, data, settings, gate)
     shared = ray.put(data)
     trial_plan = TrialPlan(
         metric=metric,
         threads=settings.trial_cpus,
-        deadline=budget.instant(_trial_share(data)),
+        deadline=budget.instant(_MOST_SHARE if plan.searches or data.times is None else _REFIT_SHARE),
         last_moment=budget.instant(_LAST_SHARE),
         seed=settings.seed,
         ledger=ledger,
@@ -163,14 +172,23 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         folder=plan.folder,
         row_ms=settings.row_ms,
         slots=means.slots,
-        weights=plan.weights(),
+        former=plan.weights(),
+        passes=lambda proof: plan.passes(proof, data.gate),
+        start_s=WORKER_S if pace is None else pace.start_s,
     )
     made = finish(ending, trials)
     budget.note(at_once=True)
     sweep = _record(workflow, snapshot, plan, budget, metric=metric, trials=made.trials, chosen=made.chosen)
     ledger.write_sweep(sweep)
     store.remove(_teams(plan))
-    return SearchResult(sweep=sweep, proof=made.proof, final=made.final, gate_rows=data.gate, nodes=ran_on)
+    return SearchResult(
+        sweep=sweep,
+        proof=made.proof,
+        final=made.final,
+        gate_rows=data.gate,
+        nodes=ran_on,
+        final_cpu_s=budget.cpu_s - made.proved_cpu_s,
+    )
 
 
 def _means(workflow: Workflow, plan: SearchPlan, ledger: Ledger, nodes: dict[str, str]) -> Means:
@@ -179,8 +197,9 @@ def _means(workflow: Workflow, plan: SearchPlan, ledger: Ledger, nodes: dict[str
     def bound(allowed_s: float) -> float:
         if plan.effort != "warm":
             return allowed_s
-        # starting the workers takes it as long as any other
-        return min(allowed_s, START_S + settings.warm_share * max(0.0, allowed_s - START_S))
+        # starting the workers takes a short one as long as any other
+        least = START_S + settings.warm_share * max(0.0, allowed_s - START_S)
+        return min(allowed_s, max(settings.warm_share * allowed_s, min(least, _LEAST_WARM_S)))
 
     return find_means(
         settings,
@@ -277,17 +296,31 @@ def _trials(
     )
 
 
-def _trial_share(data: SearchData) -> float:
-    return _MOST_SHARE if data.times is None else _REFIT_SHARE
+def _pace(
+    data: SearchData, settings: SearchSettings, plan: SearchPlan, means: Means, nodes: dict[str, str]
+) -> Pace:
+    """Return how long fits take: as settled before an interruption, as former searches had it, or measured.
+
+    Only a warm search takes it from former ones: measuring would take a larger share of its time than theirs.
+    """
+    ledger = means.budget.ledger
+    settled = ledger.settled("pace")
+    if settled is None:
+        known = _former_pace(plan, ledger.root, rows=len(data.rest)) if plan.effort == "warm" else None
+        pace = known or _measured_pace(data, settings, means, nodes)
+        settled = ledger.settle("pace", dataclasses.asdict(pace))
+    return Pace(**settled)
 
 
-def _pace(data: SearchData, settings: SearchSettings, means: Means, nodes: dict[str, str]) -> Pace:
-    """Measure in workers how long fits take, on a sample of the rows; a resumed search finds it settled."""
-    budget = means.budget
-    settled = budget.ledger.settled("pace")
-    if settled is not None:
-        return Pace(**settled)
-    index = data.rest
+def _former_pace(plan: SearchPlan, root: str, *, rows: int) -> Pace | None:
+    found = (Ledger(root, sweep.id).settled("pace") for sweep in plan.former)
+    known = next((pace for pace in found if pace is not None), None)
+    return None if known is None else Pace(**known).of(rows)
+
+
+def _measured_pace(data: SearchData, settings: SearchSettings, means: Means, nodes: dict[str, str]) -> Pace:
+    """Measure in workers how long fits take, on a sample of the rows."""
+    budget, index = means.budget, data.rest
     if len(index) > PROBE_ROWS:
         index = np.random.default_rng(settings.seed).choice(index, PROBE_ROWS, replace=False)
     problem = data.problem(threads=settings.trial_cpus)
@@ -298,14 +331,14 @@ def _pace(data: SearchData, settings: SearchSettings, means: Means, nodes: dict[
     seconds = min(_PROBE_MAX_S, _PROBE_SHARE * budget.allowed_s)
     asked = (0, PAIRS) if widens else (0,)
     hands = [asked] if means.room.most > 1 else [(pairs,) for pairs in asked]
+    asked_at, found = time.time(), list[Probe]()
     try:
-        found = []
         for hand in hands:  # no more at once than trials would be
             found += means.get([probe.remote(rows, problem, seconds=seconds, pairs=p) for p in hand])
     except RayError:  # the trials will tell what is wrong, if anything is
         return Pace(round_s=seconds / _GUESSED_ROUNDS, rounds=_GUESSED_ROUNDS)
-    pace = pace_of(found[0], found[-1], scale=len(data.rest) / len(index))
-    return Pace(**budget.ledger.settle("pace", dataclasses.asdict(pace)))
+    pace = pace_of(found[0], found[-1], rows=len(data.rest), probed=len(index))
+    return dataclasses.replace(pace, start_s=max(WORKER_S, found[0].begun - asked_at))
 
 
 def _with_affordable_folds(
@@ -333,7 +366,8 @@ def _with_affordable_folds(
         trials = plan.trials(settings, data, pace)
         ordered, core_s = data.times is not None, means.slot_seconds
         count = choose_folds(pace, trials, core_s, rows=len(data.rest), ordered=ordered)
-        count = min(max(count, 2), _ORDERED_FOLDS) if ordered else count
+        least = 1 if plan.effort == "warm" else 2  # what was chosen before is no guess
+        count = min(max(count, least), _ORDERED_FOLDS) if ordered else count
     try:
         more = with_folds(data, settings, count, metric=metric)
     except SearchError:
@@ -354,7 +388,7 @@ def _queue(
 
     All slots that may come are handed trials; the last fits are foreseen on those that are there.
     """
-    budget = means.budget
+    budget, former = means.budget, plan.weights()
     foreseen = LastFits(
         data=data,
         ledger=trial_plan.ledger,
@@ -363,7 +397,11 @@ def _queue(
         bounds=Bounds(
             row_ms=settings.row_ms, left_s=budget.allowed_s, slots=means.slots, bag=trial_plan.keep_models
         ),
+        former=former,
+        start_s=WORKER_S if pace is None else pace.start_s,
     )
+    ordered = data.times is not None
+    room = _ORDERED_ROOM if ordered else _ROOM
 
     trials = plan.trials(settings, data, pace)
     if pace is not None:
@@ -376,8 +414,10 @@ def _queue(
         trials=(*drawn_before, *trials),
         fold_rows=tuple(len(f.score) for f in data.folds),
         most=settings.trials,
-        deadline=trial_plan.deadline,
-        until=(lambda done: budget.closing - 1.1 * foreseen.seconds(done)) if data.times is None else None,
+        sure=frozenset(planned & former.weights.keys() if former else ()),
+        deadline=budget.instant(_REFIT_SHARE) if ordered else trial_plan.deadline,
+        latest=trial_plan.deadline,
+        until=lambda done: budget.closing - room * foreseen.seconds(done),
         seed=settings.seed,
         slots=means.room.most,
         grows=plan.grows,

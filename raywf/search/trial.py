@@ -60,10 +60,13 @@ class FoldTrial(tune.Trainable):  # type: ignore[misc]
         """Nothing: the ledger is what lasts."""
 
     def _begin(self, config: dict[str, Any]) -> None:
-        plan, until = self._whole_plan, config["until"]
-        ends = {k: min(getattr(plan, k), until) for k in ("deadline", "last_moment")}
+        plan, last = self._whole_plan, config["last"]
         self._slice_s: float | None = config.get("slice_s")
-        self._plan = plan if until >= plan.deadline else dataclasses.replace(plan, **ends)
+        self._plan = dataclasses.replace(
+            plan,
+            deadline=min(plan.deadline, config["until"]),
+            last_moment=plan.last_moment if last is None or last >= plan.deadline else last,
+        )
         self._runs = [TrialRun(decode(Trial, job), self._data, self._plan) for job in config["jobs"]]
 
     def _slice(self, end: float) -> dict[str, Any]:

@@ -179,7 +179,7 @@ class Replay:
             return self._promote(live, new, made_of, "", now=decision.time, following=following)
         verdict = self._judge(made, table, champion=live.version)
         if verdict.outcome != "accept":
-            self._note(decision, "rejected", verdict.reason, cpu_s=cpu_s, usd=usd)
+            self._note(decision, "rejected", verdict.reason, cpu_s=made.refused_cpu_s, usd=made.refused_usd)
             return live
         new = self._adopt(made, decision.time, table, live.sweeps, loss=verdict.loss, rows=verdict.rows)
         made_of = replace(made_of, reason=verdict.reason)
@@ -227,7 +227,8 @@ class Replay:
         def fetch(version: ModelVersion, _folder: Path) -> str:
             return version.uri
 
-        return gate(self._past.workflow, table, champion=champion, found=made.result, fetch=fetch)
+        rows = np.asarray(made.gate_rows, dtype=np.int64)
+        return gate(self._past.workflow, table, champion=champion, proof=made.proof, rows=rows, fetch=fetch)
 
     def _adopt(
         self,

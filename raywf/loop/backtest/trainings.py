@@ -10,8 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from raywf.core.codec import decode, encode
 from raywf.core.ids import stable_id
 from raywf.core.own import read_code
@@ -22,12 +20,15 @@ from raywf.cost.rate import resolve_rate
 from raywf.loop.backtest.past import Past
 from raywf.loop.pipeline import FORMAT, FORMER
 from raywf.loop.span import choose_part
-from raywf.search.run import SearchPlan, SearchResult, run_search
+from raywf.search.run import SearchPlan, run_search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """What a training came to: as a search's result, but that survives JSON; `as_of` is its instant."""
+    """What a search came to, as JSON keeps it; `as_of` is its instant.
+
+    The final model is made whether the gate lets it pass or not: policies without one share it.
+    """
 
     id: str
     as_of: datetime
@@ -36,17 +37,17 @@ class Training:
     final: Bundle
     gate_rows: tuple[int, ...]
     maturity_s: float
+    final_cpu_s: float = 0.0
 
     @property
-    def result(self) -> SearchResult:
-        """The search's result."""
-        return SearchResult(
-            sweep=self.sweep,
-            proof=self.proof,
-            final=self.final,
-            gate_rows=np.asarray(self.gate_rows, dtype=np.int64),
-            nodes={},
-        )
+    def refused_cpu_s(self) -> float:
+        """CPU-seconds until the gate refuses its proof; then no final model is made."""
+        return self.sweep.cpu_s - self.final_cpu_s
+
+    @property
+    def refused_usd(self) -> float:
+        """What it costs until the gate refuses its proof."""
+        return self.sweep.cost_usd * self.refused_cpu_s / self.sweep.cpu_s if self.sweep.cpu_s else 0.0
 
     def version(self, workflow: str, number: str, *, loss: float | None, rows: int) -> ModelVersion:
         """Return the final model as if it were registered under a number."""
@@ -148,6 +149,7 @@ class Trainings:
             final=found.final,
             gate_rows=tuple(found.gate_rows.tolist()),
             maturity_s=snapshot.maturity_s,
+            final_cpu_s=found.final_cpu_s,
         )
 
     def _identity(

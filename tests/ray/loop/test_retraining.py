@@ -176,6 +176,8 @@ def test_next_decision_is_judged_against_the_champion(first: tuple[Workflow, Ret
     assert 0 < later.verdict.rows <= 15 * 24
     assert (later.version.parent, later.sweep.warm_from) == ("1", done.sweep.id)
     assert later.status in {"promoted", "rejected"}
+    newest = max(v.fitted_until for v in open_registry(workflow).versions() if v.fitted_until is not None)
+    assert (later.version.fitted_until == newest) == (later.status == "promoted")
 
 
 def test_no_newer_rows_keep_the_champion(first: tuple[Workflow, Retraining]) -> None:

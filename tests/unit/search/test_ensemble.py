@@ -70,6 +70,26 @@ def test_useless_member_is_left_out() -> None:
     assert select_ensemble(offer(labels, scores), METRICS["log_loss"]) == {"perfect": 1.0}
 
 
+def test_a_prior_is_not_given_up_for_luck() -> None:
+    """What was chosen before keeps a third at least; without it the best on these rows stands alone."""
+    labels = np.arange(ROWS) % 2 * 1.0
+    scores = {"before": labels[:, None] * 0.9 + 0.05, "now": labels[:, None] * 0.98 + 0.01}
+    offered, metric = offer(labels, scores), METRICS["log_loss"]
+    assert select_ensemble(offered, metric) == {"now": 1.0}
+    found = select_ensemble(offered, metric, prior={"before": 0.7, "gone": 0.3})
+    assert found["before"] == pytest.approx(12 / 37)
+    assert select_ensemble(offered, metric, prior={"gone": 1.0}) == {"now": 1.0}
+
+
+def test_a_prior_that_nothing_helps_stays() -> None:
+    """With its own weights."""
+    labels = np.arange(ROWS) % 2 * 1.0
+    good = labels[:, None] * 0.9 + 0.05
+    scores = {"a": good, "b": good, "noise": np.full((ROWS, 1), 0.5)}
+    prior = {"a": 0.3, "b": 0.7}
+    assert select_ensemble(offer(labels, scores), METRICS["log_loss"], prior=prior) == pytest.approx(prior)
+
+
 @given(st.dictionaries(st.text(min_size=1), st.floats(0.01, 1), min_size=1), st.integers(1, 5))
 def test_keep_largest(weights: dict[str, float], most: int) -> None:
     """No more than asked for, none lighter than one that was dropped, and a whole again."""

@@ -22,20 +22,25 @@ def seconds(pace: Pace, **params: float) -> float:
 
 def test_rounds_cost_what_they_took() -> None:
     """Scaled up to the rows that the probe had not."""
-    assert pace_of(PLAIN, PLAIN, scale=3.0).round_s == pytest.approx(0.03)
-    assert pace_of(PLAIN, PLAIN, scale=0.5).round_s == pytest.approx(0.01)
+    pace = pace_of(PLAIN, PLAIN, rows=3_000, probed=1_000)
+    assert pace.round_s == pytest.approx(0.03)
+    assert pace.of(1_500).round_s == pytest.approx(0.015)
+    assert Pace(round_s=0.03, rounds=100).of(1_500).round_s == 0.03  # of rows that are not known
 
 
 def test_a_probe_cut_short_would_have_gone_on() -> None:
     """For more rounds than it took."""
     cut = dataclasses.replace(PLAIN, cut=True)
-    assert pace_of(cut, PLAIN, scale=1.0).rounds > pace_of(PLAIN, PLAIN, scale=1.0).rounds
+    assert (
+        pace_of(cut, PLAIN, rows=1_000, probed=1_000).rounds
+        > pace_of(PLAIN, PLAIN, rows=1_000, probed=1_000).rounds
+    )
 
 
 def test_pairs_cost_and_gain() -> None:
     """The whole fit's time, and the share of the loss."""
     wide = Probe(rounds=150, taken=180, seconds=3.6, loss=0.4, cut=False)
-    pace = pace_of(PLAIN, wide, scale=1.0)
+    pace = pace_of(PLAIN, wide, rows=1_000, probed=1_000)
     assert pace.gain == pytest.approx(0.2)
     assert pace.wide == pytest.approx(3.0)
     assert seconds(pace, pairs=24) == pytest.approx(3.0 * seconds(pace))
@@ -44,7 +49,7 @@ def test_pairs_cost_and_gain() -> None:
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_probe_without_a_loss_says_nothing_of_pairs(loss: float) -> None:
     """What is kept of it is finite, and the usual is expected."""
-    pace = pace_of(PLAIN, dataclasses.replace(PLAIN, loss=loss), scale=1.0)
+    pace = pace_of(PLAIN, dataclasses.replace(PLAIN, loss=loss), rows=1_000, probed=1_000)
     assert (pace.gain, pace.wide) == (Pace(round_s=1, rounds=1).gain, Pace(round_s=1, rounds=1).wide)
 
 
@@ -54,4 +59,4 @@ def test_a_quotient_is_found_worth_it() -> None:
     rows = Rows(X, (X[:, 0] / X[:, 1] > 1.1).astype(float))
     problem = Problem(task="binary", n_classes=2, sizes=(0,) * 4)
     plain, wide = (probe_fit(rows, problem, seconds=20.0, pairs=pairs) for pairs in (0, 8))
-    assert pace_of(plain, wide, scale=1.0).gain > 0.3
+    assert pace_of(plain, wide, rows=1_000, probed=1_000).gain > 0.3

@@ -83,6 +83,41 @@ def test_nothing_begins_after_the_deadline() -> None:
     assert take(queue, "t1") == Searcher.FINISHED
 
 
+def foreseen(*, left_s: float, sure: int, until_s: float) -> TrialQueue:
+    """Return a queue that ends so late once its first trials, which are sure, are done."""
+    plan, now = make(pace=dataclasses.replace(SLOW, round_s=0.02))._plan, time.time()
+    return TrialQueue(
+        dataclasses.replace(
+            plan,
+            trials=plan.trials[::-1],
+            deadline=now + left_s,
+            latest=now + 50,
+            until=lambda _done: now + until_s,
+            sure=frozenset(t.id for t in plan.trials[::-1][:sure]),
+        )
+    )
+
+
+def test_sure_trials_are_handed_out_however_short_the_time_is() -> None:
+    """The booster takes far longer than what is left, and comes all the same where it is sure."""
+    for sure, families in ((0, ["linear"] * 3), (4, ["linear"] * 3 + ["lightgbm"])):
+        queue = foreseen(left_s=8, sure=sure, until_s=8)
+        found = [take(queue, f"t{i}") for i in range(4)]
+        assert [t.family for t in found if isinstance(t, Trial)] == families
+
+
+def test_the_end_is_foreseen_once_all_sure_trials_are_done() -> None:
+    """Later than the deadline before, or sooner; at the latest possible."""
+    for until_s, end_s in ((20, 20), (3, 3), (99, 50)):
+        queue, now = foreseen(left_s=8, sure=2, until_s=until_s), time.time()
+        first = [queue.suggest(f"t{i}") for i in range(2)]
+        end(queue, "t0", decode(Trial, first[0]["jobs"][0]))
+        assert queue.deadline - now == pytest.approx(8, abs=0.5)
+        assert first[1]["last"] is None
+        end(queue, "t1", decode(Trial, first[1]["jobs"][0]))
+        assert queue.deadline - now == pytest.approx(end_s, abs=0.5)
+
+
 def test_slower_learning_takes_longer() -> None:
     """The cost model follows the rate and the leaves."""
     fast, slow, big = (
