@@ -38,8 +38,8 @@ class Recipe:
     """How to make the ensemble again on other rows; `nodes` are the labels of those that fits may run on.
 
     No more fits than `at_once` are asked for at a time, so that they start no nodes that come too late. Those
-    whose trials took the most `seconds`, by id, begin first. Trials in `here` were fitted by this process, for
-    want of time to start another, and so are their members.
+    whose trials took the most `seconds`, by id, begin first. Trials in `here` were fitted by this process,
+    for want of time to start another, and so are their members.
     """
 
     snapshot: Snapshot
