@@ -122,6 +122,7 @@ def search(
     effort: Effort = "full",
 ) -> Found:
     """Search, unless the folder has what came of it already."""
+    name = f"{name}-{workflow.search.budget_s:g}"
     kept, done = folder / f"{name}.npz", Ledger(workflow.stores.root, name).read_sweep()
     if kept.exists() and done is not None:
         with np.load(kept, allow_pickle=False) as arrays:

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from raywf.core.clock import format_time
 from raywf.core.codec import decode, encode
@@ -24,15 +22,15 @@ from raywf.core.errors import (
     ValidationError,
 )
 from raywf.core.ids import stable_id
-from raywf.core.journal import BY_HAND, ROLLOUT, Journal
-from raywf.core.own import read_code, workflow_metric
+from raywf.core.journal import ROLLOUT, Journal
+from raywf.core.own import read_code
 from raywf.core.records import Bundle, Decision, Effort, ModelVersion, Snapshot, Sweep, Trial, Verdict
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
-from raywf.gate.verdict import GateBlock, judge
 from raywf.loop.expectations import keep_expectations, make_expectations
 from raywf.loop.fresh import fresh_gate, is_fresh
+from raywf.loop.judging import Judge, Rows
 from raywf.loop.local import cluster_address, find_local
 from raywf.loop.promote import is_serving, promote
 from raywf.loop.span import choose_part
@@ -40,7 +38,6 @@ from raywf.loop.unfinished import remembered
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
 from raywf.registry.runs import log_sweep
-from raywf.search.data import row_groups
 from raywf.search.ledger import Ledger
 from raywf.search.run import SearchPlan, SearchResult, run_search
 from raywf.snapshots.build import build_snapshot
@@ -51,8 +48,6 @@ _LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleErro
 
 
 FORMER = 6  # sweeps that a new one learns from
-Fetch = Callable[[ModelVersion, Path], str | Path]
-Rows = NDArray[np.int64]
 Passes = Callable[[Bundle, Rows], bool]
 FORMAT = 3  # of what trials keep: a search of another one does not go on with it
 
@@ -148,15 +143,9 @@ def _train(
             bundle = fetch(version, Path(folder))
             return load_bundle(bundle, digest=version.digest, trust=workflow.trusts_own_code)
 
-        verdicts: list[Verdict] = []
-
-        def passes(proof: Bundle, rows: Rows) -> bool:
-            verdict = gate(workflow, table, champion=champion, proof=proof, rows=rows, fetch=fetch)
-            if champion is not None and decision.cause != BY_HAND:
-                verdict = _keep_schema(workflow, verdict, snapshot, champion)
-            verdicts.append(verdict)
-            return verdict.outcome == "accept"
-
+        passes = Judge(
+            workflow, decision, snapshot, table, champion=champion, fetch=fetch, say=listener.stage
+        )
         found = search(
             replace(workflow, gate=fresh_gate(workflow, snapshot, table, champion, load=load)),
             snapshot,
@@ -168,8 +157,7 @@ def _train(
             passes=passes,
         )
         journal.record(decision, "searched", figures=_sweep_figures(found.sweep))
-        verdict = verdicts[-1]
-        listener.stage(f"gate: {verdict.outcome}; {verdict.reason}")
+        verdict = passes.verdict
         block = table.take(pa.array(found.gate_rows))
         made = make_expectations(workflow, snapshot, block, found.proof)
         keep_expectations(Store(workflow.stores.root), found.sweep.id, made)
@@ -184,16 +172,6 @@ def _train(
         version=version,
         nodes=found.nodes,
     )
-
-
-def _keep_schema(workflow: Workflow, verdict: Verdict, snapshot: Snapshot, champion: ModelVersion) -> Verdict:
-    """Leave a challenger undecided that wants other request fields: live clients would be refused."""
-    theirs = load_snapshot(Store(workflow.stores.root), workflow.name, champion.snapshot_id).columns
-    changed = sorted({c.name for c in set(theirs) ^ set(snapshot.columns)})
-    if verdict.outcome != "accept" or not changed:
-        return verdict
-    reason = f"{verdict.reason}; but request fields change ({', '.join(changed)}): 'raywf run' accepts that"
-    return replace(verdict, outcome="undecided", reason=reason)
 
 
 def refuse_few(
@@ -312,71 +290,6 @@ def _former_sweeps(root: str, champion: ModelVersion | None) -> tuple[Sweep, ...
         found.append(sweep)
         name = sweep.warm_from
     return tuple(found)
-
-
-def gate(
-    workflow: Workflow,
-    table: pa.Table,
-    *,
-    champion: ModelVersion | None,
-    proof: Bundle,
-    rows: Rows,
-    fetch: Fetch,
-) -> Verdict:
-    """Score challenger and champion (or, without one, the training prior) on rows neither was fitted on.
-
-    `proof` is the challenger's and `rows` the gate's, of the table. `fetch` brings a version's bundle into a
-    folder, or says where it is.
-    """
-    fresh = rows if champion is None else rows[is_fresh(table, champion)[rows]]
-    block = table.take(pa.array(fresh))
-    labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
-    trust = workflow.trusts_own_code
-    challenger = load_bundle(proof.uri, trust=trust)
-    scores = challenger.predict_table(block)
-    against, other, threshold = "baseline", _prior(table, rows, scores.shape), 0.5
-    if champion is not None:
-        theirs = _champion_scores(fetch, champion, challenger, block, trust=trust)
-        if theirs is not None:
-            against, (other, threshold) = f"version {champion.version}", theirs
-    metric = workflow_metric(workflow)
-    compared = GateBlock(
-        labels=labels,
-        challenger=scores,
-        champion=other,
-        against=against,
-        loss_scale=challenger.bundle.loss_scale,
-        thresholds=(challenger.bundle.threshold, threshold),
-        groups=row_groups(block) if metric.grouped else None,
-    )
-    return judge(compared, metric, workflow.gate)
-
-
-def _champion_scores(
-    fetch: Fetch,
-    champion: ModelVersion,
-    challenger: Predictor,
-    block: pa.Table,
-    *,
-    trust: bool,
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], float] | None:
-    """Return the champion's scores and threshold; None where its columns or classes are others."""
-    with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
-        predictor = load_bundle(fetch(champion, Path(folder)), digest=champion.digest, trust=trust)
-        known = {c.name for c in predictor.bundle.columns} <= set(block.column_names)
-        if not known or predictor.bundle.classes != challenger.bundle.classes:
-            return None
-        return predictor.predict_table(block), predictor.bundle.threshold
-
-
-def _prior(
-    table: pa.Table, gate_rows: Rows, shape: tuple[int, ...]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
-    seen = np.delete(labels, gate_rows)
-    if shape[1] == 1:
-        return np.full(shape, seen.mean())
-    return np.tile(np.bincount(seen.astype(int), minlength=shape[1]) / len(seen), (shape[0], 1))
 
 
 def _register(

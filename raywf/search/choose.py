@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,8 +60,8 @@ class Former:
 class Bounds:
     """What the ensemble may take: milliseconds a row when served, seconds for fits, `slots` at a time.
 
-    `bag` allows folds' models; `made` are trials whose last fit is done already, `cut` those whose last fit
-    was cut short.
+    `bag` allows folds' models; `made` are trials whose proof's fit is done already, `cut` those whose last
+    fit was cut short.
     """
 
     row_ms: float
@@ -101,6 +102,13 @@ def chosen_fits_s(chosen: Chosen, done: Sequence[Trial], data: SearchData, *, sl
     return _span_s([s for trial in again for s in _fits_s(trial, data)], slots)
 
 
+def in_turn_s(members: Sequence[Member], trials: Sequence[Trial], data: SearchData, *, slots: int) -> float:
+    """Return about how long the fits will take where the final ones begin when the proof's have ended."""
+    by_id = {t.id: t for t in trials}
+    fits = [_fits_s(by_id[m.trial_id], data) for m in members if not m.folds]
+    return sum(_span_s(stage, slots) for stage in itertools.zip_longest(*fits, fillvalue=0.0))
+
+
 def _span_s(fits_s: Sequence[float], slots: int) -> float:
     """Return how long fits take side by side, none of which can be split."""
     return max(max(fits_s, default=0.0), sum(fits_s) / slots)
@@ -111,7 +119,7 @@ def _fits_s(trial: Trial, data: SearchData) -> list[float]:
     count = len(data.folds)
     if data.times is not None:  # the proof and the final one, each beside an ordered fold's
         row_s = _ORDERED_SLACK * trial.seconds / sum(len(f.fit) for f in data.folds)
-        return [row_s * len(data.rest), row_s * len(data.rows.y)]
+        return [row_s * len(data.rest), *([row_s * len(data.rows.y)] if len(data.gate) else [])]
     growth = count / (count - 1) if count > 1 else _HELD_GROWTH
     return [growth * trial.seconds / count]
 
@@ -200,13 +208,18 @@ def _blocks(data: SearchData) -> list[slice]:
 
 
 def _time_shares(data: SearchData, trials: Iterable[Trial], bounds: Bounds) -> dict[str, float]:
-    """Return the shares of the time left that the last fits take of those that are not made yet."""
+    """Return the shares of the slots' time left that the last fits take which are still to come."""
     found = {}
     for trial in trials:
-        needed = 0.0 if trial.id in bounds.made else _span_s(_fits_s(trial, data), bounds.slots)
-        cut = trial.id in bounds.cut
-        found[trial.id] = math.inf if cut or needed > bounds.left_s else needed / max(1e-9, bounds.left_s)
+        needed, room_s = _needed_s(trial, data, bounds), max(1e-9, bounds.slots * bounds.left_s)
+        too_long = trial.id in bounds.cut or _span_s(needed, bounds.slots) > bounds.left_s
+        found[trial.id] = math.inf if too_long else sum(needed) / room_s
     return found
+
+
+def _needed_s(trial: Trial, data: SearchData, bounds: Bounds) -> list[float]:
+    """Return the seconds of the last fits that are still to come: of one made already the final one."""
+    return _fits_s(trial, data)[1 if trial.id in bounds.made else 0 :]
 
 
 def _within(weights: dict[str, float], trials: dict[str, Trial], room_us: float) -> dict[str, float]:
@@ -274,9 +287,10 @@ def _members(
             folds = bag
         else:
             stands_in = bounds.bag and traits(trial.family).merges
-            needed = [] if name in bounds.made else _fits_s(trial, data)
+            needed = _needed_s(trial, data, bounds)
             in_time = _span_s([*fits_s, *needed], bounds.slots) <= bounds.left_s
-            if (in_time and name not in bounds.cut) or not needed or not (stands_in or found):
+            made = name in bounds.made
+            if (in_time and name not in bounds.cut) or made or not (stands_in or found):
                 fits_s += needed
             elif stands_in:
                 folds = 1

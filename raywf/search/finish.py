@@ -15,7 +15,7 @@ import pyarrow as pa
 from raywf.core.records import Bundle, Trial
 from raywf.models.families import traits
 from raywf.search.budget import WORKER_S, Budget
-from raywf.search.choose import Bounds, Chosen, Former, choose
+from raywf.search.choose import Bounds, Chosen, Former, choose, in_turn_s
 from raywf.search.data import SearchData, newest_instant
 from raywf.search.folds import TrialPlan
 from raywf.search.refit import Fits, Made, Recipe, await_fits, finish_bundle, measure_row_ms, start_fits
@@ -103,10 +103,10 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
     fits: tuple[Fits, Fits] = {}, {}
     data, row_ms, tightened = ending.data, ending.row_ms, 0
     cut: frozenset[str] = frozenset()
-    tried, here = {t.id for t in trials}, set[str]()
+    here: frozenset[str] = frozenset()
     while True:
-        data, trials = rescue(data, trials, ending.trial_plan)
-        here |= {t.id for t in trials} - tried
+        data, trials, rescued = rescue(data, trials, ending.trial_plan)
+        here |= rescued
         bounds = Bounds(
             row_ms=row_ms,
             left_s=_left_s(ending, cut),
@@ -121,16 +121,16 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
         may_tighten = not ending.stays and chosen.is_divisible and in_time
         may_tighten = may_tighten and tightened < _MOST_TIGHTENED
         most_ms = ending.row_ms if may_tighten else None
-        seconds = {t.id: t.seconds for t in trials}
         recipe = dataclasses.replace(
             ending.recipe,
             members=chosen.members,
             calibration=chosen.calibration,
             threshold=chosen.threshold,
-            seconds=seconds,
-            here=frozenset(here),
+            seconds={t.id: t.seconds for t in trials},
+            here=here,
         )
-        made = _attempt(ending, data, recipe, fits, most_ms=most_ms, cut=cut)
+        beside = ending.has_final and _go_on_beside(ending, data, chosen, trials)
+        made = _attempt(ending, data, recipe, fits, most_ms=most_ms, cut=cut, beside=beside)
         if made.proof is not None:
             ending.budget.note(at_once=True)
             proved_cpu_s = ending.budget.cpu_s
@@ -163,16 +163,16 @@ def _attempt(
     *,
     most_ms: float | None,
     cut: frozenset[str],
+    beside: bool,
 ) -> _Attempt:
     """Make the recipe's members as proof; of those in `cut` there is nothing else than a part.
 
-    Where slots would stand idle the final fits, of all rows, go on beside.
+    The final fits, of all rows, may go on `beside` them.
     """
     soon = time.time() + _LEAST_REFIT_S
     recipe = dataclasses.replace(recipe, deadline=max(ending.budget.closing, soon))
     until = max(ending.budget.instant(1.0), soon) + _REFIT_GRACE_S
     proof_fits = start_fits(recipe, ending.shared, data.rest, problem=data.problem(), known=fits[0])
-    beside = ending.has_final and 2 * len(recipe.members) <= ending.slots
     started = _start_final(ending, recipe, fits[1], beside=proof_fits) if beside else []
     proof_made = await_fits(proof_fits, until=until)
     lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
@@ -192,6 +192,13 @@ def _attempt(
     return _Attempt(proof=proof, recipe=recipe, started=started, until=until)
 
 
+def _go_on_beside(ending: Ending, data: SearchData, chosen: Chosen, trials: list[Trial]) -> bool:
+    """Whether final fits begin with the proof's: slots would stand idle, or there is no time to wait."""
+    left_s = ending.budget.closing - time.time()
+    needed_s = in_turn_s(chosen.members, trials, data, slots=ending.slots)
+    return 2 * len(chosen.members) <= ending.slots or needed_s > left_s
+
+
 def _start_final(ending: Ending, recipe: Recipe, known: Fits, *, beside: Sequence[Any] = ()) -> list[Any]:
     problem = ending.data.problem()
     return start_fits(recipe, ending.shared, None, problem=problem, known=known, beside=beside)
@@ -206,9 +213,12 @@ def _final(ending: Ending, attempt: _Attempt, known: Fits) -> Bundle:
     assert proof is not None
     assert recipe is not None
     if not ending.passes(proof) or not ending.has_final:
-        await_fits(list(attempt.started), until=0.0)
+        await_fits(list(known.values()), until=0.0)
         return proof
-    made = await_fits(list(attempt.started) or _start_final(ending, recipe, known), until=attempt.until)
+    soon = time.time() + _LEAST_REFIT_S
+    recipe = dataclasses.replace(recipe, deadline=max(recipe.deadline, soon))
+    started = list(attempt.started) or _start_final(ending, recipe, known)
+    made = await_fits(started, until=max(attempt.until, soon + _REFIT_GRACE_S))
     if not all(each.whole for each in made):
         return proof
     newest = newest_instant(ending.table)

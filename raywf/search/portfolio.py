@@ -204,7 +204,10 @@ def plan_trials(
         return [t for t in trials if t.family in families and _is_small_enough(t, rows * width)]
 
     portfolio = allowed(portfolio)
-    wanted = allowed(_members(former[0], whole=effort != "full")) if former else []
+    wanted = allowed(_members(former[0]))[: settings.trials] if former else []
+    if effort != "full":
+        seconds = {t.id: t.seconds for t in former[0].trials} if former else {}
+        wanted.sort(key=lambda t: -seconds.get(t.id, 0.0))  # all are tried, so that slots end together
     if not wanted or effort in {"warm", "full"}:
         if wanted and effort == "warm":
             wanted += _missed(portfolio, former) + allowed(_runners_up(former, seed=settings.seed))
@@ -251,11 +254,8 @@ def order_by_history(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> lis
     return [trial for _, trial in sorted(enumerate(portfolio), key=standing)]
 
 
-def _members(sweep: Sweep, *, whole: bool) -> list[Trial]:
-    """Return the members, heaviest first; where the `whole` of them is tried come what may, longest first."""
-    seconds = {t.id: t.seconds for t in sweep.trials} if whole else {}
-    members = sorted(sweep.members, key=lambda m: (-seconds.get(m.trial_id, 0.0), -m.weight))
-    return [make_trial(m.family, m.params) for m in members]
+def _members(sweep: Sweep) -> list[Trial]:
+    return [make_trial(m.family, m.params) for m in sorted(sweep.members, key=lambda m: -m.weight)]
 
 
 def _missed(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> list[Trial]:

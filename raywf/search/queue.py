@@ -46,7 +46,7 @@ class QueuePlan:
     """Which trials, within what: `most` in all, none begun after `deadline`; folds of `fold_rows` rows.
 
     Once trials are done, all those in `sure` among them, `until` says by them when all are to end, at the
-    `latest` possible. Those in `sure` are handed out however short the time is. `ended`
+    `latest` possible. Those in `sure` are handed out before it however long they are. `ended`
     are the trials that an interrupted search has finished already; `slots` is how many run at once. On a
     cluster that `grows` no worker is asked for beyond them, not even while another ends.
     """

@@ -90,7 +90,7 @@ def start_fits(
     Another is fitted on the rows at `index` (None: all). `data` is the object reference of the `SearchData`,
     and `problem` its. What `known` holds is not made again; it is added to. `beside` are fits that go on.
     """
-    fit = ray.remote(max_retries=2)(_fit)
+    fit = ray.remote(max_retries=2)(_fit_aside)
     rows = None if index is None else ray.put(index)
     made: Fits = {} if known is None else known
     running = list(beside)
@@ -191,8 +191,12 @@ def _draft(recipe: Recipe, made: list[Made], table: pa.Table, fitted_until: date
     )
 
 
-def _fit(data: SearchData, index: NDArray[np.int64] | None, member: Member, recipe: Recipe) -> Made:
+def _fit_aside(data: SearchData, index: NDArray[np.int64] | None, member: Member, recipe: Recipe) -> Made:
     yield_cpu()
+    return _fit(data, index, member, recipe)
+
+
+def _fit(data: SearchData, index: NDArray[np.int64] | None, member: Member, recipe: Recipe) -> Made:
     made = recipe.families.find(member.family)
     given = rows_for(made, data.rows)
     rows = given if index is None else given.take(index)

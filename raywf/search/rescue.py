@@ -15,25 +15,29 @@ _LAST_FIT_S = 2.0
 _LAST_FAMILIES = ("linear", "prior")
 
 
-def rescue(data: SearchData, trials: list[Trial], plan: TrialPlan) -> tuple[SearchData, list[Trial]]:
+def rescue(
+    data: SearchData, trials: list[Trial], plan: TrialPlan
+) -> tuple[SearchData, list[Trial], frozenset[str]]:
     """Return the data with as few folds as some trial has finished, and that trial as done.
 
     Where no trial has any, but some had no time to, one fold of a linear model is fitted here and now, or
-    that of the prior. Without a model of any kind the trials come back as they are.
+    that of the prior; its id comes third. Without a model of any kind the trials come back as they are.
     """
+    here: frozenset[str] = frozenset()
     if any(t.status == "done" for t in trials):
-        return data, trials
+        return data, trials, here
     cut = [t for t in trials if t.status != "failed"]
     counts = {t.id: len(plan.ledger.folds(t.id, len(data.folds))) for t in cut}
     if cut and not any(counts.values()):
         trials = _one_more(data, trials, plan)
         counts = {t.id: 1 for t in trials[-1:] if t.status != "failed"}
+        here = frozenset(counts)
     most = max(counts.values(), default=0)
     if not most:
-        return data, trials
+        return data, trials, here
     kept = dataclasses.replace(data, folds=data.folds[:most])
     done = [_as_done(t, plan, most) if counts.get(t.id) == most else t for t in trials]
-    return kept, done
+    return kept, done, here
 
 
 def _one_more(data: SearchData, trials: list[Trial], plan: TrialPlan) -> list[Trial]:

@@ -21,12 +21,13 @@ from raywf.core.own import workflow_metric
 from raywf.core.records import Bundle, Effort, Rate, Snapshot, Span, Sweep, Trial
 from raywf.core.settings import SearchSettings, Workflow
 from raywf.core.store import Store
+from raywf.models.encoding import Encoder
 from raywf.models.families import traits
 from raywf.search.again import try_again
 from raywf.search.budget import START_S, WORKER_S, Budget
-from raywf.search.choose import Bounds, Chosen, Former
+from raywf.search.choose import Bounds, Former
 from raywf.search.data import SearchData, prepare_data, with_folds
-from raywf.search.finish import Ending, finish
+from raywf.search.finish import Ending, Finished, finish
 from raywf.search.folds import TrialPlan
 from raywf.search.foresee import LastFits
 from raywf.search.layout import keep_layout, kept_folds
@@ -49,6 +50,7 @@ _REFIT_SHARE, _MOST_SHARE = 0.6, 0.92
 _ORDERED_ROOM, _ROOM = 1.5, 1.1  # for the last fits, beside what is foreseen
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
+_MOST_START_S, _MOST_START_SHARE = 10.0, 0.1  # that a worker is thought to need
 _LEAST_WARM_S = 15.0  # which the workers' start would take too much of
 
 
@@ -102,7 +104,7 @@ class SearchPlan:
         return Former({m.trial_id: m.weight for m in self.former[0].members}, self.effort == "refit")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SearchResult:
     """The sweep and its two bundles.
 
@@ -139,10 +141,11 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     data = _with_affordable_folds(data, pace, settings, plan, means, metric=metric)
     keep_layout(ledger, data, settings, gate)
     shared = ray.put(data)
+    most = _MOST_SHARE if plan.searches or data.times is None else _REFIT_SHARE
     trial_plan = TrialPlan(
         metric=metric,
         threads=settings.trial_cpus,
-        deadline=budget.instant(_MOST_SHARE if plan.searches or data.times is None else _REFIT_SHARE),
+        deadline=budget.instant(most),
         last_moment=budget.instant(_LAST_SHARE),
         seed=settings.seed,
         ledger=ledger,
@@ -151,22 +154,11 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         nodes=nodes,
     )
     trials, ran_on = _trials(data, shared, pace, trial_plan, means, workflow=workflow, plan=plan)
-    base = Recipe(
-        snapshot=snapshot,
-        encoder=encoder,
-        loss_scale=loss_scale(data.rows.y) if snapshot.task == "regression" else None,
-        threads=settings.trial_cpus,
-        seed=settings.seed,
-        ledger=ledger,
-        families=families,
-        nodes=nodes,
-        at_once=means.room.most if plan.grows else None,
-    )
     ending = Ending(
         data=data,
         shared=shared,
         table=table,
-        recipe=base,
+        recipe=_recipe(snapshot, encoder, data, trial_plan, at_once=means.room.most if plan.grows else None),
         trial_plan=trial_plan,
         budget=budget,
         folder=plan.folder,
@@ -178,16 +170,26 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     )
     made = finish(ending, trials)
     budget.note(at_once=True)
-    sweep = _record(workflow, snapshot, plan, budget, metric=metric, trials=made.trials, chosen=made.chosen)
+    sweep = _record(workflow, snapshot, plan, budget, metric=metric, made=made)
     ledger.write_sweep(sweep)
     store.remove(_teams(plan))
-    return SearchResult(
-        sweep=sweep,
-        proof=made.proof,
-        final=made.final,
-        gate_rows=data.gate,
-        nodes=ran_on,
-        final_cpu_s=budget.cpu_s - made.proved_cpu_s,
+    after_s = budget.cpu_s - made.proved_cpu_s
+    return SearchResult(sweep, made.proof, made.final, data.gate, nodes=ran_on, final_cpu_s=after_s)
+
+
+def _recipe(
+    snapshot: Snapshot, encoder: Encoder, data: SearchData, plan: TrialPlan, *, at_once: int | None
+) -> Recipe:
+    return Recipe(
+        snapshot=snapshot,
+        encoder=encoder,
+        loss_scale=loss_scale(data.rows.y) if snapshot.task == "regression" else None,
+        threads=plan.threads,
+        seed=plan.seed,
+        ledger=plan.ledger,
+        families=plan.families,
+        nodes=plan.nodes,
+        at_once=at_once,
     )
 
 
@@ -224,15 +226,15 @@ def _record(
     budget: Budget,
     *,
     metric: Metric,
-    trials: list[Trial],
-    chosen: Chosen,
+    made: Finished,
 ) -> Sweep:
+    chosen = made.chosen
     return Sweep(
         id=plan.sweep_id,
         snapshot_id=snapshot.id,
         metric=workflow.metric,
         greater_is_better=metric.greater_is_better,
-        trials=tuple(_priced(t, plan.rate, workflow.search) for t in trials),
+        trials=tuple(_priced(t, plan.rate, workflow.search) for t in made.trials),
         members=chosen.members,
         score=chosen.score,
         calibrated=chosen.calibration is not None,
@@ -308,6 +310,8 @@ def _pace(
     if settled is None:
         known = _former_pace(plan, ledger.root, rows=len(data.rest)) if plan.effort == "warm" else None
         pace = known or _measured_pace(data, settings, means, nodes)
+        if pace is None:  # the trials will tell what is wrong, if anything is
+            return Pace(round_s=_PROBE_MAX_S / _GUESSED_ROUNDS, rounds=_GUESSED_ROUNDS)
         settled = ledger.settle("pace", dataclasses.asdict(pace))
     return Pace(**settled)
 
@@ -318,7 +322,9 @@ def _former_pace(plan: SearchPlan, root: str, *, rows: int) -> Pace | None:
     return None if known is None else Pace(**known).of(rows)
 
 
-def _measured_pace(data: SearchData, settings: SearchSettings, means: Means, nodes: dict[str, str]) -> Pace:
+def _measured_pace(
+    data: SearchData, settings: SearchSettings, means: Means, nodes: dict[str, str]
+) -> Pace | None:
     """Measure in workers how long fits take, on a sample of the rows."""
     budget, index = means.budget, data.rest
     if len(index) > PROBE_ROWS:
@@ -335,10 +341,13 @@ def _measured_pace(data: SearchData, settings: SearchSettings, means: Means, nod
     try:
         for hand in hands:  # no more at once than trials would be
             found += means.get([probe.remote(rows, problem, seconds=seconds, pairs=p) for p in hand])
-    except RayError:  # the trials will tell what is wrong, if anything is
-        return Pace(round_s=seconds / _GUESSED_ROUNDS, rounds=_GUESSED_ROUNDS)
+    except RayError:
+        return None
     pace = pace_of(found[0], found[-1], rows=len(data.rest), probed=len(index))
-    return dataclasses.replace(pace, start_s=max(WORKER_S, found[0].begun - asked_at))
+    # a wait for a free slot, or another clock, is no worker's start
+    most_s = max(WORKER_S, min(_MOST_START_S, _MOST_START_SHARE * budget.allowed_s))
+    start_s = float(np.clip(found[0].begun - asked_at, WORKER_S, most_s))
+    return dataclasses.replace(pace, start_s=start_s)
 
 
 def _with_affordable_folds(
@@ -415,7 +424,7 @@ def _queue(
         fold_rows=tuple(len(f.score) for f in data.folds),
         most=settings.trials,
         sure=frozenset(planned & former.weights.keys() if former else ()),
-        deadline=budget.instant(_REFIT_SHARE) if ordered else trial_plan.deadline,
+        deadline=budget.instant(_REFIT_SHARE if ordered or former else _MOST_SHARE),
         latest=trial_plan.deadline,
         until=lambda done: budget.closing - room * foreseen.seconds(done),
         seed=settings.seed,

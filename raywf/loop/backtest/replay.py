@@ -26,7 +26,8 @@ from raywf.loop.backtest.staged import Live, Made, Staged
 from raywf.loop.backtest.trainings import Training, Trainings
 from raywf.loop.expectations import make_expectations
 from raywf.loop.fresh import fresh_gate
-from raywf.loop.pipeline import gate, refuse_few
+from raywf.loop.judging import gate
+from raywf.loop.pipeline import refuse_few
 from raywf.loop.probe import probe
 from raywf.models.bundle import load_bundle
 from raywf.monitor.expectations import Expectations

@@ -28,6 +28,8 @@ from raywf.loop.probe import look
 from raywf.loop.spending import by_version, read_spending
 from raywf.loop.why import tell_version
 from raywf.registry.registry import open_registry
+from raywf.search.data import newest_instant
+from raywf.snapshots.catalog import read_snapshot
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 STAGES = ["snapshot", "searched", "gated", "registered", "promoted"]
@@ -176,8 +178,8 @@ def test_next_decision_is_judged_against_the_champion(first: tuple[Workflow, Ret
     assert 0 < later.verdict.rows <= 15 * 24
     assert (later.version.parent, later.sweep.warm_from) == ("1", done.sweep.id)
     assert later.status in {"promoted", "rejected"}
-    newest = max(v.fitted_until for v in open_registry(workflow).versions() if v.fitted_until is not None)
-    assert (later.version.fitted_until == newest) == (later.status == "promoted")
+    newest = newest_instant(read_snapshot(later.snapshot))
+    assert (later.version.fitted_until == newest) == (later.verdict.outcome == "accept")
 
 
 def test_no_newer_rows_keep_the_champion(first: tuple[Workflow, Retraining]) -> None:

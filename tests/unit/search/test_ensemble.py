@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,9 +27,11 @@ def make(seed: int, metric: str, width: int, trials: int) -> tuple[np.ndarray, d
     return labels, made
 
 
-def offer(labels: np.ndarray, scores: dict[str, np.ndarray], **costs: float) -> Candidates:
+def offer(
+    labels: np.ndarray, scores: dict[str, np.ndarray], times: dict[str, float] | None = None, **costs: float
+) -> Candidates:
     """Return candidates in two blocks."""
-    return Candidates(labels=labels, scores=scores, blocks=BLOCKS, costs=costs)
+    return Candidates(labels=labels, scores=scores, blocks=BLOCKS, costs=costs, times=times or {})
 
 
 def test_of_equals_the_quicker_is_taken() -> None:
@@ -71,7 +75,7 @@ def test_useless_member_is_left_out() -> None:
 
 
 def test_a_prior_is_not_given_up_for_luck() -> None:
-    """What was chosen before keeps a third at least; without it the best on these rows stands alone."""
+    """What was chosen before keeps 12 of 37 steps; without it the best on these rows stands alone."""
     labels = np.arange(ROWS) % 2 * 1.0
     scores = {"before": labels[:, None] * 0.9 + 0.05, "now": labels[:, None] * 0.98 + 0.01}
     offered, metric = offer(labels, scores), METRICS["log_loss"]
@@ -79,6 +83,26 @@ def test_a_prior_is_not_given_up_for_luck() -> None:
     found = select_ensemble(offered, metric, prior={"before": 0.7, "gone": 0.3})
     assert found["before"] == pytest.approx(12 / 37)
     assert select_ensemble(offered, metric, prior={"gone": 1.0}) == {"now": 1.0}
+
+
+def test_members_are_those_that_there_is_time_to_make() -> None:
+    """The best is left out where it takes too long; two that fit alone but not together are not joined."""
+    labels = np.linspace(0, 1, ROWS)
+    error = np.where(np.arange(ROWS) % 2, 0.3, -0.3)
+    scores = {
+        "best": labels[:, None],
+        "high": (labels + error)[:, None],
+        "low": (labels - 1.1 * error)[:, None],
+    }
+
+    def chosen(prior: dict[str, float] | None = None, **times: float) -> set[str]:
+        return set(select_ensemble(offer(labels, scores, times), METRICS["rmse"], prior=prior))
+
+    assert chosen() == {"best"}
+    assert chosen(best=math.inf) == {"high", "low"}
+    assert chosen(best=math.inf, high=0.6, low=0.6) == {"high"}
+    assert chosen(best=math.inf, high=0.6, low=0.6, prior={"low": 1.0, "high": 0.5}) == {"low"}
+    assert chosen(best=math.inf, high=math.inf, low=math.inf) == {"best"}  # for want of any other
 
 
 def test_a_prior_that_nothing_helps_stays() -> None:

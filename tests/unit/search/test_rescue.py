@@ -52,25 +52,28 @@ def test_a_fold_is_enough(data: SearchData, plan: TrialPlan) -> None:
     """The trial that finished one is done, on that fold alone."""
     scores = data.rows.y[data.folds[0].score][:, None].astype(np.float32)
     plan.ledger.record_fold(CUT.id, 0, FoldResult(scores=scores, loss=-1.0, rounds=3, seconds=0.1))
-    kept, trials = rescue(data, [FAILED, CUT], plan)
+    kept, trials, here = rescue(data, [FAILED, CUT], plan)
+    assert not here
     assert len(kept.folds) == 1
     assert [(t.status, t.rounds) for t in trials] == [("failed", 0), ("done", 3)]
 
 
 def test_failures_and_no_time_for_others(data: SearchData, plan: TrialPlan) -> None:
     """A linear model is fitted here; a failed trial does not stand in its way."""
-    kept, trials = rescue(data, [FAILED, CUT], plan)
+    kept, trials, here = rescue(data, [FAILED, CUT], plan)
     assert len(kept.folds) == 1
     assert [(t.family, t.status) for t in trials[2:]] == [("linear", "done")]
+    assert here == {trials[2].id}
 
 
 def test_a_linear_model_that_failed_before(data: SearchData, plan: TrialPlan) -> None:
     """Leaves the prior."""
     linear = dataclasses.replace(make_trial("linear", {}), status="failed", error="no")
-    _, trials = rescue(data, [linear, CUT], plan)
+    _, trials, here = rescue(data, [linear, CUT], plan)
     assert [(t.family, t.status) for t in trials[2:]] == [("prior", "done")]
+    assert here == {trials[2].id}
 
 
 def test_all_failed(data: SearchData, plan: TrialPlan) -> None:
     """There is nothing to rescue: the reasons are told instead."""
-    assert rescue(data, [FAILED], plan) == (data, [FAILED])
+    assert rescue(data, [FAILED], plan) == (data, [FAILED], frozenset())
