@@ -129,12 +129,14 @@ def search(
             return Found(done, arrays["labels"], arrays["scores"])
     plan = SearchPlan(sweep_id=name, folder=folder / name, former=former, effort=effort)
     found = run_search(workflow, snapshot, table, plan=plan)
+    if done is not None:  # this time it only came to its end again, which is not what it took
+        Ledger(workflow.stores.root, name).write_sweep(done)
     block = table.take(pa.array(found.gate_rows))
     labels = np.asarray(block.column("__label").to_numpy(), dtype=float)
     scores = load_bundle(found.proof.uri).predict_table(block)
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(kept, labels=labels, scores=scores)
-    return Found(found.sweep, labels, scores)
+    return Found(done or found.sweep, labels, scores)
 
 
 def beside(cold: Found, other: Found) -> Way:

@@ -208,12 +208,19 @@ def _blocks(data: SearchData) -> list[slice]:
 
 
 def _time_shares(data: SearchData, trials: Iterable[Trial], bounds: Bounds) -> dict[str, float]:
-    """Return the shares of the slots' time left that the last fits take which are still to come."""
+    """Return the shares of the slots' time left that the last fits take which are still to come.
+
+    A proof that is made already serves where there is no time for the final fit.
+    """
     found = {}
     for trial in trials:
         needed, room_s = _needed_s(trial, data, bounds), max(1e-9, bounds.slots * bounds.left_s)
-        too_long = trial.id in bounds.cut or _span_s(needed, bounds.slots) > bounds.left_s
-        found[trial.id] = math.inf if too_long else sum(needed) / room_s
+        if trial.id in bounds.cut:
+            found[trial.id] = math.inf
+        elif _span_s(needed, bounds.slots) > bounds.left_s:
+            found[trial.id] = 0.0 if trial.id in bounds.made else math.inf
+        else:
+            found[trial.id] = sum(needed) / room_s
     return found
 
 

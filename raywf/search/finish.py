@@ -24,6 +24,7 @@ from raywf.search.rescue import rescue
 _LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
 _REFIT_GRACE_S = 5.0  # beyond the budget, before a member's fit that goes on and on is ended
 _TIGHTER, _MOST_TIGHTENED = 0.95, 4
+_GATE_S = 1.0  # that whoever judges a proof may take
 _MOST_OF_IT = 0.7  # of a member's rounds
 _LATE_SHARE = 0.03  # of the budget: so late an ensemble is still chosen again to answer in time
 
@@ -194,7 +195,7 @@ def _attempt(
 
 def _go_on_beside(ending: Ending, data: SearchData, chosen: Chosen, trials: list[Trial]) -> bool:
     """Whether final fits begin with the proof's: slots would stand idle, or there is no time to wait."""
-    left_s = ending.budget.closing - time.time()
+    left_s = ending.budget.closing - time.time() - ending.start_s - _GATE_S
     needed_s = in_turn_s(chosen.members, trials, data, slots=ending.slots)
     return 2 * len(chosen.members) <= ending.slots or needed_s > left_s
 

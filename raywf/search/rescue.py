@@ -24,7 +24,7 @@ def rescue(
     that of the prior; its id comes third. Without a model of any kind the trials come back as they are.
     """
     here: frozenset[str] = frozenset()
-    if any(t.status == "done" for t in trials):
+    if any(t.status == "done" and len(t.fold_losses) == len(data.folds) for t in trials):
         return data, trials, here
     cut = [t for t in trials if t.status != "failed"]
     counts = {t.id: len(plan.ledger.folds(t.id, len(data.folds))) for t in cut}

@@ -312,6 +312,9 @@ def _pace(
         pace = known or _measured_pace(data, settings, means, nodes)
         if pace is None:  # the trials will tell what is wrong, if anything is
             return Pace(round_s=_PROBE_MAX_S / _GUESSED_ROUNDS, rounds=_GUESSED_ROUNDS)
+        # a wait for a free slot, or another clock, is no worker's start
+        most_s = max(WORKER_S, min(_MOST_START_S, _MOST_START_SHARE * means.budget.allowed_s))
+        pace = dataclasses.replace(pace, start_s=float(np.clip(pace.start_s, WORKER_S, most_s)))
         settled = ledger.settle("pace", dataclasses.asdict(pace))
     return Pace(**settled)
 
@@ -344,10 +347,7 @@ def _measured_pace(
     except RayError:
         return None
     pace = pace_of(found[0], found[-1], rows=len(data.rest), probed=len(index))
-    # a wait for a free slot, or another clock, is no worker's start
-    most_s = max(WORKER_S, min(_MOST_START_S, _MOST_START_SHARE * budget.allowed_s))
-    start_s = float(np.clip(found[0].begun - asked_at, WORKER_S, most_s))
-    return dataclasses.replace(pace, start_s=start_s)
+    return dataclasses.replace(pace, start_s=found[0].begun - asked_at)
 
 
 def _with_affordable_folds(

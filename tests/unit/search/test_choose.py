@@ -14,7 +14,7 @@ from raywf.core.metrics import METRICS
 from raywf.core.records import Trial
 from raywf.models.family import Rows
 from raywf.search.budget import WORKER_S
-from raywf.search.choose import Bounds, Chosen, choose, chosen_fits_s, fits_to_come_s
+from raywf.search.choose import Bounds, Chosen, choose, chosen_fits_s, fits_to_come_s, in_turn_s
 from raywf.search.data import Fold, SearchData
 from raywf.search.folds import summarise
 from raywf.search.foresee import LastFits
@@ -167,3 +167,35 @@ def test_score_is_that_of_the_calibrated_mix(data: SearchData, ledger: Ledger) -
     assert chosen.calibration is not None
     assert chosen.calibration.slope > 1
     assert 0 < chosen.score < 0.3
+
+
+@pytest.fixture
+def ordered(data: SearchData) -> SearchData:
+    """The same with times: the newest quarter is the gate's."""
+    rows = np.arange(ROWS)
+    return dataclasses.replace(data, times=rows, known=rows, gate=rows[300:], rest=rows[:300])
+
+
+def test_members_in_order_are_those_that_there_is_time_to_fit(ordered: SearchData, ledger: Ledger) -> None:
+    """Side by side: what all slots together have time for, and none that alone takes too long."""
+    trials = three(ordered, ledger, seconds=1)  # a trial takes 4 s on 1,200 rows, its last fits 1.2 and 1.6 s
+    slow = run(ordered, ledger, "torch", seed=5, row_s=2e-5, seconds=100)
+    found = {left_s: pick(ordered, ledger, [*trials, slow], bounds(left_s)) for left_s in (1000.0, 5.0, 2.5)}
+    assert slow.id in {m.trial_id for m in found[1000.0].members}
+    assert {m.trial_id for m in found[5.0].members} == {t.id for t in trials}
+    assert len(found[2.5].members) == 1
+    assert in_turn_s(found[5.0].members, trials, ordered, slots=2) == pytest.approx(1.5 * 1.2 + 1.5 * 1.6)
+    assert in_turn_s(found[2.5].members, trials, ordered, slots=2) == pytest.approx(1.2 + 1.6)
+
+
+def test_without_time_a_proof_that_is_made_serves(ordered: SearchData, ledger: Ledger) -> None:
+    """Not one that was cut short, nor one that is still to be fitted, however good."""
+    trials = three(ordered, ledger)
+    late = bounds(0.0, made=frozenset({trials[1].id}), cut=frozenset({trials[0].id}))
+    chosen = pick(ordered, ledger, trials, late)
+    assert [m.trial_id for m in chosen.members] == [trials[1].id]
+
+
+def bounds(left_s: float, **others: frozenset[str]) -> Bounds:
+    """Return bounds of rows in order, on two slots."""
+    return Bounds(row_ms=10.0, left_s=left_s, slots=2, bag=False, **others)
