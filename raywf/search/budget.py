@@ -23,6 +23,7 @@ WORKER_S = 2.0  # until a new worker process has what it imports
 START_S = 5.0  # until the first trial begins, workers and their imports
 _START_SHARE = 0.25  # of a budget that is shorter still
 _NOTE_EVERY_S = 1.0
+_LEAST_WARM_S = 15.0  # of a budget that leaves a warm search less
 _CLOSING_S, _CLOSING_SHARE = 2.0, 0.05  # for the choice, the merging and the bundle; of a small budget less
 
 
@@ -62,6 +63,18 @@ def count_slots(search: SearchSettings, *, cpus: float) -> int:
     """
     slots = max(1, int(cpus) // search.slot_cpus)
     return min(slots, search.max_concurrent or slots)
+
+
+def warm_seconds(allowed_s: float, share: float) -> float:
+    """Return what a warm search has of the seconds that a full one is allowed.
+
+    Starting the workers takes a short one as long as any other, so it has more than its share.
+
+    >>> [warm_seconds(allowed_s, 0.2) for allowed_s in (3.0, 10.0, 30.0, 60.0, 240.0)]
+    [3.0, 6.0, 10.0, 15.0, 48.0]
+    """
+    least_s = min(START_S + share * max(0.0, allowed_s - START_S), _LEAST_WARM_S)
+    return min(allowed_s, max(share * allowed_s, least_s))
 
 
 def allowed_seconds(

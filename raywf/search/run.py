@@ -24,7 +24,7 @@ from raywf.core.store import Store
 from raywf.models.encoding import Encoder
 from raywf.models.families import traits
 from raywf.search.again import try_again
-from raywf.search.budget import START_S, WORKER_S, Budget
+from raywf.search.budget import WORKER_S, Budget, warm_seconds
 from raywf.search.choose import Bounds, Former
 from raywf.search.data import SearchData, prepare_data, with_folds
 from raywf.search.finish import Ending, Finished, finish
@@ -50,8 +50,7 @@ _REFIT_SHARE, _MOST_SHARE = 0.6, 0.92
 _ORDERED_ROOM, _ROOM = 1.5, 1.1  # for the last fits, beside what is foreseen
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
-_MOST_START_S, _MOST_START_SHARE = 10.0, 0.1  # that a worker is thought to need
-_LEAST_WARM_S = 15.0  # which the workers' start would take too much of
+_MOST_START_S, _MOST_START_SHARE = 10.0, 0.25  # that a worker is thought to need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,11 +196,7 @@ def _means(workflow: Workflow, plan: SearchPlan, ledger: Ledger, nodes: dict[str
     settings = workflow.search
 
     def bound(allowed_s: float) -> float:
-        if plan.effort != "warm":
-            return allowed_s
-        # starting the workers takes a short one as long as any other
-        least = START_S + settings.warm_share * max(0.0, allowed_s - START_S)
-        return min(allowed_s, max(settings.warm_share * allowed_s, min(least, _LEAST_WARM_S)))
+        return warm_seconds(allowed_s, settings.warm_share) if plan.effort == "warm" else allowed_s
 
     return find_means(
         settings,
