@@ -79,12 +79,11 @@ class Finished:
 class _Attempt:
     """A proof, or why there is none: members not made or only in part, by trial id; or too slow a row.
 
-    With it comes the recipe, what there is of the final fits that go on, and until when they may.
+    With it comes the recipe, and until when final fits may go on.
     """
 
     proof: Bundle | None = None
     recipe: Recipe | None = None
-    started: Sequence[Any] = ()
     until: float = 0.0
     lost: dict[str, str] = field(default_factory=dict)
     cut: frozenset[str] = frozenset()
@@ -174,7 +173,8 @@ def _attempt(
     recipe = dataclasses.replace(recipe, deadline=max(ending.budget.closing, soon))
     until = max(ending.budget.instant(1.0), soon) + _REFIT_GRACE_S
     proof_fits = start_fits(recipe, ending.shared, data.rest, problem=data.problem(), known=fits[0])
-    started = _start_final(ending, recipe, fits[1], beside=proof_fits) if beside else []
+    if beside:
+        _start_final(ending, recipe, fits[1], beside=proof_fits)
     proof_made = await_fits(proof_fits, until=until)
     lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
     if lost:
@@ -190,7 +190,7 @@ def _attempt(
     proof = finish_bundle(
         recipe, proof_made, seen, folder=ending.folder / "proof", fitted_until=newest_instant(seen)
     )
-    return _Attempt(proof=proof, recipe=recipe, started=started, until=until)
+    return _Attempt(proof=proof, recipe=recipe, until=until)
 
 
 def _go_on_beside(ending: Ending, data: SearchData, chosen: Chosen, trials: list[Trial]) -> bool:
@@ -218,8 +218,7 @@ def _final(ending: Ending, attempt: _Attempt, known: Fits) -> Bundle:
         return proof
     soon = time.time() + _LEAST_REFIT_S
     recipe = dataclasses.replace(recipe, deadline=max(recipe.deadline, soon))
-    started = list(attempt.started) or _start_final(ending, recipe, known)
-    made = await_fits(started, until=max(attempt.until, soon + _REFIT_GRACE_S))
+    made = await_fits(_start_final(ending, recipe, known), until=max(attempt.until, soon + _REFIT_GRACE_S))
     if not all(each.whole for each in made):
         return proof
     newest = newest_instant(ending.table)
