@@ -24,7 +24,7 @@ spine:                        # one row for each thing to predict
   # label_time: known_at      # when the label became known
   # maturity: 30d             # how old a row must be to be learned from; default: found in the data
   # weight: importance        # how much a row counts in a fit
-  # group: customer           # rows of one group are never parted between fitting and scoring
+  # group: customer           # without event_time, rows of one group are never parted
 
 features:
   exclude: []                 # columns of the spine that must not be used
@@ -49,7 +49,7 @@ retrain:                      # when the running system retrains
 
 # alerts:                     # whom to tell, and of what; try it by 'raywf alerts test'
 #   slack: env:SLACK_WEBHOOK  # or webhook, email, command; a secret stands elsewhere: env:NAME, file:PATH
-#   kinds: [rolled_back, failed, helpless, monitor, labels]
+#   kinds: [rolled_back, failed, helpless, fallen, monitor, labels]
 
 stores:
   root: .raywf                # snapshots, sweeps, log, journal, MLflow's SQLite

@@ -8,7 +8,9 @@ from typing import Literal, get_args
 
 from raywf.core.codec import require
 
-AlertKind = Literal["promoted", "rejected", "rolled_back", "failed", "helpless", "monitor", "labels"]
+AlertKind = Literal[
+    "promoted", "rejected", "rolled_back", "failed", "helpless", "fallen", "monitor", "labels"
+]
 KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 _SCHEMES = ("http://", "https://", "env:", "file:")
 _URL = "a URL, or env:NAME or file:PATH that holds it"
@@ -43,9 +45,10 @@ class AlertSettings:
 
     `webhook` gets JSON, `slack` what Slack and those like it take, `command` JSON on its standard input.
     `helpless_after` so many retrainings in a row gave nothing better, a human is called; so too when the
-    monitor has not answered for `silent_after`, or predictions go on and no label came for `labels_after`.
-    What goes on is told again every `repeat`. `heartbeat` is asked for every minute as long as all is well:
-    a dead-man's switch elsewhere alerts when that stops. `link` stands below each alert.
+    champion's loss is up and the policy sees nothing to do, when the monitor has not answered for
+    `silent_after`, or predictions go on and no label came for `labels_after`. What goes on is told again every
+    `repeat`. `heartbeat` is asked for every minute as long as all is well: a dead-man's switch elsewhere alerts
+    when that stops. `link` stands below each alert.
     """
 
     webhook: str | None = None
@@ -53,7 +56,7 @@ class AlertSettings:
     email: EmailSettings | None = None
     command: tuple[str, ...] = ()
     heartbeat: str | None = None
-    kinds: tuple[AlertKind, ...] = ("promoted", "rolled_back", "failed", "helpless", "monitor", "labels")
+    kinds: tuple[AlertKind, ...] = tuple(kind for kind in KINDS if kind != "rejected")
     helpless_after: int = 3
     silent_after: timedelta = timedelta(minutes=10)
     labels_after: timedelta = timedelta(days=7)

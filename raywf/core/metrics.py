@@ -235,15 +235,18 @@ def r2(labels: Array, scores: Array) -> float:
     return 1 - float(np.sum((labels - scores[:, 0]) ** 2)) / total if total > 0 else float("nan")
 
 
-def bounded_loss(labels: Array, scores: Array, *, scale: float | None) -> Array:
+def bounded_loss(labels: Array, scores: Array, *, scale: float | None, quantile: float = 0.5) -> Array:
     """Return each row's loss in [0, 1]: half the squared distance of the class probabilities (Brier), or,
-    with a `scale` in label units, the absolute error over the scale, cut at 1.
+    with a `scale` in label units, twice the pinball loss over it (of the median the absolute error), up to 1.
 
     >>> bounded_loss(np.array([1.0]), np.array([[0.8]]), scale=None).round(3)
     array([0.04])
+    >>> bounded_loss(np.array([3.0, 3.0]), np.array([[1.0], [5.0]]), scale=10.0, quantile=0.9).round(3)
+    array([0.36, 0.04])
     """
     if scale is not None:
-        return np.minimum(np.abs(labels - scores[:, 0]) / scale, 1.0)
+        gap = labels - scores[:, 0]
+        return np.minimum(2 * np.maximum(quantile * gap, (quantile - 1) * gap) / scale, 1.0)
     p = class_probabilities(scores)
     hot = np.zeros_like(p)
     hot[np.arange(len(labels)), labels.astype(int)] = 1

@@ -68,6 +68,7 @@ class RetrainSettings:
     stability index is above `drift` asks for a look before it is due. `when` joins these by "and", "or" and
     parentheses, as in "loss or (estimate and drift)"; None: each by itself, but drift. With `usd_per_loss`,
     what a unit of the bounded loss costs in one prediction, a fall is answered where staying costs more.
+    Once the retrainings of 30 days came to `usd_per_30d`, the next waits, but for one that was asked for.
     """
 
     every: timedelta | None = None
@@ -87,6 +88,7 @@ class RetrainSettings:
     on_data: bool = False
     when: str | None = None
     usd_per_loss: float | None = None
+    usd_per_30d: float | None = None
     cooldown: timedelta = timedelta(days=7)
     max_attempts: int = 3
     effort: Literal["auto", "refit", "reweight", "warm", "full"] = "auto"
@@ -106,6 +108,8 @@ class RetrainSettings:
         )
         drop, age, usd = self.value_drop, self.max_age, self.usd_per_loss
         require(usd is None or usd > 0, "usd_per_loss", "above 0 USD", usd)
+        budget = self.usd_per_30d
+        require(budget is None or budget > 0, "usd_per_30d", "above 0 USD", budget)
         require(drop is None or 0 < drop < 1, "value_drop", "a share in (0, 1)", drop)
         require(
             self.drift is None or self.drift > 0,

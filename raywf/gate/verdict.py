@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,8 +69,8 @@ def judge(block: GateBlock, metric: Metric, settings: GateSettings) -> Verdict:
     The metric's gain is estimated with a paired percentile bootstrap (Efron and Tibshirani, 1993, ch. 13):
     both models are scored on the same resampled rows. Accept when the gain's lower bound is above 0, or,
     where the rows cannot resolve it, when it is above ``-margin`` (a share of the champion's score) and the
-    gain itself is not negative. Reject when the upper bound is below 0, or the bounded loss is surely higher
-    by more than the margin. Otherwise undecided.
+    gain itself is not negative. Reject when the upper bound is below 0, or the bounded loss (of the metric's
+    quantile) is surely higher by more than the margin. Otherwise undecided.
     """
     rows = len(block.labels)
     ours, theirs = _scores(block, metric)
@@ -81,7 +82,7 @@ def judge(block: GateBlock, metric: Metric, settings: GateSettings) -> Verdict:
     first = block.against == BASELINE  # a first model has to be better, not only no worse
     margin = 0.0 if first else settings.margin * abs(theirs)
     gain = _gain_check(block, metric, settings, margin=margin)
-    harm = _loss_check(block, loss, settings)
+    harm = _loss_check(block, metric, settings)
     better = f"{metric.name} {ours:.4f} against {theirs:.4f} on {rows} rows"
     interval = f"gain {gain.figure:+.4f} in [{gain.low:+.4f}, {gain.high:+.4f}]"
     if not harm.passed:
@@ -121,8 +122,9 @@ def _gain_check(block: GateBlock, metric: Metric, settings: GateSettings, *, mar
     )
 
 
-def _loss_check(block: GateBlock, loss: Array, settings: GateSettings) -> Check:
-    rise = loss - bounded_loss(block.labels, block.champion, scale=block.loss_scale)
+def _loss_check(block: GateBlock, metric: Metric, settings: GateSettings) -> Check:
+    loss = partial(bounded_loss, block.labels, scale=block.loss_scale, quantile=metric.quantile or 0.5)
+    rise = loss(block.challenger) - loss(block.champion)
     error = float(rise.std() / np.sqrt(len(rise)))
     mean = float(rise.mean())
     # one-sided normal bounds on a mean of paired differences; rows are many by the time this is asked

@@ -36,9 +36,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
-    """How the system is: `problem` is empty where the monitor answers and reads; totals are of its fold."""
+    """How the system is: `problem` is empty where the monitor answers and reads; totals are of its fold.
+
+    `fallen` says why nothing is done about a champion whose loss is up; empty where it is not.
+    """
 
     problem: str = ""
+    fallen: str = ""
     predictions: int = 0
     labels: int = 0
 
@@ -113,13 +117,15 @@ class _State:
 
     `begun` is since when a channel is told of a kind: what was before is no news to it. `sent` has when by
     alert and channel; `notices` are alerts that are about an instant and not told by all yet; `silent` is
-    since when the monitor does not answer, `labels` how many labels there were and since when.
+    since when the monitor does not answer, `fallen` since when the loss is up, `labels` how many labels there
+    were and since when.
     """
 
     begun: dict[str, str] = field(default_factory=dict)
     notices: dict[str, Any] = field(default_factory=dict)
     sent: dict[str, dict[str, str]] = field(default_factory=dict)
     silent: datetime | None = None
+    fallen: datetime | None = None
     labels: int = -1
     predictions: int = -1
     labels_since: datetime | None = None
@@ -152,7 +158,7 @@ class Alerts:
         due = journal_alerts(
             self._journal.decisions(), self._journal.entries(), helpless_after=self._settings.helpless_after
         )
-        for alert in self._silence(pulse, now) + self._labels(pulse, now):
+        for alert in self._silence(pulse, now) + self._fall(pulse, now) + self._labels(pulse, now):
             self._state.notices[alert.id] = encode(alert)
         due += [(a.time, a) for a in (decode(Alert, one) for one in self._state.notices.values())]
         windows: tuple[dict[str, Any], ...] | None = None
@@ -209,6 +215,20 @@ class Alerts:
         title = f"the monitor is silent since {format_time(state.silent)}"
         key = self._repeated(f"monitor-{format_time(state.silent)}", now)
         return [self._alert("monitor", key, title, now, pulse.problem)]
+
+    def _fall(self, pulse: Pulse, now: datetime) -> list[Alert]:
+        state = self._state
+        if pulse.problem:
+            return []
+        if not pulse.fallen:
+            since, state.fallen = state.fallen, None
+            if since is None or not self._was_told(f"fallen-{format_time(since)}"):
+                return []
+            return [self._alert("fallen", f"over-{format_time(since)}", "the loss is no longer up", now)]
+        state.fallen = state.fallen or now
+        key = self._repeated(f"fallen-{format_time(state.fallen)}", now)
+        title = "the champion's loss is up, and nothing is done about it"
+        return [self._alert("fallen", key, title, now, pulse.fallen)]
 
     def _labels(self, pulse: Pulse, now: datetime) -> list[Alert]:
         state = self._state
@@ -304,10 +324,17 @@ class Alerts:
             self._written = data
 
 
-def keep_telling(alerts: Alerts, settings: AlertSettings, stop: threading.Event) -> None:
-    """Tick again and again until `stop` is set, and tell the dead-man's switch; meant for a daemon thread."""
+def keep_telling(
+    alerts: Alerts, settings: AlertSettings, stop: threading.Event, leads: Callable[[], bool]
+) -> None:
+    """Tick again and again until `stop` is set, and tell the dead-man's switch; meant for a daemon thread.
+
+    Of several on one store only who `leads` tells.
+    """
     due = 0.0
     while not stop.wait(EVERY_S):
+        if not leads():
+            continue
         try:
             well = alerts.tick()
             if well and time.monotonic() >= due:

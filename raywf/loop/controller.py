@@ -24,7 +24,7 @@ from raywf.loop.jobs import ENDED, Jobs
 from raywf.loop.landed import TableWatch
 from raywf.loop.node_history import NodeRecorder
 from raywf.loop.rollout import RolloutKeeper
-from raywf.policy.policy import decide
+from raywf.policy.policy import FALLEN, decide
 from raywf.policy.rollout import Move
 from raywf.policy.worth import WEIGHED
 from raywf.registry.registry import Registry
@@ -59,6 +59,7 @@ class Controller:
         self._tables = TableWatch(workflow)
         self._last_skip: Decision | None = None
         self._error = ""
+        self._fallen = ""  # why nothing is done about a loss that is up; kept while something is under way
         self._looked = time.monotonic()  # when a tick last came to its end
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="raywf-controller", daemon=True).start()
@@ -69,7 +70,12 @@ class Controller:
         ).start()
         if workflow.alerts.has_channel:
             told = Alerts(workflow, self)
-            arguments = (told, workflow.alerts, self._stopped)
+            arguments = (
+                told,
+                workflow.alerts,
+                self._stopped,
+                lambda: self._lease.leader == self._lease.holder,
+            )
             threading.Thread(target=keep_telling, args=arguments, name="raywf-alerts", daemon=True).start()
 
     def ping(self) -> int:
@@ -106,7 +112,7 @@ class Controller:
             return Pulse(problem=f"the controller failed: {self._error}")
         if time.monotonic() > self._looked + _HANGS_S:
             return Pulse(problem="the controller hangs in what it does")
-        return Pulse(predictions=counts["predictions"], labels=counts["labelled"])
+        return Pulse(predictions=counts["predictions"], labels=counts["labelled"], fallen=self._fallen)
 
     def windows(self) -> tuple[Evidence, ...]:
         """Return the champion's windows in time order; none where registry or monitor do not tell."""
@@ -133,8 +139,7 @@ class Controller:
     def tick(self) -> None:
         """Look once: carry a running decision on, or ask the policy for a new one; only who leads does."""
         if not self._lease.leads():
-            reason = f"another controller leads: that of cluster {self._lease.leader}"
-            self._last_skip = _waiting(self._workflow.name, reason)
+            self._wait("lease", f"another controller leads: that of cluster {self._lease.leader}")
             return
         now = self._now()
         rolling = self._rollouts.tick(now)
@@ -142,12 +147,18 @@ class Controller:
         past = past_decisions(self._journal.decisions(), entries)
         running = next((p.decision for p in past if _is_ours(p.decision) and p.stage not in FINAL), None)
         if running is not None:
+            self._wait("running", f"a {running.kind} is under way ({running.id}); one at a time")
             self._carry(running)
             return
         if rolling:
+            self._wait("rollout", "a rollout is under way; what is asked for waits for its end")
             return
         champion = self._registry.find("champion")
-        if now is None or champion is None:
+        if champion is None:
+            self._wait("champion", "no champion serves yet")
+            return
+        if now is None:
+            self._wait("labels", "nothing was logged yet that tells the time")
             return
         evidence = ray.get(self._monitor.evidence.remote(champion.version), timeout=_ANSWER_S)
         requests, landed = self._journal.requests(), self._tables.landed(champion)
@@ -167,6 +178,19 @@ class Controller:
             self._carry(decision)
         else:
             self._last_skip = decision
+            if decision.cause in {FALLEN, "quiet", "labels"}:
+                self._fallen = decision.reasons[0] if decision.cause == FALLEN else ""
+
+    def _wait(self, cause: str, reason: str) -> None:
+        self._last_skip = Decision(
+            id="",
+            workflow=self._workflow.name,
+            kind="skip",
+            cause=cause,
+            window="",
+            reasons=(reason,),
+            time=datetime.now(UTC),
+        )
 
     def _attribute(self, decision: Decision, version: str) -> None:
         """Write down what the fall comes from that a decision answers; without it nothing is amiss."""
@@ -245,18 +269,6 @@ def _holder() -> str:
         return "no cluster"
     heads = (n["NodeID"] for n in ray.nodes() if _HEAD in n["Resources"])
     return next(heads, "no head")
-
-
-def _waiting(workflow: str, reason: str) -> Decision:
-    return Decision(
-        id="",
-        workflow=workflow,
-        kind="skip",
-        cause="lease",
-        window="",
-        reasons=(reason,),
-        time=datetime.now(UTC),
-    )
 
 
 def _is_ours(decision: Decision) -> bool:

@@ -15,21 +15,26 @@ from raywf.policy.history import History, PastDecision
 def past_decisions(
     decisions: Sequence[Decision], entries: Sequence[JournalEntry]
 ) -> tuple[PastDecision, ...]:
-    """Return the decisions with the last stage of each; entries are in the order of the wall's time.
+    """Return the decisions with the last stage and the cost of each; entries are in the wall's order of time.
 
     A retraining whose version was taken back counts as rejected.
     """
     back = {d.id for d in decisions if d.kind == "rollback"}
     last: dict[str, str] = {}
+    usd: dict[str, float] = {}
     made: dict[str, str] = {}  # which decision's version became champion
     for entry in entries:
+        if entry.stage == "searched":
+            usd[entry.decision_id] = float(entry.figures.get("cost_usd", 0.0))
         if last.get(entry.decision_id) not in FINAL:  # what an orphaned attempt adds changes nothing
             last[entry.decision_id] = entry.stage
         if entry.stage == "promoted" and entry.decision_id in back:
             last[made.get(str(entry.figures.get("failed")), "")] = "rejected"
         elif entry.stage == "promoted" and "version" in entry.figures:
             made[str(entry.figures["version"])] = entry.decision_id
-    return tuple(PastDecision(decision=d, stage=last.get(d.id, "decided")) for d in decisions)
+    return tuple(
+        PastDecision(decision=d, stage=last.get(d.id, "decided"), usd=usd.get(d.id, 0.0)) for d in decisions
+    )
 
 
 def history_of(

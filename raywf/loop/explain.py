@@ -36,6 +36,7 @@ from raywf.search.explain.slices import score_slices
 from raywf.search.explain.standings import rank_trials
 from raywf.search.layout import lay_out_again
 from raywf.search.ledger import Ledger
+from raywf.search.own import find_families
 from raywf.snapshots.catalog import list_snapshots, load_snapshot, read_snapshot
 
 _ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
@@ -210,12 +211,18 @@ def _is_held(bundle: Bundle, data: SearchData) -> bool:
 
 
 def _learning(workflow: Workflow, read: _Read, sweep: Sweep) -> tuple[LearningPoint, ...]:
+    search, member = workflow.search, sweep.members[0]
+    own = search.models.get(member.family)
+    if own is not None and own.workers > 1:
+        raise SearchError(f"no learning curve: each fit of {member.family!r} takes {own.workers} workers")
+    families = find_families(search, folder="")
     return learning_curve(
         read.data,
-        sweep.members[0],
+        member,
+        families.find(member.family),
         metric=read.metric,
-        seed=workflow.search.seed,
-        threads=workflow.search.trial_cpus,
+        seed=search.seed,
+        threads=families.cpus(member.family, default=search.trial_cpus),
     )
 
 

@@ -69,8 +69,7 @@ def _loses_far_more(
         return False
     predictor = load(champion)
     bundle = predictor.bundle
-    known = {column.name for column in bundle.columns} <= set(block.column_names)
-    if not known or (bundle.task, bundle.classes) != (snapshot.task, snapshot.classes):
+    if not predictor.can_score(block) or (bundle.task, bundle.classes) != (snapshot.task, snapshot.classes):
         return False
     labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
     losses = bounded_loss(labels, predictor.predict_table(block), scale=bundle.loss_scale)

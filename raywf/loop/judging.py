@@ -96,12 +96,13 @@ def gate(
     trust = workflow.trusts_own_code
     challenger = load_bundle(proof.uri, trust=trust)
     scores = challenger.predict_table(block)
-    against, other, threshold = "baseline", _prior(table, rows, scores.shape), 0.5
+    metric = workflow_metric(workflow)
+    prior = _prior(table, rows, scores.shape, quantile=metric.quantile)
+    against, other, threshold = "baseline", prior, 0.5
     if champion is not None:
         theirs = _champion_scores(fetch, champion, challenger, block, trust=trust)
         if theirs is not None:
             against, (other, threshold) = f"version {champion.version}", theirs
-    metric = workflow_metric(workflow)
     compared = GateBlock(
         labels=labels,
         challenger=scores,
@@ -125,19 +126,20 @@ def _champion_scores(
     """Return the champion's scores and threshold; None where its columns or classes are others."""
     with tempfile.TemporaryDirectory(prefix="raywf-") as folder:
         predictor = load_bundle(fetch(champion, Path(folder)), digest=champion.digest, trust=trust)
-        known = {c.name for c in predictor.bundle.columns} <= set(block.column_names)
-        if not known or predictor.bundle.classes != challenger.bundle.classes:
+        theirs, ours = predictor.bundle, challenger.bundle
+        if not predictor.can_score(block) or (theirs.task, theirs.classes) != (ours.task, ours.classes):
             return None
         return predictor.predict_table(block), predictor.bundle.threshold
 
 
 def _prior(
-    table: pa.Table, gate_rows: Rows, shape: tuple[int, ...]
+    table: pa.Table, gate_rows: Rows, shape: tuple[int, ...], *, quantile: float | None
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return what is answered without looking at a row: the classes' shares, the mean or the quantile."""
     labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
     seen = np.delete(labels, gate_rows)
     if shape[1] == 1:
-        return np.full(shape, seen.mean())
+        return np.full(shape, seen.mean() if quantile is None else np.quantile(seen, quantile))
     return np.tile(np.bincount(seen.astype(int), minlength=shape[1]) / len(seen), (shape[0], 1))
 
 

@@ -90,14 +90,15 @@ def probe(
 
     A second one, on the rows that the champion can have seen, shows what the newer ones are worth. All are
     scored on the newest rows that are known only now, at most 4,000, which none has seen. Where they, or the
-    others, are fewer than 30, or have columns that the champion lacks, there is nothing to tell: `rows` is 0.
+    others, are fewer than 30, or lack columns that the champion reads, or are of another task, there is
+    nothing to tell: `rows` is 0.
     """
     assert snapshot.as_of is not None
     start = time.process_time()
     rows = split(snapshot, table, since=since, seen_until=champion.bundle.fitted_until)
     found = _Losses()
-    known = {c.name for c in champion.bundle.columns} <= set(table.column_names)
-    if known and min(len(rows.then), len(rows.new)) >= _FEWEST:
+    same = champion.can_score(table) and champion.bundle.task == snapshot.task
+    if same and min(len(rows.then), len(rows.new)) >= _FEWEST:
         found = _compare(workflow, snapshot, table, champion, rows)
     return Probe(
         version=version,

@@ -67,7 +67,7 @@ def rollback(workflow: Workflow, registry: Registry) -> ModelVersion:
     if former is None:
         raise RegistryError(f"{workflow.name!r} has no previous champion to roll back to")
     failed = registry.resolve("champion")
-    _decided(workflow, "rollback", former, lambda: promote(workflow, registry, former))
+    _decided(workflow, "rollback", former, lambda: promote(workflow, registry, former), failed=failed.version)
     registry.mark(failed.version, "rolled_back")
     registry.forget_previous()
     return registry.resolve("champion")
@@ -84,7 +84,11 @@ def is_serving(workflow: Workflow) -> bool:
 
 
 def _decided(
-    workflow: Workflow, kind: Literal["promote", "rollback"], version: ModelVersion, act: Callable[[], object]
+    workflow: Workflow,
+    kind: Literal["promote", "rollback"],
+    version: ModelVersion,
+    act: Callable[[], object],
+    **figures: str,
 ) -> None:
     journal, now = Journal(workflow.stores.root, workflow.name), datetime.now(UTC)
     reason = f"{kind} to version {version.version} by hand"
@@ -103,4 +107,5 @@ def _decided(
     except ServingError as err:
         journal.record(decision, "failed", reasons=(str(err),))
         raise
-    journal.record(decision, "promoted", reasons=(reason,), figures={"version": version.version})
+    figures = {"version": version.version, **figures}
+    journal.record(decision, "promoted", reasons=(reason,), figures=figures)

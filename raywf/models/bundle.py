@@ -101,6 +101,10 @@ class Predictor:
         """Return the k scores of one row, without pandas."""
         return tuple(self.predict_rows((features,))[0].tolist())
 
+    def can_score(self, table: pa.Table) -> bool:
+        """Return whether an Arrow table holds the schema's columns."""
+        return {column.name for column in self.bundle.columns} <= set(table.column_names)
+
     def predict_table(self, table: pa.Table) -> NDArray[np.float64]:
         """Return scores ``(n_rows, k)`` of an Arrow table that holds the schema's columns."""
         return self._answer(self.encoder.table(table), table.select([c.name for c in self.bundle.columns]))

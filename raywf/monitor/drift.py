@@ -64,12 +64,16 @@ def _day_text(days: float) -> str:
 
 
 def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:
-    """Compare one window's bins with training: the population stability index, each bin smoothed."""
+    """Compare one window's bins with training: the population stability index, each bin smoothed.
+
+    Missing and unknown values are a bin too: a feature that dies has moved.
+    """
     filled = codes[codes != MISSING]
-    trained = np.asarray(profile.counts)
-    live = np.bincount(filled, minlength=len(trained))[: len(trained)]
+    trained = np.append(profile.counts, profile.missing)
+    live = np.bincount(filled, minlength=len(profile.counts))[: len(profile.counts)]
+    psi = stability_index(trained, np.append(live, len(codes) - len(filled)))
     missing = 1 - len(filled) / len(codes) if len(codes) else 0.0
-    return Drift(column=profile.name, psi=stability_index(trained, live), rows=len(codes), missing=missing)
+    return Drift(column=profile.name, psi=psi, rows=len(codes), missing=missing)
 
 
 def stability_index(trained: NDArray[np.int64], live: NDArray[np.int64]) -> float:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from datetime import datetime
 
 from raywf.core.probe import Probe
 from raywf.core.records import Decision, ModelVersion
 
+_ENDED = frozenset({"promoted", "rejected", "failed"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastDecision:
-    """A decision and the last stage that it reached."""
+    """A decision, the last stage that it reached, and what its search cost."""
 
     decision: Decision
     stage: str
+    usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,22 @@ class History:
     probes: tuple[Probe, ...] = ()
     landed: str = ""
     landed_in: tuple[str, ...] = ()
+
+    @property
+    def retrainings(self) -> tuple[PastDecision, ...]:
+        """The retrainings, oldest first."""
+        found = (p for p in self.decisions if p.decision.kind == "retrain")
+        return tuple(sorted(found, key=lambda p: p.decision.time))
+
+    @property
+    def ended(self) -> tuple[PastDecision, ...]:
+        """The retrainings that came to an end, newest first."""
+        return tuple(p for p in reversed(self.retrainings) if p.stage in _ENDED)
+
+    @property
+    def vain(self) -> int:
+        """How many of the last retrainings, in a row, gave no new champion."""
+        return len(list(itertools.takewhile(lambda p: p.stage != "promoted", self.ended)))
 
     def has(self, decision_id: str) -> bool:
         """Return whether a decision of that id was made."""

@@ -16,6 +16,7 @@ from raywf.policy.drift import DRIFT, offer_drift
 from raywf.policy.estimate import offer_estimate
 from raywf.policy.growth import offer_age, offer_data, offer_growth, offer_rows
 from raywf.policy.history import History
+from raywf.policy.holds import held_back
 from raywf.policy.loss import LossFinding, judge_loss
 from raywf.policy.question import Choice, Question, Trigger
 from raywf.policy.regret import RegretFinding, judge_regret
@@ -26,8 +27,8 @@ from raywf.policy.worth import WEIGHED, Worth, judge_worth
 
 _LADDER: tuple[Effort, ...] = ("refit", "warm", "full")
 LOOK, RISE = "look", "rise"  # causes of a probe; its window is the instant from which labels are new to it
+FALLEN = "fallen"  # of a skip: the loss is up, and nothing is to be done
 _REFITS = 3  # promoted in a row before a search is due
-_ENDED = frozenset({"promoted", "rejected", "failed"})
 
 
 def decide(
@@ -41,14 +42,14 @@ def decide(
 ) -> Decision:
     """Return what to do at `now` (event time); the same arguments give the same decision.
 
-    The order: one retraining at a time; a user's request is served at once; the cooldown holds the rest
-    back; then the champion's loss, which asks for a look first where there are looks; then its regret; bad
-    windows, value, estimated loss; the schedule; growth, rows, age, data; then a look that drift asks for or
-    that is due. With `settings.when` these are joined: the retraining has the cause and window of the first
-    that is named and the reasons of all that it takes; looks go on. The id is a function of (workflow, kind,
-    cause, window), where the window is the request's id, the end of what was judged, the schedule's slot, the
-    last change, the champion's version, the tables' versions or when the look before was. What was decided
-    before is not decided again.
+    The order: one retraining at a time; a user's request is served at once; cooldown, back-off and budget
+    hold the rest back; then the champion's loss, which asks for a look first where there are looks; then its
+    regret; bad windows, value, estimated loss; the schedule; growth, rows, age, data; then a look that drift
+    asks for or that is due. With `settings.when` these are joined: the retraining has the cause and window of
+    the first that is named and the reasons of all that it takes; looks go on. The id is a function of
+    (workflow, kind, cause, window), where the window is the request's id, the end of what was judged, the
+    schedule's slot, the last change, the champion's version, the tables' versions or when the look before was.
+    What was decided before is not decided again.
     """
     asked = Question(
         evidence=tuple(evidence),
@@ -72,10 +73,8 @@ def choose_effort(history: History, settings: RetrainSettings) -> Effort:
     """
     if settings.effort != "auto":
         return settings.effort
-    ended = [p for p in history.decisions if p.decision.kind == "retrain" and p.stage in _ENDED]
-    ended.sort(key=lambda p: p.decision.time, reverse=True)
-    vain = len(list(itertools.takewhile(lambda p: p.stage != "promoted", ended)))
-    refits = len(list(itertools.takewhile(lambda p: p.decision.effort == "refit", ended[vain:])))
+    vain = history.vain
+    refits = len(list(itertools.takewhile(lambda p: p.decision.effort == "refit", history.ended[vain:])))
     if vain == 0 and (refits >= _REFITS or (refits and _is_regretted(history, settings))):
         return "warm"
     return _LADDER[min(vain, len(_LADDER) - 1)]
@@ -110,10 +109,9 @@ def _choose(asked: Question) -> Choice:
         return wanted
     if history.champion is None:
         return _skip("champion", moment, "no champion serves yet")
-    last = history.last_change
-    if last is not None and asked.now < last + asked.settings.cooldown:
-        until = format_time(last + asked.settings.cooldown)
-        return _skip("cooldown", until, f"cooling down until {until}")
+    hold = held_back(asked)
+    if hold is not None:
+        return _skip(hold.cause, format_time(hold.until), hold.words)
     found = _find(asked, history.champion)
     drift = next((t for t in found.triggers if t.cause == DRIFT), None)
     looks = [_offer_early_look(drift, asked), _offer_look(asked)]
@@ -265,17 +263,16 @@ def _quiet(found: _Findings, asked: Question) -> Choice:
         f"nothing wrong: the champion's loss is at least {finding.lower:.4f}, not above {finding.limit:.4f} "
         f"({finding.rows} labelled rows)"
     )
-    if finding.risen:
-        text = f"the loss is up ({finding.lower:.4f}), and what it asks for was decided before"
-        if found.worth is not None and not found.worth.pays:
-            text = f"the loss is up ({finding.lower:.4f}), but a retraining would cost more than staying"
-        elif found.regret.says_in_vain:
-            text = f"the loss is up ({finding.lower:.4f}), but a quick model of newer rows is no better"
-        elif asked.settings.when is not None:
-            text = (
-                f"the loss is up ({finding.lower:.4f}), which is not all that retrain.when wants, or not new"
-            )
-    return _skip("quiet", format_time(finding.until), text, waits)
+    if not finding.risen:
+        return _skip("quiet", format_time(finding.until), text, waits)
+    cause, but = "quiet", "and what it asks for was decided before"
+    if found.worth is not None and not found.worth.pays:
+        cause, but = FALLEN, "but a retraining would cost more than staying"
+    elif found.regret.says_in_vain:
+        cause, but = FALLEN, "but a quick model of newer rows is no better"
+    elif asked.settings.when is not None:
+        but = "which is not all that retrain.when wants, or not new"
+    return _skip(cause, format_time(finding.until), f"the loss is up ({finding.lower:.4f}), {but}", waits)
 
 
 def _waits(found: _Findings, asked: Question) -> str:

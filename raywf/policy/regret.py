@@ -70,5 +70,10 @@ def judge_regret(
     )
 
 
+def is_match(look: Probe) -> bool:
+    """Return whether the quick model is so good that it tells something of the champion."""
+    return look.regret >= -_NO_MATCH
+
+
 def _is_in_vain(look: Probe, little: float) -> bool:
-    return -_NO_MATCH <= look.regret < little and look.newer < little
+    return is_match(look) and look.regret < little and look.newer < little

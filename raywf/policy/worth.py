@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from raywf.policy.question import Question
+from raywf.policy.regret import is_match
 
 WEIGHED = frozenset({"loss", "regret", "windows", "value", "estimate"})  # what a better model would answer
 _SEEN = timedelta(days=28)  # of traffic, the newest
@@ -33,12 +34,17 @@ def judge_worth(asked: Question) -> Worth | None:
     """Weigh the two; None where `usd_per_loss` is not set, or nothing is known of loss, traffic or price.
 
     Excess: what the champion lost beside the quick model at the last look after the last change, in units of
-    the bounded loss; that model is quick, and so the excess rather too small. Traffic: that of the windows of
-    the last four weeks, the time between them included. The next chance comes when the cooldown is over. The
-    price is what the search cost that made the champion.
+    the bounded loss; that model is quick, and so the excess rather too small, and not known where it is no
+    match for the champion. Traffic: that of the windows of the last four weeks, the time between them
+    included. The next chance comes when the cooldown is over. The price is what the last retraining cost, or
+    else the search that made the champion.
     """
     usd, champion, last = asked.settings.usd_per_loss, asked.history.champion, asked.history.last_change
-    if usd is None or champion is None or champion.cost_usd <= 0:
+    if usd is None or champion is None:
+        return None
+    priced = [p.usd for p in asked.history.ended if p.usd > 0]
+    price = priced[0] if priced else champion.cost_usd
+    if price <= 0:
         return None
     looks = [p for p in asked.history.probes if p.version == champion.version and p.rows]
     looks = [p for p in looks if last is None or p.time > last]
@@ -47,12 +53,14 @@ def judge_worth(asked: Question) -> Worth | None:
     if not looks or not seconds:
         return None
     look = max(looks, key=lambda p: p.time)
+    if not is_match(look):
+        return None
     excess = max(0.0, look.champion - look.quick)
     rows = sum(w.rows for w in windows) / seconds * asked.settings.cooldown.total_seconds()
     staying = excess * rows * usd
-    sign = "as much as" if staying >= champion.cost_usd else "less than"
+    sign = "as much as" if staying >= price else "less than"
     words = (
         f"an excess loss of {excess:.4f} on {rows:,.0f} predictions until the next chance costs "
-        f"${staying:,.2f} at ${usd:g} each, {sign} a retraining (${champion.cost_usd:,.2f})"
+        f"${staying:,.2f} at ${usd:g} each, {sign} a retraining (${price:,.2f})"
     )
-    return Worth(staying=staying, price=champion.cost_usd, words=words)
+    return Worth(staying=staying, price=price, words=words)

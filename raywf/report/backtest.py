@@ -9,7 +9,6 @@ from markupsafe import Markup
 
 from raywf.core.duration import format_duration
 from raywf.core.errors import SettingsError
-from raywf.core.metrics import find_metric
 from raywf.loop.backtest.run import Backtest, Delay
 from raywf.report.figure import MARK, draw_figure, svg_text
 
@@ -99,5 +98,4 @@ def _late(delay: Delay | None) -> str:
 
 
 def _sign(made: Backtest) -> float:
-    metric = find_metric(made.metric)
-    return -1.0 if metric is not None and metric.greater_is_better else 1.0
+    return -1.0 if made.greater_is_better else 1.0

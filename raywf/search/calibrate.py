@@ -9,15 +9,21 @@ from scipy.optimize import minimize
 from raywf.core.metrics import log_loss
 from raywf.models.calibration import Calibration
 
+_FEWEST_ROWS = 200
 
-def fit_calibration(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> Calibration | None:
+
+def fit_calibration(
+    labels: NDArray[np.float64], scores: NDArray[np.float64], *, rows: NDArray[np.int64] | None = None
+) -> Calibration | None:
     """Return the calibration that the scores need, or None where it does not help.
 
-    It has to lower the log-loss on rows that it was not fitted on.
+    It has to lower the log-loss on rows that it was not fitted on. `rows` says which row each score is of,
+    where a row may have several.
     """
-    if len(labels) < 200:
+    place = np.arange(len(labels)) if rows is None else np.unique(rows, return_inverse=True)[1]
+    if len(labels) == 0 or place.max() + 1 < _FEWEST_ROWS:
         return None
-    half = np.arange(len(labels)) % 2 == 0
+    half = place % 2 == 0
     gain = 0.0
     for part in (half, ~half):
         fitted = _fit(labels[part], scores[part])

@@ -163,7 +163,7 @@ def choose(
     members = _members(weights, by_id, data, bounds, bag=bag)
     weights = {m.trial_id: m.weight for m in members}
     mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
-    calibration = fit_calibration(labels, mix) if data.task != "regression" else None
+    calibration = fit_calibration(labels, mix, rows=order) if data.task != "regression" else None
     final = mix if calibration is None else calibration.apply(mix)
     threshold = metric.best_threshold(labels, final)
     found_scores = [
@@ -179,7 +179,7 @@ def _finished(
     """Return the best finished trials with their folds, as many as the rows can tell apart."""
     done = [t for t in trials if t.status == "done" and t.score is not None]
     ranked = sorted(done, key=lambda t: float(np.mean(t.fold_losses)))
-    ranked = ranked[: most_candidates(sum(len(f.score) for f in data.folds))]
+    ranked = ranked[: most_candidates(len(np.unique(np.concatenate([f.score for f in data.folds]))))]
     found = [(t, ledger.folds(t.id, len(data.folds))) for t in ranked]
     found = [(t, results) for t, results in found if len(results) == len(data.folds)]
     if not found:

@@ -120,10 +120,20 @@ def prepare_data(
         quantile=metric.quantile,
         maturity=maturity,
     )
-    data = with_folds(data, search, search.folds or _FEWEST_FOLDS, metric=metric)
+    data = _with_first_folds(data, search, metric)
     if not data.folds:
-        raise no_fold(metric, labels[rest], snapshot.classes, folds=search.folds or _FEWEST_FOLDS)
+        raise no_fold(metric, labels[rest], snapshot.classes, folds=data.asked)
     return data, encoder
+
+
+def _with_first_folds(data: SearchData, search: SearchSettings, metric: Metric) -> SearchData:
+    """Return the data with as many folds as were asked for, or two, or one where rows are too few for two."""
+    try:
+        return with_folds(data, search, search.folds or _FEWEST_FOLDS, metric=metric)
+    except SearchError:
+        if search.folds is not None:
+            raise
+    return with_folds(data, search, 1, metric=metric)
 
 
 def with_folds(
@@ -148,10 +158,18 @@ def with_folds(
     else:
         folds = _ordered_folds(data, data.times, data.known, search, count=count)
     if min(len(f.fit) for f in folds) < _MIN_FIT_ROWS:
-        raise SearchError(f"{len(data.rows.y)} rows are too few for {count} folds; lower search.folds")
+        raise _too_few("rows", len(data.rows.y), count)
     if metric is not None:
         folds = tuple(fold for fold in folds if _tells(data, fold, metric))
     return dataclasses.replace(data, folds=folds, asked=count)
+
+
+def _too_few(what: str, found: int, count: int) -> SearchError:
+    """Return the error that says what can be done: fewer folds, or more rows."""
+    if count > _FEWEST_FOLDS:
+        return SearchError(f"{found} {what} are too few for {count} folds; lower search.folds")
+    needed = f"to fit on {_MIN_FIT_ROWS} of them and score others" if what == "rows" else "to hold some out"
+    return SearchError(f"{found} {what} are too few {needed}; give more data")
 
 
 def _tells(data: SearchData, fold: Fold, metric: Metric) -> bool:
@@ -281,7 +299,7 @@ def _ordered_folds(
         fit = _fitted(before, times, known, cut=ordered[start], maturity=data.maturity)
         folds.append(Fold(fit=fit, score=order[start:end]))
     if not folds:
-        raise SearchError(f"{len(rest)} rows are too few for {count} folds; lower search.folds")
+        raise _too_few("rows", len(rest), count)
     return tuple(folds)
 
 
@@ -300,7 +318,7 @@ def _shuffled_folds(data: SearchData, seed: int, *, count: int) -> tuple[Fold, .
 def _grouped_folds(data: SearchData, groups: Index, seed: int, *, count: int) -> tuple[Fold, ...]:
     names, member, sizes = np.unique(groups[data.rest], return_inverse=True, return_counts=True)
     if len(names) < count:
-        raise SearchError(f"{len(names)} groups are too few for {count} folds; lower search.folds")
+        raise _too_few("groups", len(names), count)
     place, filled = np.zeros(len(names), np.int64), np.zeros(count)
     shuffle = np.random.default_rng(seed).permutation(len(names))
     for group in shuffle[np.argsort(-sizes[shuffle], kind="stable")]:  # the largest first, to the emptiest

@@ -15,6 +15,7 @@ import numpy as np
 from raywf.core.ids import stable_id, stable_number
 from raywf.core.records import Effort, Sweep, Trial
 from raywf.core.settings import SearchSettings
+from raywf.models.families import family as find_family
 from raywf.models.families import is_family, is_installed, traits
 
 _DECAY, _PLACE_WEIGHT = 0.5, 0.25  # of a sweep's ranks by its age; of the portfolio's own order
@@ -191,9 +192,7 @@ def plan_trials(
     the loss that pairs of numbers took off in a short fit, by which trees read them.
     """
     own = settings.models
-    families = {
-        f for f in settings.families if is_installed(f) and rows <= _MOST_ROWS.get(f, rows)
-    } | own.keys()
+    families = searched_families(settings, rows=rows) | own.keys()
     given = {name: model.params for name, model in own.items() if model.params or not model.space}
     portfolio = [make_trial(name, params) for name, params in given.items()]
     portfolio += [
@@ -213,6 +212,23 @@ def plan_trials(
             wanted += _missed(portfolio, former) + allowed(_runners_up(former, seed=settings.seed))
         wanted += order_by_history(portfolio, former)
     return tuple({t.id: t for t in wanted}.values())[: settings.trials]
+
+
+def searched_families(settings: SearchSettings, *, rows: int) -> set[str]:
+    """Return which of raywf's families are searched: those whose library is here and that the rows suit.
+
+    A family with a space of the user's is searched on any number of rows, and so are those that are given
+    where none of them suits.
+
+    Raises:
+        SearchError: if the library of one with a space is missing, or those of all that are given.
+    """
+    here: set[str] = {f for f in settings.families if is_installed(f)}
+    for name in settings.families:
+        if name not in here and (name in settings.spaces or not (here or settings.models)):
+            find_family(name)  # says what to install
+    suited = {f for f in here if f in settings.spaces or rows <= _MOST_ROWS.get(f, rows)}
+    return suited if suited or settings.models else here
 
 
 def _with_pairs(configurations: Sequence[Configuration], gain: float) -> list[Configuration]:

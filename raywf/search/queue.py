@@ -144,8 +144,9 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         elif error:
             for trial in hand:
                 self._learn(dataclasses.replace(trial, status="failed"))
+        rungs = {result["rung"]: result["loss"]} if result and result.get("rung") else {}
         for trial in (result or {}).get("trials", ()):
-            self._learn(trial)
+            self._learn(trial, rungs=rungs)
 
     def _hand(self, trial_id: str, hand: list[Trial]) -> dict[str, Any]:
         self._running[trial_id] = hand
@@ -183,13 +184,13 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is what lasts."""
 
-    def _learn(self, trial: Trial) -> None:
+    def _learn(self, trial: Trial, *, rungs: Mapping[int, float] | None = None) -> None:
         self._missing.discard(trial.id)
         if trial.status == "done":
             self._done.append(trial)
             self._seconds[trial.family].append(trial.seconds)
         if self._studies is not None:
-            self._studies.tell(trial)
+            self._studies.tell(trial, rungs=rungs)
 
     def _next(self) -> Trial | None:
         """Return the next trial, as handed out."""

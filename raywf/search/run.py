@@ -34,7 +34,7 @@ from raywf.search.layout import keep_layout, kept_folds
 from raywf.search.ledger import Ledger
 from raywf.search.means import Means, find_means
 from raywf.search.nodes import training_nodes
-from raywf.search.own import find_families
+from raywf.search.own import Families, find_families
 from raywf.search.pace import PROBE_ROWS, Pace, Probe, choose_folds, fit_seconds, pace_of, probe_fit
 from raywf.search.portfolio import PAIRS, plan_trials
 from raywf.search.queue import QueuePlan, Spaces, read_spaces
@@ -103,7 +103,7 @@ class SearchPlan:
         return Former({m.trial_id: m.weight for m in self.former[0].members}, self.effort == "refit")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
     """The sweep and its two bundles.
 
@@ -140,18 +140,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     data = _with_affordable_folds(data, pace, settings, plan, means, metric=metric)
     keep_layout(ledger, data, settings, gate)
     shared = ray.put(data)
-    most = _MOST_SHARE if plan.searches or data.times is None else _REFIT_SHARE
-    trial_plan = TrialPlan(
-        metric=metric,
-        threads=settings.trial_cpus,
-        deadline=budget.instant(most),
-        last_moment=budget.instant(_LAST_SHARE),
-        seed=settings.seed,
-        ledger=ledger,
-        keep_models=data.times is None,
-        families=families,
-        nodes=nodes,
-    )
+    trial_plan = _trial_plan(settings, data, plan, budget, metric=metric, families=families, nodes=nodes)
     trials, ran_on = _trials(data, shared, pace, trial_plan, means, workflow=workflow, plan=plan)
     ending = Ending(
         data=data,
@@ -165,15 +154,45 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         slots=means.slots,
         former=plan.weights(),
         passes=lambda proof: plan.passes(proof, data.gate),
-        start_s=WORKER_S if pace is None else pace.start_s,
+        start_s=_start_seconds(pace),
     )
     made = finish(ending, trials)
     budget.note(at_once=True)
     sweep = _record(workflow, snapshot, plan, budget, metric=metric, made=made)
     ledger.write_sweep(sweep)
     store.remove(_teams(plan))
-    after_s = budget.cpu_s - made.proved_cpu_s
-    return SearchResult(sweep, made.proof, made.final, data.gate, nodes=ran_on, final_cpu_s=after_s)
+    return SearchResult(
+        sweep=sweep,
+        proof=made.proof,
+        final=made.final,
+        gate_rows=data.gate,
+        nodes=ran_on,
+        final_cpu_s=budget.cpu_s - made.proved_cpu_s,
+    )
+
+
+def _trial_plan(
+    settings: SearchSettings,
+    data: SearchData,
+    plan: SearchPlan,
+    budget: Budget,
+    *,
+    metric: Metric,
+    families: Families,
+    nodes: dict[str, str],
+) -> TrialPlan:
+    most = _MOST_SHARE if plan.searches or data.times is None else _REFIT_SHARE
+    return TrialPlan(
+        metric=metric,
+        threads=settings.trial_cpus,
+        deadline=budget.instant(most),
+        last_moment=budget.instant(_LAST_SHARE),
+        seed=settings.seed,
+        ledger=budget.ledger,
+        keep_models=data.times is None,
+        families=families,
+        nodes=nodes,
+    )
 
 
 def _recipe(
@@ -314,6 +333,10 @@ def _pace(
     return Pace(**settled)
 
 
+def _start_seconds(pace: Pace | None) -> float:
+    return WORKER_S if pace is None else pace.start_s
+
+
 def _former_pace(plan: SearchPlan, root: str, *, rows: int) -> Pace | None:
     found = (Ledger(root, sweep.id).settled("pace") for sweep in plan.former)
     known = next((pace for pace in found if pace is not None), None)
@@ -354,7 +377,7 @@ def _with_affordable_folds(
     *,
     metric: Metric,
 ) -> SearchData:
-    """Return the data with as many folds as time allows and its rows bear; it has two already.
+    """Return the data with as many folds as time allows and its rows bear; it has one or two already.
 
     Without a pace there is one: a refit needs it for the calibration and for when to stop. A search that was
     interrupted keeps its number.
@@ -402,7 +425,7 @@ def _queue(
             row_ms=settings.row_ms, left_s=budget.allowed_s, slots=means.slots, bag=trial_plan.keep_models
         ),
         former=former,
-        start_s=WORKER_S if pace is None else pace.start_s,
+        start_s=_start_seconds(pace),
     )
     ordered = data.times is not None
     room = _ORDERED_ROOM if ordered else _ROOM

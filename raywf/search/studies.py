@@ -19,6 +19,7 @@ from raywf.search.portfolio import make_trial
 
 _Distribution = optuna.distributions.BaseDistribution
 _DRAWS = 10
+_FOLD_STEPS = 1000  # a fold's end counts as further than any rung of the first fold
 
 
 class Studies:
@@ -43,14 +44,20 @@ class Studies:
             self._studies[family].tell(asked, state=optuna.trial.TrialState.FAIL)
         return None
 
-    def tell(self, trial: Trial) -> None:
-        """Learn what came of a trial; of one that was not drawn here too, where the space holds it."""
+    def tell(self, trial: Trial, *, rungs: Mapping[int, float] | None = None) -> None:
+        """Learn what came of a trial; of one that was not drawn here too, where the space holds it.
+
+        One that was stopped on its way is worse than all that came further, and by its loss there among those
+        that came as far. `rungs` are losses by rung of one that did not come to its first fold's end.
+        """
         if trial.family not in self._studies:
             return
-        loss = float(np.mean(trial.fold_losses)) if trial.fold_losses else None
         study, asked = self._studies[trial.family], self._open.pop(trial.id, None)
+        state, loss, reached = _end_of(trial, rungs or {})
         if asked is not None:
-            study.tell(asked, loss, state=_state(loss))
+            for step, value in reached.items():
+                asked.report(value, step)
+            study.tell(asked, loss, state=state)
             return
         space = self._spaces[trial.family]
         if all(name in trial.params and kind.holds(trial.params[name]) for name, kind in space.items()):
@@ -58,13 +65,23 @@ class Studies:
                 params={name: trial.params[name] for name in space},
                 distributions=self._kinds[trial.family],
                 value=loss,
-                state=_state(loss),
+                state=state,
+                intermediate_values=reached,
             )
             study.add_trial(made)
 
 
-def _state(loss: float | None) -> optuna.trial.TrialState:
-    return optuna.trial.TrialState.FAIL if loss is None else optuna.trial.TrialState.COMPLETE
+def _end_of(
+    trial: Trial, rungs: Mapping[int, float]
+) -> tuple[optuna.trial.TrialState, float | None, dict[int, float]]:
+    """Return the state as Optuna has it, the loss of one that is done, and of others how far they came."""
+    loss = float(np.mean(trial.fold_losses)) if trial.fold_losses else None
+    if trial.status == "done" and loss is not None:
+        return optuna.trial.TrialState.COMPLETE, loss, {}
+    if trial.status == "failed" or (loss is None and not rungs):
+        return optuna.trial.TrialState.FAIL, None, {}
+    reached = dict(rungs) if loss is None else {_FOLD_STEPS * len(trial.fold_losses): loss}
+    return optuna.trial.TrialState.PRUNED, None, reached
 
 
 def _study(seed: int) -> optuna.Study:

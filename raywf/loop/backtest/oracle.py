@@ -9,6 +9,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from raywf.core.errors import SearchError, ValidationError
 from raywf.loop.backtest.course import Course, Event, Step
 from raywf.loop.backtest.past import Past
 from raywf.loop.backtest.trainings import Training, Trainings
@@ -18,10 +19,17 @@ Matrix = NDArray[np.float64]
 
 
 def refits(trainings: Trainings, chances: Sequence[datetime]) -> tuple[Training, ...]:
-    """Return the first model and, of each later chance but the last, a refit of its configuration."""
-    first = trainings.train(chances[0], effort="full")
-    later = (trainings.train(c, effort="refit", former=(first.sweep,)) for c in chances[1:-1])
-    return (first, *later)
+    """Return the first model and, of each later chance but the last, a refit of its configuration.
+
+    Of a chance whose rows are refused it is the one before it.
+    """
+    found = [trainings.train(chances[0], effort="full")]
+    for chance in chances[1:-1]:
+        try:
+            found.append(trainings.train(chance, effort="refit", former=(found[0].sweep,)))
+        except (ValidationError, SearchError):
+            found.append(found[-1])
+    return tuple(found)
 
 
 def losses(past: Past, models: Sequence[Training], chances: Sequence[datetime]) -> Matrix:

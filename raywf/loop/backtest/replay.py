@@ -143,15 +143,19 @@ class Replay:
         )
 
     def _look(self, live: Live, decision: Decision) -> None:
-        snapshot, table = self._past.as_of(decision.time)
-        found = probe(
-            self._past.workflow,
-            snapshot,
-            table,
-            live.predictor,
-            version=live.version.version,
-            since=parse_time(decision.window),
-        )
+        try:
+            snapshot, table = self._past.as_of(decision.time)
+            found = probe(
+                self._past.workflow,
+                snapshot,
+                table,
+                live.predictor,
+                version=live.version.version,
+                since=parse_time(decision.window),
+            )
+        except (ValidationError, SearchError) as err:
+            self._note(decision, "failed", str(err))
+            return
         self._books.probes.append(found)
         self._note(
             decision,
@@ -306,7 +310,7 @@ class Replay:
         helped: bool | None = None,
         settled: datetime | None = None,
     ) -> None:
-        self._books.decisions.append(PastDecision(decision=decision, stage=stage))
+        self._books.decisions.append(PastDecision(decision=decision, stage=stage, usd=usd))
         self._books.events.append(
             Event(
                 time=decision.time,

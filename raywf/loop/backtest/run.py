@@ -16,6 +16,7 @@ import ray
 from raywf.core.clock import format_time, from_microseconds
 from raywf.core.duration import format_duration
 from raywf.core.errors import SettingsError
+from raywf.core.own import workflow_metric
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.backtest.course import Course
@@ -50,6 +51,7 @@ class Backtest:
 
     workflow: str
     metric: str
+    greater_is_better: bool
     snapshot_id: str
     rows: int
     chances: tuple[datetime, ...]
@@ -139,6 +141,7 @@ def compare(
     return Backtest(
         workflow=workflow.name,
         metric=workflow.metric,
+        greater_is_better=workflow_metric(workflow).greater_is_better,
         snapshot_id=past.snapshot.id,
         rows=past.snapshot.rows,
         chances=tuple(chances),

@@ -165,6 +165,7 @@ class Trainings:
             FORMAT,
             self._past.snapshot.digest,
             encode(workflow.spine),
+            str(workflow.validate.window),
             instant.isoformat(),
             encode(settings),
             encode(workflow.gate),

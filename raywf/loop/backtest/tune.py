@@ -10,7 +10,7 @@ from raywf.loop.backtest.course import Course
 from raywf.loop.backtest.run import Backtest
 
 HEAD = 0.7  # of the steps
-_NEAR = 0.95  # of the best gain: of policies that have it the cheapest is chosen
+_NEAR = 0.05  # of the best gain: of policies that lack no more than that the cheapest is chosen
 _REGRETS = (0.01, 0.02, 0.05, 0.1)
 _LOOKS = (1, 2)  # steps
 
@@ -37,7 +37,7 @@ def variants(step: timedelta) -> list[str]:
 
 
 def tune(found: Backtest) -> tuple[Tuned, ...]:
-    """Choose the cheapest of raywf's policies that have 95 % of the best gain on the head.
+    """Choose the cheapest of raywf's policies that have 95 % of the best gain on the head, or lose least.
 
     What a policy did on the head is what it would have done, had history ended there.
     """
@@ -47,8 +47,9 @@ def tune(found: Backtest) -> tuple[Tuned, ...]:
     level = _loss(never, before=cut) if never else max(_loss(c, before=cut) or 0.0 for c in ours)
     heads = {c.policy: _loss(c, before=cut) for c in ours}
     gains = {p: (level or 0.0) - loss for p, loss in heads.items() if loss is not None}
-    near = [c for c in ours if gains.get(c.policy, 0.0) >= _NEAR * max(gains.values())]
-    chosen = min(near, key=lambda c: (_cpu_s(c, before=cut), heads[c.policy]))
+    best = max(gains.values(), default=0.0)
+    near = [c for c in ours if c.policy in gains and gains[c.policy] >= best - _NEAR * abs(best)]
+    chosen = min(near, key=lambda c: (_cpu_s(c, before=cut), heads[c.policy]), default=None)
     return tuple(
         Tuned(
             policy=c.policy,

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from raywf.core.explanation import LearningPoint, SearchProgress
 from raywf.core.metrics import Groups, Metric
 from raywf.core.records import Member, Sweep
-from raywf.models.families import family
-from raywf.models.family import Labels
+from raywf.models.family import Family, Labels, answer, rows_for
 from raywf.search.data import SearchData
 from raywf.search.ensemble import Candidates, most_candidates, select_ensemble
 from raywf.search.explain.heldout import fold_count, member_scores
@@ -41,10 +40,10 @@ def search_progress(
     parts = [(b, labels[b], None if groups is None else groups[b]) for b in blocks]
     scores = {t.id: member_scores(ledger, t.id, count)[kept] for t in done}
     losses = {t.id: _loss(metric, scores[t.id], parts) for t in done}
-    points = []
+    points, most = [], most_candidates(len(np.unique(index)))
     for number in _points(len(done)):
         begun = done[:number]
-        ranked = sorted((t.id for t in begun), key=lambda i: losses[i])[: most_candidates(len(labels))]
+        ranked = sorted((t.id for t in begun), key=lambda i: losses[i])[:most]
         mixed = Candidates(
             labels=labels,
             scores={i: scores[i].astype(np.float32) for i in sorted(ranked)},
@@ -67,25 +66,24 @@ def search_progress(
 
 
 def learning_curve(
-    data: SearchData, member: Member, *, metric: Metric, seed: int, threads: int
+    data: SearchData, member: Member, family: Family, *, metric: Metric, seed: int, threads: int
 ) -> tuple[LearningPoint, ...]:
     """Fit a member on an eighth, a quarter, half and all of the first fold's rows, and score its held rows.
 
     Each share holds the one before, and classes in equal shares.
     """
     fold, points = data.folds[0], []
-    held = data.rows.take(fold.score)
+    rows = rows_for(family, data.rows)
+    held = rows.take(fold.score)
     problem = data.problem(threads=threads, seed=seed)
     order = np.random.default_rng(seed).permutation(fold.fit)
     order = order[np.argsort(data.rows.y[order], kind="stable")]
     for share in _SHARES:
         index = np.sort(order[::share])
         start = time.perf_counter()
-        fitted = family(member.family).fit(
-            problem, data.rows.take(index), dict(member.params), valid=held, rounds=0
-        )
+        fitted = family.fit(problem, rows.take(index), dict(member.params), valid=held, rounds=0)
         seconds = time.perf_counter() - start
-        loss = metric.best_loss(held.y, fitted.predict(held.X), groups=held.groups)
+        loss = metric.best_loss(held.y, answer(fitted, held), groups=held.groups)
         score = -loss if metric.greater_is_better else loss
         if np.isfinite(score):
             points.append(LearningPoint(rows=len(index), score=score, seconds=seconds))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raywf.core.metrics import METRICS
+from raywf.core.metrics import METRICS, find_metric
 from raywf.core.records import Verdict
 from raywf.core.settings import GateSettings
 from raywf.gate.verdict import GateBlock, judge
@@ -33,6 +33,25 @@ def regression(rows: int, *, ours: float, theirs: float) -> GateBlock:
     labels = draw.normal(50, 10, rows)
     mine, other = (labels[:, None] + draw.normal(0, error, (rows, 1)) for error in (ours, theirs))
     return GateBlock(labels=labels, challenger=mine, champion=other, against="version 1", loss_scale=30.0)
+
+
+def test_a_quantile_is_judged_as_one() -> None:
+    """Though its absolute error is by design larger than the median's."""
+    draw = np.random.default_rng(0)
+    known, rest = draw.normal(50, 5, 2000), draw.normal(0, 10, 2000)
+    block = GateBlock(
+        labels=known + rest,
+        challenger=(known + 12.8)[:, None],  # the 0.9 quantile of what is left
+        champion=np.full((2000, 1), np.quantile(known + rest, 0.9)),
+        against="baseline",
+        loss_scale=30.0,
+    )
+    metric = find_metric("quantile_0.9")
+    assert metric is not None
+    assert judge(block, metric, GateSettings()).outcome == "accept"
+    median = replace(block, champion=np.full((2000, 1), 50.0))
+    assert judge(median, METRICS["mae"], GateSettings()).outcome == "reject"
+    assert judge(median, metric, GateSettings()).outcome == "accept"
 
 
 def multiclass(rows: int, *, ours: float, theirs: float) -> GateBlock:

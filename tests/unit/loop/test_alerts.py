@@ -200,6 +200,21 @@ def test_a_silent_monitor(system: System) -> None:
     assert system.kinds(after=minute) == []
 
 
+def test_a_fall_that_nobody_answers(system: System) -> None:
+    """Told with the reason, every day while it lasts, and when it is over."""
+    why = "the loss is up (0.2), but a quick model of newer rows is no better"
+    system.here = Pulse(fallen=why)
+    assert system.kinds() == ["fallen"]
+    assert system.told[-1].reasons == (why,)
+    system.restarted()
+    assert system.kinds(after=timedelta(hours=20)) == []
+    assert system.kinds(after=timedelta(hours=5)) == ["fallen"]
+    system.here = Pulse()
+    assert system.kinds() == ["fallen"]
+    assert "no longer" in system.told[-1].title
+    assert system.kinds() == []
+
+
 def test_labels_that_stop(system: System) -> None:
     """Told where predictions go on without them, and when they come again."""
     day = timedelta(days=1)

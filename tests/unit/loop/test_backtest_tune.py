@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from raywf.core.errors import SettingsError
+from raywf.core.metrics import find_metric
 from raywf.loop.backtest.course import Course, Event, Step
 from raywf.loop.backtest.run import Backtest
 from raywf.loop.backtest.tune import tune, variants
@@ -42,8 +43,15 @@ def course(policy, losses, *, retrained=(), cpu_s=10.0):
 
 def backtest(*courses, metric="log_loss"):
     """What came of policies."""
+    found = find_metric(metric)
     return Backtest(
-        workflow="w", metric=metric, snapshot_id="s", rows=100, chances=CHANCES, courses=tuple(courses)
+        workflow="w",
+        metric=metric,
+        greater_is_better=found.greater_is_better if found else True,
+        snapshot_id="s",
+        rows=100,
+        chances=CHANCES,
+        courses=tuple(courses),
     )
 
 
@@ -60,6 +68,12 @@ def test_the_cheapest_of_the_good_is_chosen():
     assert found[FRUGAL.policy].head_cpu_s == 20
     assert found[FRUGAL.policy].tail_cpu_s == 10
     assert found[FRUGAL.policy].tail_loss == pytest.approx(0.4)
+
+
+def test_the_least_bad_is_chosen_where_nothing_helped():
+    """Rather than an error after hours of trainings."""
+    worse, worst = (course(f"raywf regret={r}", [loss] * 10) for r, loss in ((0.1, 1.02), (0.01, 1.3)))
+    assert [t.policy for t in tune(backtest(NEVER, worst, worse)) if t.chosen] == [worse.policy]
 
 
 def test_variants_are_policies_of_the_step():
@@ -93,8 +107,9 @@ def test_how_late_a_policy_is_beside_the_oracle():
 
 def test_a_metric_that_should_be_great_is_shown_as_it_is():
     """Losses of an AUC are negative."""
-    rows = rows_of_backtest(backtest(course("never", [-0.8] * 10), metric="roc_auc"))
-    assert rows[0][1] == "0.8000"
+    for metric in ("roc_auc", "profit"):  # the other is the user's own
+        rows = rows_of_backtest(backtest(course("never", [-0.8] * 10), metric=metric))
+        assert rows[0][1] == "0.8000"
 
 
 def test_the_page_has_all_policies_and_escapes_what_they_say(tmp_path: Path):

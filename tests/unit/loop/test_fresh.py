@@ -28,6 +28,9 @@ class Says:
     chance: float
     bundle: Bundle
 
+    def can_score(self, table: pa.Table) -> bool:
+        return {column.name for column in self.bundle.columns} <= set(table.column_names)
+
     def predict_table(self, table: pa.Table) -> NDArray[np.float64]:
         return np.tile([1 - self.chance, self.chance], (table.num_rows, 1))
 

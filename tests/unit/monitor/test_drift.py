@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raywf.core.records import ColumnProfile
-from raywf.monitor.drift import MISSING, bin_values
+from raywf.monitor.drift import MISSING, bin_values, measure_drift
 
 NUMBER = ColumnProfile(name="x", kind="number", edges=(0.0, 1.0), counts=(1, 1, 1))
 LISTED = ColumnProfile(name="s", kind="category", values=("a", "true", "7"), counts=(1, 1, 1, 0))
@@ -26,3 +26,13 @@ DAYS = ColumnProfile(name="t", kind="time", edges=(1.0,), counts=(1, 1))
 def test_values_find_their_bin(profile, values, codes):
     """Upper edges belong to the bin; what training cannot know is missing."""
     assert bin_values(values, profile).tolist() == codes
+
+
+@pytest.mark.parametrize(
+    ("values", "moved"), [([0.5, None] * 200, False), ([None] * 400, True), ([0.5] * 400, True)]
+)
+def test_a_feature_that_dies_has_moved(values, moved):
+    """Missing values are a bin: as many as in training are none of drift's business."""
+    profile = ColumnProfile(name="x", kind="number", edges=(0.0, 1.0), counts=(0, 500, 0), missing=500)
+    found = measure_drift(bin_values(values, profile), profile)
+    assert (found.psi > 0.25) == moved

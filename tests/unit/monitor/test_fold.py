@@ -166,6 +166,7 @@ def test_drift_by_column():
     assert [round(d.psi, 2) for d in first] == [0.0, 0.0]
     assert second[0].psi > 1
     assert (second[1].column, second[1].missing) == ("s", 1.0)
+    assert second[1].psi > 1
 
 
 def test_old_windows_keep_their_sums_only():

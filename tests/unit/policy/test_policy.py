@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -43,13 +44,13 @@ GOOD = [window(d, 0.1) for d in range(20)]
 BAD = [window(d, 0.1 if d < 5 else 0.3) for d in range(20)]
 
 
-def run(evidence=GOOD, *, at=20.0, every=None, cron=None, look=None, **history):
+def run(evidence=GOOD, *, at=20.0, every=None, cron=None, look=None, usd_per_30d=None, **history):
     """Decide at a day."""
     past = {"champion": champion(), "since": START} | history
     return decide(
         evidence,
         History(**past),
-        RetrainSettings(every=every, cron=cron, look=look),
+        RetrainSettings(every=every, cron=cron, look=look, usd_per_30d=usd_per_30d),
         workflow="w",
         now=START + at * DAY,
         min_labelled=200,
@@ -118,8 +119,8 @@ CASES = [
     ({"look": 7 * DAY, "evidence": BAD}, "probe", "rise"),
     ({"look": 30 * DAY, "evidence": BAD}, "probe", "rise"),
     ({"look": 30 * DAY, "evidence": BAD, "decisions": (looked(20, "rise"),)}, "retrain", "loss"),
-    ({"evidence": BAD, **after_a_look(0.1)}, "skip", "quiet"),
-    ({"evidence": BAD, **after_a_look(0.101)}, "skip", "quiet"),
+    ({"evidence": BAD, **after_a_look(0.1)}, "skip", "fallen"),
+    ({"evidence": BAD, **after_a_look(0.101)}, "skip", "fallen"),
     ({"evidence": BAD, **after_a_look(0.09)}, "retrain", "loss"),
     ({"evidence": BAD, **after_a_look(0.12)}, "retrain", "loss"),
     ({"look": 30 * DAY}, "skip", "quiet"),
@@ -265,6 +266,38 @@ def test_effort_grows_with_vain_retrainings(past, expected):
     history = History(champion=champion(), decisions=tuple(ended(*p) for p in past))
     assert choose_effort(history, RetrainSettings()) == expected
     assert choose_effort(history, RetrainSettings(effort="full")) == "full"
+
+
+@pytest.mark.parametrize(("vain", "days"), [(2, 7), (3, 14), (4, 28), (5, 56), (9, 56)])
+def test_what_is_in_vain_again_and_again_is_done_less_often(vain, days):
+    """The cooldown is twice as long after each from the third on, up to eight times; no request is held."""
+    past = tuple(ended(d, "rejected", "full") for d in range(10 - vain, 10))
+    history = {"decisions": past, "last_retrain": START + 9 * DAY}
+    fallen = [window(d, 0.1 if d < 5 else 0.3) for d in range(120)]
+    held = run(fallen, at=9 + days - 0.1, **history)
+    assert held.cause == ("backoff" if vain > 2 else "cooldown")
+    assert run(fallen, at=9 + days + 0.1, **history).kind == "retrain"
+    assert run(fallen, at=9.5, requests=("r",), **history).cause == "request"
+    if vain > 2:
+        assert f"{vain} retrainings in a row were in vain: backing off until 2020-" in held.reasons[0]
+
+
+def test_a_budget_that_is_spent_holds_back_what_nobody_asked_for():
+    """Until so much of it is thirty days ago that there is room."""
+    past = tuple(
+        dataclasses.replace(ended(d, "promoted", "refit"), usd=usd)
+        for d, usd in ((1, 4.0), (8, 3.0), (15, 2.0))
+    )
+    history = {"decisions": past, "last_retrain": START + 15 * DAY}
+    fallen = [window(d, 0.1 if d < 5 else 0.3) for d in range(120)]
+    asked = partial(run, fallen, **history)
+    assert asked(at=23, usd_per_30d=9.5).kind == "retrain"
+    held = asked(at=23, usd_per_30d=9.0)
+    assert (held.kind, held.cause) == ("skip", "budget")
+    assert "cost $9.00, of $9.00 that they may: waiting until 2020-02-01" in held.reasons[0]
+    assert asked(at=31.1, usd_per_30d=9.0).kind == "retrain"
+    assert "waiting until 2020-02-08" in asked(at=23, usd_per_30d=3.0).reasons[0]
+    assert asked(at=23, usd_per_30d=9.0, requests=("r",)).cause == "request"
 
 
 def test_regret_right_after_a_refit_asks_for_a_search():

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from raywf.core.probe import Probe
-from raywf.core.records import Evidence
+from raywf.core.records import Decision, Evidence
 from raywf.core.retrain_settings import RetrainSettings
-from raywf.policy.history import History
+from raywf.policy.history import History, PastDecision
 from raywf.policy.policy import decide
 from raywf.testing import make_version
 
@@ -57,6 +57,33 @@ def test_the_skip_says_what_it_weighed() -> None:
 def test_more_traffic_pays() -> None:
     """The same excess on ten times the predictions."""
     assert ask(replace(SETTINGS, usd_per_loss=0.03), rows=1000).kind == "retrain"
+
+
+def test_the_price_is_what_the_last_retraining_cost() -> None:
+    """Not the full search that made the champion, where refits came after it."""
+    refit = Decision(
+        id="d",
+        workflow="w",
+        kind="retrain",
+        cause="loss",
+        window="",
+        reasons=(),
+        time=START + DAY,
+        effort="refit",
+    )
+    past = (PastDecision(decision=refit, stage="rejected", usd=0.5),)
+    told = replace(HISTORY, decisions=past)
+    assert ask(replace(SETTINGS, usd_per_loss=0.03), history=told).kind == "retrain"
+    assert "($0.50)" in " ".join(ask(replace(SETTINGS, usd_per_loss=0.005), history=told).reasons)
+
+
+def test_a_quick_model_that_is_no_match_prices_nothing() -> None:
+    """Its loss is no measure of what staying costs, and a real fall is answered."""
+    poor = replace(LOOK, champion=0.15, quick=0.2, time=NOW)
+    evidence = [replace(window(day), loss_sum=0.1 * 100 if day < 10 else 0.3 * 100) for day in range(30)]
+    asked = replace(SETTINGS, usd_per_loss=0.0001)
+    found = decide(evidence, replace(HISTORY, probes=(poor,)), asked, workflow="w", now=NOW, min_labelled=200)
+    assert (found.kind, found.cause) == ("retrain", "loss")
 
 
 def test_what_nobody_weighs() -> None:

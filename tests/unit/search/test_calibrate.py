@@ -41,6 +41,20 @@ def test_few_rows_are_left_alone() -> None:
     assert fit_calibration(LABELS[:199], sharpened(TRUE[:199], 3.0)) is None
 
 
+def test_a_row_that_was_scored_several_times_counts_once() -> None:
+    """Copies make no more rows, and no row is on both sides of the trial whether a calibration helps."""
+    rows = np.tile(np.arange(150), 3)
+    assert fit_calibration(LABELS[rows], sharpened(TRUE[rows], 3.0), rows=rows) is None
+    few = np.arange(240)
+    memorised = np.where(LABELS[few] == 1, 0.7, 0.3)[:, None]  # as of a model that has seen the labels
+    twice = np.tile(few, 2)
+    found = fit_calibration(LABELS[twice], memorised[twice], rows=twice)
+    once = fit_calibration(LABELS[few], memorised)
+    assert found is not None
+    assert once is not None
+    assert found.slope == pytest.approx(once.slope, rel=1e-3)
+
+
 def test_several_classes_get_one_temperature() -> None:
     """The shift stays 0, and rows still sum to 1."""
     true = np.random.default_rng(1).dirichlet([1, 1, 1], 1500)

@@ -218,6 +218,21 @@ def test_too_few_rows_are_refused() -> None:
         prepare(list(range(30)), folds=3)
 
 
+def test_of_few_rows_a_fifth_is_held_out() -> None:
+    """Where nobody asked for folds and two halves would be too small to fit on."""
+    data = prepare(None, 30, gated=False)
+    (fold,) = data.folds
+    assert (len(fold.fit), len(fold.score)) == (24, 6)
+
+
+def test_fewer_rows_than_a_fit_needs() -> None:
+    """Lowering folds would not help."""
+    with pytest.raises(
+        SearchError, match="20 rows are too few to fit on 20 of them and score others; give more data"
+    ):
+        prepare(None, 20, gated=False)
+
+
 def test_a_single_hold_out_is_a_fifth() -> None:
     """The rows of one fold of five."""
     data = with_folds(prepare(None, 400), SearchSettings(), 1)

@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from raywf.core.errors import SearchError
 from raywf.core.records import Effort, Member, Sweep
 from raywf.core.settings import FAMILIES, SearchSettings
 from raywf.search.portfolio import (
@@ -122,6 +123,37 @@ def test_forests_are_spared_many_rows() -> None:
     """ExtraTrees are not tried on a large table."""
     planned = plan_trials(SearchSettings(), rows=1_000_000)
     assert "extratrees" not in {t.family for t in planned}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SearchSettings(families=("extratrees",)),
+        SearchSettings(
+            families=("linear", "extratrees"), spaces={"extratrees": {"max_features": [0.5, 1.0]}}
+        ),
+    ],
+)
+def test_what_was_asked_for_is_tried_on_any_number_of_rows(settings: SearchSettings) -> None:
+    """The only family, and one that a space was given for."""
+    assert "extratrees" in {t.family for t in plan_trials(settings, rows=1_000_000)}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SearchSettings(families=("catboost",)),
+        SearchSettings(families=("linear", "catboost"), spaces={"catboost": {"depth": [4, 6]}}),
+    ],
+)
+def test_a_family_that_was_asked_for_needs_its_library(
+    settings: SearchSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What to install is said at once, not trial by trial."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(SearchError, match=r"'catboost' needs its package: pip install 'raywf\[catboost\]'"):
+        plan_trials(settings, rows=1000)
+    assert plan_trials(SearchSettings(), rows=1000)
 
 
 def test_hurry_raises_learning_rates() -> None:

@@ -69,6 +69,36 @@ def test_an_exhausted_space_has_no_more() -> None:
     assert made.draw("mine", known={first.id}) is None
 
 
+def test_what_was_stopped_is_learnt_from() -> None:
+    """Of trials that mostly end at a rung the later ones lie near the best, as if all had gone on."""
+    made, losses = studies(), []
+    for i in range(40):
+        trial = made.draw("mine", known=())
+        assert trial is not None
+        ended = done(trial)
+        losses.append(ended.fold_losses[0])
+        if i % 8 == 0:
+            made.tell(ended)
+        else:
+            at_rung = dataclasses.replace(trial, status="running")
+            made.tell(at_rung, rungs={1: losses[-1]})
+    assert sum(losses[-10:]) < sum(losses[:10]) / 2
+
+
+def test_what_came_further_counts_as_better() -> None:
+    """However good the loss of what was stopped: it is of other rows, or of a model half made."""
+    made, far = studies(), []
+    for _ in range(60):
+        trial = made.draw("mine", known=())
+        assert trial is not None
+        far.append(trial.params["x"] < 0)
+        if far[-1]:
+            made.tell(dataclasses.replace(trial, status="done", fold_losses=(1.0,)))
+        else:
+            made.tell(dataclasses.replace(trial, status="stopped"), rungs={1: 0.0})
+    assert sum(far[-20:]) >= 16
+
+
 @pytest.mark.parametrize("status", ["failed", "stopped"])
 def test_trials_without_a_loss_are_told(status: str) -> None:
     """And do no harm."""

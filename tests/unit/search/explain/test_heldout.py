@@ -15,6 +15,7 @@ from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
 from raywf.core.records import Column, Member, Snapshot, Sweep, Trial
 from raywf.core.settings import GateSettings, SearchSettings
+from raywf.models.families import family
 from raywf.models.family import Rows
 from raywf.search.choose import Bounds, choose
 from raywf.search.data import Fold, SearchData, prepare_data
@@ -137,8 +138,8 @@ def test_learning_curve_ends_with_all_rows() -> None:
     """An eighth, a quarter, half and all of the first fold's; the same for a seed."""
     data = make_data()
     member = Member(trial_id="t", family="linear", params={}, rounds=0, weight=1.0)
-    points = learning_curve(data, member, metric=METRICS["roc_auc"], seed=0, threads=1)
-    again = learning_curve(data, member, metric=METRICS["roc_auc"], seed=0, threads=1)
+    points = learning_curve(data, member, family(member.family), metric=METRICS["roc_auc"], seed=0, threads=1)
+    again = learning_curve(data, member, family(member.family), metric=METRICS["roc_auc"], seed=0, threads=1)
     assert [p.rows for p in points] == [57, 113, 225, 450]
     assert all(0.6 < p.score < 0.95 for p in points)
     assert [p.score for p in points] == [p.score for p in again]
