@@ -46,9 +46,9 @@ class AlertSettings:
     `webhook` gets JSON, `slack` what Slack and those like it take, `command` JSON on its standard input.
     `helpless_after` so many retrainings in a row gave nothing better, a human is called; so too when the
     champion's loss is up and the policy sees nothing to do, when the monitor has not answered for
-    `silent_after`, or predictions go on and no label came for `labels_after`. What goes on is told again every
-    `repeat`. `heartbeat` is asked for every minute as long as all is well: a dead-man's switch elsewhere alerts
-    when that stops. `link` stands below each alert.
+    `silent_after`, or predictions go on and no label came for `labels_after`. What goes on is told again
+    every `repeat`. `heartbeat` is asked for every minute as long as all is well: a dead-man's switch
+    elsewhere alerts when that stops. `link` stands below each alert.
     """
 
     webhook: str | None = None

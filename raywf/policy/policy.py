@@ -48,8 +48,8 @@ def decide(
     asks for or that is due. With `settings.when` these are joined: the retraining has the cause and window of
     the first that is named and the reasons of all that it takes; looks go on. The id is a function of
     (workflow, kind, cause, window), where the window is the request's id, the end of what was judged, the
-    schedule's slot, the last change, the champion's version, the tables' versions or when the look before was.
-    What was decided before is not decided again.
+    schedule's slot, the last change, the champion's version, the tables' versions or when the look before
+    was. What was decided before is not decided again.
     """
     asked = Question(
         evidence=tuple(evidence),
