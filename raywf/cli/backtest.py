@@ -62,6 +62,10 @@ def backtest(
     Each training is real and done once for all policies; interrupted, the same command goes on.
     """
     if from_log:
+        if policies or tune or report or start or until or step or parallel:
+            raise click.UsageError(
+                "--log plays back what was recorded; give it no other option of the backtest"
+            )
         _show_log(workflow, as_json=as_json)
         return
     from raywf.loop.backtest.past import read_past
@@ -81,7 +85,7 @@ def backtest(
     found = compare(past, given, chances, say=lambda text: click.echo(text, err=True), at_once=parallel)
     tuned = choose(found) if tune else ()
     if report is not None:
-        write_backtest(report, found)
+        write_backtest(report, found, tuned)
     lines = [*_lines(found), *_tuned_lines(tuned), *([f"report: {report}"] if report else [])]
     show({"backtest": found, "tuned": tuned}, as_json=as_json, lines=lines)
 
@@ -102,19 +106,9 @@ def _lines(found: Backtest) -> list[str]:
 
 
 def _tuned_lines(tuned: Sequence[Tuned]) -> list[str]:
-    if not tuned:
-        return []
-    heads = ["policy", "head loss", "head CPU-s", "tail loss", "tail CPU-s", "chosen"]
-    rows = [
-        [t.policy, t.head_loss, f"{t.head_cpu_s:.0f}", t.tail_loss, f"{t.tail_cpu_s:.0f}", "*" * t.chosen]
-        for t in tuned
-    ]
-    return [
-        "",
-        *table(heads, rows),
-        "",
-        f"chosen on the head, of {len(tuned)} settings: that flatters it; believe the tail, which had no say",
-    ]
+    from raywf.report.backtest import TUNED_HEADS, rows_of_tuned, tuned_warning
+
+    return ["", *table(TUNED_HEADS, rows_of_tuned(tuned)), "", tuned_warning(tuned)] if tuned else []
 
 
 def _show_log(workflow: Workflow, *, as_json: bool) -> None:

@@ -63,6 +63,8 @@ def _versions() -> Iterator[Finding]:
         good = seen.startswith(wanted)
         yield Finding(name, good=good, seen=seen, mend="" if good else f"pip install '{name}=={wanted}*'")
     names = {d.metadata["Name"].lower() for d in importlib.metadata.distributions() if d.metadata["Name"]}
+    without = "not installed; searches do without: pip install 'raywf[catboost]'"
+    yield Finding("catboost", good=True, seen="installed" if "catboost" in names else without)
     both = {"xgboost", "xgboost-cpu"} <= names
     mend = "pip uninstall xgboost xgboost-cpu; pip install xgboost-cpu" if both else ""
     yield Finding("xgboost", good=not both, seen="both builds" if both else "one build", mend=mend)

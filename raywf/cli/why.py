@@ -29,6 +29,7 @@ _CAUSES = {
     "estimate": "the loss is expected to have risen",
     "drift": "features drifted",
     "schedule": "the schedule",
+    "growth": "the history has grown",
     "rows": "rows that got labels",
     "age": "the champion's age",
     "data": "new data landed",

@@ -2,8 +2,9 @@
 
 A prediction that comes again counts once, the earliest by (time, version, content); of an id's outcomes the
 latest counts, equal times settled by content. Labels may come before their prediction. A window that ended
-longer than the horizon before the watermark is closed: its sums stay, its rows are forgotten, and what comes
-for it later is only counted, so the rule above holds for records that are no later than that.
+longer than the horizon before the watermark (by a wall clock: and before now) is closed: its sums stay, its
+rows are forgotten, and what comes for it later is only counted, so the rule above holds for records that are
+no later than that.
 
 Records come in columns and are kept in columns (`Rows`); an id is known by its key, a hash. Content is what
 evidence can tell apart: a prediction's scores and bins, an outcome's label and value.
@@ -13,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from raywf.core.attribution import Attribution
-from raywf.core.clock import from_microseconds
+from raywf.core.clock import from_microseconds, to_microseconds
 from raywf.core.metrics import Array
 from raywf.core.records import Evidence, Outcome
 from raywf.core.settings import MonitorSettings
@@ -119,8 +120,11 @@ class Fold:
         self._asked.clear()
         self._admit()
         self.take(columns_of(records))
-        if settle and self._state.watermark is not None:
-            self._close(self._state.watermark)
+        watermark = self._state.watermark
+        if settle and watermark is not None:
+            if self._settings.clock == "wall":  # an instant to come, by mistake or not, ends no window before
+                watermark = min(watermark, to_microseconds(datetime.now(UTC)))
+            self._close(watermark)
 
     def take(self, columns: LogColumns) -> None:
         """Take in records in columns, as `update` does without settling and asking again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -10,8 +11,10 @@ from markupsafe import Markup
 from raywf.core.duration import format_duration
 from raywf.core.errors import SettingsError
 from raywf.loop.backtest.run import Backtest, Delay
+from raywf.loop.backtest.tune import Tuned
 from raywf.report.figure import MARK, draw_figure, svg_text
 
+TUNED_HEADS = ("policy", "head loss", "head CPU-s", "tail loss", "tail CPU-s", "chosen")
 HEADS = ("policy", "metric", "gain", "retrainings", "promoted", "looks", "in vain", "late", "CPU-s", "USD")
 
 
@@ -37,8 +40,30 @@ def rows_of_backtest(made: Backtest) -> list[list[str]]:
     return rows
 
 
-def write_backtest(path: Path, made: Backtest) -> Path:
-    """Write the page: the metric over time by policy, the table, each policy's events.
+def rows_of_tuned(tuned: Sequence[Tuned]) -> list[list[str]]:
+    """Return a row a setting that was tried, below `TUNED_HEADS`."""
+    return [
+        [
+            t.policy,
+            f"{t.head_loss:.4f}",
+            f"{t.head_cpu_s:.0f}",
+            "-" if t.tail_loss is None else f"{t.tail_loss:.4f}",
+            f"{t.tail_cpu_s:.0f}",
+            "*" * t.chosen,
+        ]
+        for t in tuned
+    ]
+
+
+def tuned_warning(tuned: Sequence[Tuned]) -> str:
+    """Say which figures of settings that were tried are to be believed."""
+    return (
+        f"chosen on the head, of {len(tuned)} settings: that flatters it; believe the tail, which had no say"
+    )
+
+
+def write_backtest(path: Path, made: Backtest, tuned: Sequence[Tuned] = ()) -> Path:
+    """Write the page: the metric over time by policy, the tables, each policy's events.
 
     Raises:
         SettingsError: if the file cannot be written.
@@ -50,6 +75,9 @@ def write_backtest(path: Path, made: Backtest) -> Path:
         figure=Markup(_over_time(made)),  # noqa: S704 our own SVG; matplotlib escapes the text in it
         heads=[made.metric if head == "metric" else head for head in HEADS],
         rows=rows_of_backtest(made),
+        tuned_heads=TUNED_HEADS,
+        tuned_rows=rows_of_tuned(tuned),
+        tuned_warning=tuned_warning(tuned),
     )
     try:
         path.write_text(text, encoding="utf-8")

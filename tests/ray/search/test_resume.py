@@ -17,11 +17,11 @@ DRIVER = [sys.executable, str(Path(__file__).with_name("search_driver.py"))]
 pytestmark = pytest.mark.timeout(280)
 
 
-def start(root: Path) -> subprocess.Popen[str]:
+def start(root: Path, asked: str = "five trials") -> subprocess.Popen[str]:
     """Start a search in a process group of its own."""
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*DRIVER, str(root)],
+        [*DRIVER, str(root), asked],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -29,9 +29,9 @@ def start(root: Path) -> subprocess.Popen[str]:
     )
 
 
-def finish(root: Path) -> dict[str, Any]:
+def finish(root: Path, asked: str = "five trials") -> dict[str, Any]:
     """Run a search to its end, and return what it printed."""
-    out, _ = start(root).communicate()
+    out, _ = start(root, asked).communicate()
     found: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
     return found
 
@@ -42,9 +42,9 @@ def folds(root: Path) -> dict[str, tuple[bytes, int]]:
     return {f"{p.parent.name}/{p.name}": (p.read_bytes(), p.stat().st_mtime_ns) for p in found}
 
 
-def kill_after(root: Path, seconds: float) -> None:
+def kill_after(root: Path, seconds: float, asked: str = "five trials") -> None:
     """Start a search and kill its driver."""
-    driver = start(root)
+    driver = start(root, asked)
     time.sleep(seconds)
     driver.kill()
     driver.communicate()
@@ -81,3 +81,15 @@ def test_killed_at_any_moment(whole: dict[str, Any], tmp_path: Path, seed: int) 
     for _ in range(2):
         kill_after(tmp_path, draw.uniform(3, 16))
     assert finish(tmp_path)["trials"] == whole["trials"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [0, 2])
+def test_money_is_not_exceeded(tmp_path: Path, kills: int) -> None:
+    """Five cents at a dollar a CPU-hour are 90 seconds of two CPUs, killed on the way or not."""
+    for _ in range(kills):
+        kill_after(tmp_path, 30, "five cents")
+    found = finish(tmp_path, "five cents")
+    print(f"{found['usd']:.4f} USD of 0.0500, {len(found['trials'])} trials, {kills} kills")
+    assert found["members"]
+    assert 0.045 <= found["usd"] <= 0.05 * 1.05

@@ -114,7 +114,10 @@ def test_a_metric_that_should_be_great_is_shown_as_it_is():
 
 def test_the_page_has_all_policies_and_escapes_what_they_say(tmp_path: Path):
     """And needs no network."""
-    page = write_backtest(tmp_path / "page.html", backtest(NEVER, DEAR, FRUGAL)).read_text()
+    made = backtest(NEVER, DEAR, FRUGAL)
+    assert "believe the tail" not in write_backtest(tmp_path / "page.html", made).read_text()
+    page = write_backtest(tmp_path / "page.html", made, tune(made)).read_text()
+    assert "of 2 settings: that flatters it; believe the tail" in page
     assert page.count("<svg") == 1
     assert "raywf regret=0.05" in page
     assert "it fell &lt;at once&gt;" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from datetime import UTC, datetime, timedelta
@@ -178,6 +179,15 @@ def test_old_windows_keep_their_sums_only():
     folded.update([outcome("a", 2, "no")])
     assert folded.evidence("1")[:1] == before
     assert folded.counts()["predictions"] == 2
+
+
+def test_an_instant_to_come_closes_nothing():
+    """A mistaken time does not end the evidence; where the log is the clock it is the time."""
+    now = (datetime.now(UTC) - START) / HOUR
+    batches = [prediction("a", now - 30), prediction("far", 24 * 365 * 130)], [outcome("a", now)]
+    assert [e.labelled for e in fold(*batches).evidence("1")] == [1, 0]
+    by_log = dataclasses.replace(SETTINGS, clock="log")
+    assert [e.labelled for e in fold(*batches, settings=by_log).evidence("1")] == [0, 0]
 
 
 def test_reading_an_old_log_again_gives_the_same_state():
