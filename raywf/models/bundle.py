@@ -160,10 +160,12 @@ class Draft:
 
 
 def write_bundle(draft: Draft, folder: Path) -> Bundle:
-    """Write a bundle into `folder` (made new), load it again and compare its answers with the fitted models'.
+    """Write a bundle into `folder` (made new), load it again and compare its answers with the models'.
+
+    The reference's rows are encoded one by one, as requests are, and as a table, as for a fit.
 
     Raises:
-        BundleError: if the loaded bundle answers otherwise than the models it was made of.
+        BundleError: if the two answers differ, or the loaded bundle's from those of the models it was made of.
     """
     folder.mkdir(parents=True)
     for i, model in enumerate(draft.models):
@@ -172,6 +174,7 @@ def write_bundle(draft: Draft, folder: Path) -> Bundle:
     fitted = Predictor(draft.bundle, draft.encoder, draft.models, calibration=draft.calibration)
     rows = plain_rows(draft.reference)
     answers = fitted.predict_rows(rows)
+    check_answers(fitted.predict_table(draft.reference), answers)
     _write_json(folder / "reference.json", {"rows": rows, "scores": answers.tolist()})
     _write_json(folder / "encoder.json", encode(draft.encoder))
     if draft.calibration is not None:
