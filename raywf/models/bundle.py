@@ -165,7 +165,7 @@ def write_bundle(draft: Draft, folder: Path) -> Bundle:
     The reference's rows are encoded one by one, as requests are, and as a table, as for a fit.
 
     Raises:
-        BundleError: if the two answers differ, or the loaded bundle's from those of the models it was made of.
+        BundleError: if these differ, or the loaded bundle answers otherwise than the models it was made of.
     """
     folder.mkdir(parents=True)
     for i, model in enumerate(draft.models):
