@@ -11,7 +11,6 @@ from raywf.core.rollout import Part
 ColumnKind = Literal["number", "category", "time"]
 LabelKind = Literal["class", "number"]
 Effort = Literal["refit", "reweight", "warm", "full"]
-_LABELLED = 0.8  # of a window's rows, before its labels are judged by
 Span = Literal["all", "half", "quarter", "aging"]
 
 
@@ -339,7 +338,7 @@ class Evidence:
     after its end the labels that came are a fair sample. `estimate` is the metric by the rows' own scores
     and features, without a label, with its interval; `estimated_loss` the mean bounded loss likewise, with
     its standard error. `value_mean` is what `value_rows` outcomes earned on average, `value_squares` the sum
-    of its squares.
+    of its squares. Of `labelled_share` of its rows labels have to be there before it is judged by them.
     """
 
     version: str
@@ -362,11 +361,12 @@ class Evidence:
     estimated_error: float = 0.0
     value_rows: int = 0
     value_squares: float = 0.0
+    labelled_share: float = 0.8
 
     @property
     def is_labelled(self) -> bool:
-        """Whether most rows have a label: four fifths."""
-        return self.labelled > 0 and self.labelled >= _LABELLED * self.rows
+        """Whether so many rows have a label that it may be judged by them."""
+        return self.labelled > 0 and self.labelled >= self.labelled_share * self.rows
 
     @property
     def judged_from(self) -> datetime:

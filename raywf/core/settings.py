@@ -281,10 +281,15 @@ class GateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorSettings:
-    """How the outcome log is folded into evidence; labels later than `horizon` are only counted."""
+    """How the outcome log is folded into evidence; labels later than `horizon` are only counted.
+
+    A window is judged by its labels once `labelled_share` of its rows have one: less than that may be those
+    that came soon, or that somebody cared to send.
+    """
 
     window: timedelta = timedelta(days=1)
     min_labelled: int = 200
+    labelled_share: float = 0.8
     horizon: timedelta = timedelta(days=180)
     poll_s: float = 1.0
     clock: Literal["wall", "log"] = "wall"
@@ -292,6 +297,8 @@ class MonitorSettings:
     def __post_init__(self) -> None:
         require(self.window > timedelta(0), "window", "longer than nothing", self.window)
         require(self.poll_s > 0, "poll_s", "above 0", self.poll_s)
+        share = self.labelled_share
+        require(0 < share <= 1, "labelled_share", "a share of a window's rows in (0, 1]", share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,11 +38,12 @@ _log = logging.getLogger(__name__)
 class Pulse:
     """How the system is: `problem` is empty where the monitor answers and reads; totals are of its fold.
 
-    `fallen` says why nothing is done about a champion whose loss is up; empty where it is not.
+    `fallen` says why nothing is done about a champion whose loss is up; empty where it is not, None where
+    that is not known, or something is under way.
     """
 
     problem: str = ""
-    fallen: str = ""
+    fallen: str | None = None
     predictions: int = 0
     labels: int = 0
 
@@ -172,6 +173,10 @@ class Alerts:
         self._write()
         return not pulse.problem
 
+    def forget(self) -> None:
+        """Read what was told anew at the next tick: another process may tell meanwhile."""
+        self._kept, self._written = None, b""
+
     @property
     def _state(self) -> _State:
         """What is kept; read when it is first asked for, so that a store that is away ends no actor."""
@@ -218,7 +223,7 @@ class Alerts:
 
     def _fall(self, pulse: Pulse, now: datetime) -> list[Alert]:
         state = self._state
-        if pulse.problem:
+        if pulse.problem or pulse.fallen is None:
             return []
         if not pulse.fallen:
             since, state.fallen = state.fallen, None
@@ -334,6 +339,7 @@ def keep_telling(
     due = 0.0
     while not stop.wait(EVERY_S):
         if not leads():
+            alerts.forget()
             continue
         try:
             well = alerts.tick()

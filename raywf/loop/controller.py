@@ -59,7 +59,7 @@ class Controller:
         self._tables = TableWatch(workflow)
         self._last_skip: Decision | None = None
         self._error = ""
-        self._fallen = ""  # why nothing is done about a loss that is up; kept while something is under way
+        self._fallen: str | None = None  # why nothing is done about a loss that is up
         self._looked = time.monotonic()  # when a tick last came to its end
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="raywf-controller", daemon=True).start()
@@ -147,10 +147,12 @@ class Controller:
         past = past_decisions(self._journal.decisions(), entries)
         running = next((p.decision for p in past if _is_ours(p.decision) and p.stage not in FINAL), None)
         if running is not None:
+            self._fallen = None
             self._wait("running", f"a {running.kind} is under way ({running.id}); one at a time")
             self._carry(running)
             return
         if rolling:
+            self._fallen = None
             self._wait("rollout", "a rollout is under way; what is asked for waits for its end")
             return
         champion = self._registry.find("champion")
@@ -173,13 +175,14 @@ class Controller:
         if decision.kind in _CARRIED:
             if not self._lease.leads():  # it took long to be told: another may lead by now
                 return
+            self._fallen = None
             self._journal.decide(decision)
             self._attribute(decision, champion.version)
             self._carry(decision)
         else:
             self._last_skip = decision
-            if decision.cause in {FALLEN, "quiet", "labels"}:
-                self._fallen = decision.reasons[0] if decision.cause == FALLEN else ""
+            told = {FALLEN: decision.reasons[0], "quiet": ""}
+            self._fallen = told.get(decision.cause)
 
     def _wait(self, cause: str, reason: str) -> None:
         self._last_skip = Decision(

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from raywf.core.codec import DecodeError, decode
-from raywf.core.errors import NoVersionError, RaywfError, SearchError, did_you_mean
+from raywf.core.errors import NoVersionError, RaywfError, SearchError, describe_error, did_you_mean
 from raywf.core.explanation import Explanation, ImportanceReport, LearningPoint, SliceReport
 from raywf.core.metrics import Metric, loss_scale
 from raywf.core.own import named_metric
@@ -215,15 +215,20 @@ def _learning(workflow: Workflow, read: _Read, sweep: Sweep) -> tuple[LearningPo
     own = search.models.get(member.family)
     if own is not None and own.workers > 1:
         raise SearchError(f"no learning curve: each fit of {member.family!r} takes {own.workers} workers")
+    if own is not None and own.input == "table":
+        raise SearchError(f"no learning curve: {member.family!r} reads the columns as they are")
     families = find_families(search, folder="")
-    return learning_curve(
-        read.data,
-        member,
-        families.find(member.family),
-        metric=read.metric,
-        seed=search.seed,
-        threads=families.cpus(member.family, default=search.trial_cpus),
-    )
+    try:
+        return learning_curve(
+            read.data,
+            member,
+            families.find(member.family),
+            metric=read.metric,
+            seed=search.seed,
+            threads=families.cpus(member.family, default=search.trial_cpus),
+        )
+    except Exception as err:  # the user's own model may raise anything
+        raise SearchError(f"no learning curve: {describe_error(err)}") from err
 
 
 def _scale(data: SearchData) -> float | None:

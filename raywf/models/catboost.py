@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raywf.models.encoding import Matrix
-from raywf.models.family import Model, Problem, Rows
+from raywf.models.family import Model, Problem, Rows, Scores
 from raywf.models.scale import Scale, label_scale
 from raywf.models.symmetric import MAX_DEPTH, Forest, SymmetricModel, load_symmetric, merge_symmetric
+from raywf.models.translation import check_translation
 
 _MAX_ROUNDS = 2000
 _PATIENCE = 50
@@ -67,7 +68,10 @@ class CatBoostFamily:
             model.fit(train, callbacks=[_StopAt(problem)], **extra)
         except cb.CatBoostError as err:
             raise ValueError(str(err)) from None  # theirs does not survive the way between processes
-        return _Translation(model, train, problem, columns, settings["depth"], scale).model()
+        translation = _Translation(model, train, problem, columns, settings["depth"], scale)
+        made = translation.model()
+        check_translation(made, rows.X, translation.answers, problem=problem)
+        return made
 
     def load(self, problem: Problem, folder: Path) -> Model:
         return load_symmetric(folder, problem.task)
@@ -143,6 +147,21 @@ class _Translation:
             cover=cover.ravel(),
         )
         return SymmetricModel(forest, problem.task, len(trees))
+
+    def answers(self, X: Matrix) -> Scores:
+        """Return what CatBoost itself says, shape ``(n_rows, width)``."""
+        problem, features = self.problem, _features(X, self.problem)
+        if problem.task == "regression":
+            raw = np.asarray(self.booster.predict(features, thread_count=problem.threads))
+            return self.scale.center + self.scale.spread * raw.reshape(-1, 1)
+        shares = np.asarray(
+            self.booster.predict(features, prediction_type="Probability", thread_count=problem.threads)
+        )
+        if problem.task == "binary":
+            return shares[:, 1:]
+        full = np.zeros((len(X), problem.width))
+        full[:, self.columns] = shares
+        return full
 
     def _json(self) -> Any:
         with tempfile.TemporaryDirectory(prefix="raywf-") as folder:

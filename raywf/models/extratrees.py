@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 
-from raywf.models.family import Model, Problem, Rows
+from raywf.models.encoding import Matrix
+from raywf.models.family import Model, Problem, Rows, Scores
 from raywf.models.scale import Scale, label_scale
+from raywf.models.translation import check_translation
 from raywf.models.trees import Output, Tree, TreeModel, load_trees, merge_trees, trees_text
 
 _MISSING = -1e6
@@ -49,13 +52,24 @@ class ExtraTreesFamily:
             forest.n_estimators = min(trees, forest.n_estimators + 10)
             forest.fit(filled, labels, sample_weight=rows.weights)
         columns = np.zeros(1, np.int64) if problem.task == "regression" else forest.classes_.astype(np.int64)
-        return _translate(forest, columns, problem, scale)
+        model = _translate(forest, columns, problem, scale)
+        check_translation(model, rows.X, partial(_answers, forest, columns, problem, scale), problem=problem)
+        return model
 
     def load(self, problem: Problem, folder: Path) -> Model:
         return load_trees(folder)
 
     def merge(self, models: Sequence[Any]) -> Model:
         return merge_trees(models)
+
+
+def _answers(forest: Any, columns: NDArray[np.int64], problem: Problem, scale: Scale, X: Matrix) -> Scores:
+    filled = np.where(np.isnan(X), np.float32(_MISSING), X)
+    if problem.task == "regression":
+        return np.asarray(scale.center + scale.spread * forest.predict(filled).reshape(-1, 1))
+    full = np.zeros((len(X), max(problem.width, int(columns.max()) + 1, 2)))
+    full[:, columns] = forest.predict_proba(filled)
+    return full[:, 1:2] if problem.task == "binary" else full[:, : problem.width]
 
 
 def _translate(forest: Any, columns: NDArray[np.int64], problem: Problem, scale: Scale) -> TreeModel:

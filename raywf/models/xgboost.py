@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import xgboost as xgb
 from numpy.typing import NDArray
 
 from raywf.models.encoding import Matrix
-from raywf.models.family import Model, Problem, Rows
+from raywf.models.family import Model, Problem, Rows, Scores
 from raywf.models.scale import Scale, label_scale
+from raywf.models.translation import check_translation
 from raywf.models.trees import Output, Tree, TreeModel, load_trees, merge_trees, trees_text
 
 _MAX_ROUNDS = 2000
@@ -52,7 +54,10 @@ class XGBoostFamily:
         best = booster.num_boosted_rounds()
         if valid is not None and booster.attr("best_iteration") is not None:
             best = booster.best_iteration + 1
-        return _translate(booster[:best], problem, best, scale)
+        booster = booster[:best]
+        model = _translate(booster, problem, best, scale)
+        check_translation(model, rows.X, partial(_answers, booster, problem, scale), problem=problem)
+        return model
 
     def load(self, problem: Problem, folder: Path) -> Model:
         return load_trees(folder)
@@ -78,6 +83,11 @@ def _matrix(rows: Rows, problem: Problem, scale: Scale) -> xgb.DMatrix:
         enable_categorical=True,
         nthread=problem.threads,
     )
+
+
+def _answers(booster: xgb.Booster, problem: Problem, scale: Scale, X: Matrix) -> Scores:
+    found = booster.predict(_matrix(Rows(X, np.zeros(len(X))), problem, Scale()))
+    return scale.center + scale.spread * np.asarray(found, dtype=np.float64).reshape(len(X), -1)
 
 
 def _objective(problem: Problem) -> dict[str, Any]:

@@ -37,7 +37,11 @@ FORMAT = 1
 _NAME = "checkpoint.json"
 _OLD_S = 60.0  # since when nobody reads a file that no checkpoint names
 _MOST_FILES = 16
-_FIGURES = [f.name for f in fields(Evidence) if f.name not in {"version", "start", "end", "drift"}]
+_FIGURES = [
+    f.name
+    for f in fields(Evidence)
+    if f.name not in {"version", "start", "end", "drift", "labelled_share"}  # told apart, or by the settings
+]
 _Data = dict[str, Any]
 
 
@@ -62,7 +66,7 @@ class Checkpoints:
 
     def __init__(self, log: Path, settings: MonitorSettings, *, metric: str) -> None:
         self._log, self.folder = log, log / "fold"
-        self._length = settings.window // MICROSECOND
+        self._length, self._share = settings.window // MICROSECOND, settings.labelled_share
         self._made_with: _Data = {
             "window": self._length,
             "horizon": settings.horizon // MICROSECOND,
@@ -222,6 +226,7 @@ class Checkpoints:
             start=from_microseconds(start),
             end=from_microseconds(start + self._length),
             drift=drift,
+            labelled_share=self._share,
             **facts,
         )
 

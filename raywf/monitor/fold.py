@@ -124,6 +124,7 @@ class Fold:
         if settle and watermark is not None:
             if self._settings.clock == "wall":  # an instant to come, by mistake or not, ends no window before
                 watermark = min(watermark, to_microseconds(datetime.now(UTC)))
+                self._state.swept = min(self._state.swept, watermark // self._length)
             self._close(watermark)
 
     def take(self, columns: LogColumns) -> None:
@@ -369,8 +370,8 @@ class Fold:
         return np.isin(numbers, ended) if ended else np.zeros(len(numbers), dtype=bool)
 
     def _evidence(self, window: Window) -> Evidence | None:
-        least = self._settings.min_labelled
-        return window.evidence(self._state.rows, self._state.pool, self._metric, min_labelled=least)
+        state = self._state
+        return window.evidence(state.rows, state.pool, self._metric, settings=self._settings)
 
     def _close(self, watermark: int) -> None:
         """Forget the rows of windows that are past the horizon, and outcomes that nobody waited for."""

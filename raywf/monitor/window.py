@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from raywf.core.clock import from_microseconds
 from raywf.core.metrics import Array
 from raywf.core.records import Drift, Evidence
+from raywf.core.settings import MonitorSettings
 from raywf.monitor.attribution import BinLosses, bin_losses
 from raywf.monitor.drift import Codes, measure_drift
 from raywf.monitor.estimate import Estimate
@@ -112,10 +113,12 @@ class Window:
             self._tally = Tally(len(rows), labelled, told - labelled)
         return self._tally
 
-    def evidence(self, table: Rows, pool: LabelPool, metric: str, *, min_labelled: int) -> Evidence | None:
+    def evidence(
+        self, table: Rows, pool: LabelPool, metric: str, *, settings: MonitorSettings
+    ) -> Evidence | None:
         """Sum up the rows, in the order of their keys; None if there are none or the version is not known."""
         if self.cached is None and self.reference is not None:
-            self.cached = self._evidence(self.reference, table, pool, (metric, min_labelled))
+            self.cached = self._evidence(self.reference, table, pool, (metric, settings))
         return self.cached
 
     def losses_by_bin(self, table: Rows, pool: LabelPool) -> BinLosses | None:
@@ -131,9 +134,9 @@ class Window:
         return bin_losses(self._codes(reference, table, rows[known]), losses, reference.profile)
 
     def _evidence(
-        self, reference: Reference, table: Rows, pool: LabelPool, asked: tuple[str, int]
+        self, reference: Reference, table: Rows, pool: LabelPool, asked: tuple[str, MonitorSettings]
     ) -> Evidence | None:
-        metric, min_labelled = asked
+        metric, settings = asked
         rows = self.members(table)
         if len(rows) == 0:
             return None
@@ -142,7 +145,7 @@ class Window:
         known = ~np.isnan(labels) & whole
         losses = reference.losses(labels[known], scores[known])
         interval = None
-        if known.sum() >= min_labelled:
+        if known.sum() >= settings.min_labelled:
             threshold = reference.threshold
             interval = metric_interval(metric, labels[known], scores[known], threshold=threshold)
         figure, low, high = interval or (None, None, None)
@@ -169,6 +172,7 @@ class Window:
             estimate_high=estimate.high if estimate else None,
             estimated_loss=loss.value if loss else None,
             estimated_error=loss.error if loss else 0.0,
+            labelled_share=settings.labelled_share,
         )
 
     def _labels(self, table: Rows, pool: LabelPool, rows: RowNumbers) -> Array:

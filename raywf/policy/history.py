@@ -6,10 +6,12 @@ import itertools
 from dataclasses import dataclass
 from datetime import datetime
 
+from raywf.core.journal import BY_HAND
 from raywf.core.probe import Probe
 from raywf.core.records import Decision, ModelVersion
 
 _ENDED = frozenset({"promoted", "rejected", "failed"})
+_ASKED = frozenset({"request", BY_HAND})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,23 @@ class History:
     def vain(self) -> int:
         """How many of the last retrainings, in a row, gave no new champion."""
         return len(list(itertools.takewhile(lambda p: p.stage != "promoted", self.ended)))
+
+    @property
+    def refused(self) -> int:
+        """How many retrainings that nobody asked for were rejected, in a row, since the champion came.
+
+        Those that failed were not judged, and are passed over.
+        """
+        by_hand = [
+            p.decision.time for p in self.decisions if p.decision.kind == "promote" and p.stage == "promoted"
+        ]
+        came, count = max(by_hand, default=None), 0
+        for past in self.ended:
+            made = self.champion is not None and past.decision.id == self.champion.decision_id
+            if made or past.stage == "promoted" or (came is not None and past.decision.time <= came):
+                break
+            count += past.stage == "rejected" and past.decision.cause not in _ASKED
+        return count
 
     def has(self, decision_id: str) -> bool:
         """Return whether a decision of that id was made."""

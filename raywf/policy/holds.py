@@ -9,7 +9,7 @@ from raywf.core.clock import format_time
 from raywf.policy.question import Question
 
 BUDGET_SPAN = timedelta(days=30)
-_TRIED = 3  # retrainings in vain, a refit and two searches, until it is thought that the next will be too
+_TRIED = 3  # rejected retrainings, a refit and two searches, until it is thought that the next will be too
 _LONGEST = 8  # times the cooldown
 
 
@@ -25,19 +25,18 @@ class Hold:
 def held_back(asked: Question) -> Hold | None:
     """Return what holds retrainings and looks back at present; None where nothing does.
 
-    After each retraining from the third in vain on, in a row, the cooldown is twice as long as before, up to
-    eight times. The budget counts what the retrainings decided in the last 30 days came to.
+    After each rejected retraining from the third in a row on the cooldown is twice as long as before, up to
+    eight times. The budget counts the searches of retrainings decided in the last 30 days that ended.
     """
-    last, vain = asked.history.last_change, asked.history.vain
-    if last is not None:
-        until = last + asked.settings.cooldown
-        if asked.now < until:
-            return Hold(cause="cooldown", until=until, words=f"cooling down until {format_time(until)}")
-        until = last + asked.settings.cooldown * min(_LONGEST, 2 ** max(0, vain - _TRIED + 1))
-        if asked.now < until:
-            words = f"{vain} retrainings in a row were in vain: backing off until {format_time(until)}"
-            return Hold(cause="backoff", until=until, words=words)
-    return _budget_spent(asked)
+    last, refused = asked.history.last_change, asked.history.refused
+    times = min(_LONGEST, 2 ** max(0, refused - _TRIED + 1))
+    if last is None or asked.now >= last + asked.settings.cooldown * times:
+        return _budget_spent(asked)
+    until = last + asked.settings.cooldown * times
+    if times == 1:
+        return Hold(cause="cooldown", until=until, words=f"cooling down until {format_time(until)}")
+    words = f"{refused} retrainings in a row were in vain: backing off until {format_time(until)}"
+    return Hold(cause="backoff", until=until, words=words)
 
 
 def _budget_spent(asked: Question) -> Hold | None:

@@ -16,7 +16,7 @@ from raywf.policy.drift import DRIFT, offer_drift
 from raywf.policy.estimate import offer_estimate
 from raywf.policy.growth import offer_age, offer_data, offer_growth, offer_rows
 from raywf.policy.history import History
-from raywf.policy.holds import held_back
+from raywf.policy.holds import Hold, held_back
 from raywf.policy.loss import LossFinding, judge_loss
 from raywf.policy.question import Choice, Question, Trigger
 from raywf.policy.regret import RegretFinding, judge_regret
@@ -58,9 +58,9 @@ def decide(
         workflow=workflow,
         now=now,
         min_labelled=min_labelled,
+        effort=choose_effort(history, settings),
     )
-    choice = _choose(asked)
-    return _decision(choice, workflow, now, effort=choose_effort(history, settings))
+    return _decision(_choose(asked), workflow, now, effort=asked.effort)
 
 
 def choose_effort(history: History, settings: RetrainSettings) -> Effort:
@@ -111,7 +111,7 @@ def _choose(asked: Question) -> Choice:
         return _skip("champion", moment, "no champion serves yet")
     hold = held_back(asked)
     if hold is not None:
-        return _skip(hold.cause, format_time(hold.until), hold.words)
+        return _held(hold, asked, history.champion)
     found = _find(asked, history.champion)
     drift = next((t for t in found.triggers if t.cause == DRIFT), None)
     looks = [_offer_early_look(drift, asked), _offer_look(asked)]
@@ -121,16 +121,27 @@ def _choose(asked: Question) -> Choice:
     return wanted or _quiet(found, asked)
 
 
-def _find(asked: Question, champion: ModelVersion) -> _Findings:
-    history, settings, last = asked.history, asked.settings, asked.history.last_change
-    loss = judge_loss(
+def _held(hold: Hold, asked: Question, champion: ModelVersion) -> Choice:
+    until, found = format_time(hold.until), _judge_loss(asked, champion)
+    if hold.cause == "cooldown" or not found.risen:
+        return _skip(hold.cause, until, hold.words)
+    return _skip(FALLEN, until, f"the loss is up ({found.lower:.4f}), but {hold.words}")
+
+
+def _judge_loss(asked: Question, champion: ModelVersion) -> LossFinding:
+    return judge_loss(
         asked.evidence,
         champion,
-        settings,
-        since=last,
+        asked.settings,
+        since=asked.history.last_change,
         now=asked.now,
         min_labelled=asked.min_labelled,
     )
+
+
+def _find(asked: Question, champion: ModelVersion) -> _Findings:
+    history, settings, last = asked.history, asked.settings, asked.history.last_change
+    loss = _judge_loss(asked, champion)
     regret = judge_regret(history.probes, champion.version, settings, since=last)
     quality = [_unless_in_vain(offer_windows(asked), regret), offer_value(asked), offer_estimate(asked)]
     growth = [offer_growth(asked), offer_rows(asked), offer_age(asked), offer_data(asked), offer_drift(asked)]
@@ -265,14 +276,14 @@ def _quiet(found: _Findings, asked: Question) -> Choice:
     )
     if not finding.risen:
         return _skip("quiet", format_time(finding.until), text, waits)
-    cause, but = "quiet", "and what it asks for was decided before"
+    but = "and what it asks for was decided before"
     if found.worth is not None and not found.worth.pays:
-        cause, but = FALLEN, "but a retraining would cost more than staying"
+        but = "but a retraining would cost more than staying"
     elif found.regret.says_in_vain:
-        cause, but = FALLEN, "but a quick model of newer rows is no better"
+        but = "but a quick model of newer rows is no better"
     elif asked.settings.when is not None:
         but = "which is not all that retrain.when wants, or not new"
-    return _skip(cause, format_time(finding.until), f"the loss is up ({finding.lower:.4f}), {but}", waits)
+    return _skip(FALLEN, format_time(finding.until), f"the loss is up ({finding.lower:.4f}), {but}", waits)
 
 
 def _waits(found: _Findings, asked: Question) -> str:

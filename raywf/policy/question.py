@@ -8,7 +8,7 @@ from typing import Literal
 
 from raywf.core.clock import format_time
 from raywf.core.ids import stable_id
-from raywf.core.records import Evidence
+from raywf.core.records import Effort, Evidence
 from raywf.core.retrain_settings import RetrainSettings
 from raywf.policy.history import History
 
@@ -29,7 +29,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is decided for which workflow, when and by what; `min_labelled` labels tell enough."""
+    """What is decided for which workflow, when and by what; `min_labelled` labels tell enough.
+
+    `effort` is what a retraining would do now.
+    """
 
     evidence: tuple[Evidence, ...]
     history: History
@@ -37,6 +40,7 @@ class Question:
     workflow: str
     now: datetime
     min_labelled: int
+    effort: Effort
 
     def windows(self, *, since: datetime | None) -> tuple[Evidence, ...]:
         """Return the champion's windows that end after `since` and not after now, in time order."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+from raywf.core.records import ModelVersion
 from raywf.policy.question import Question
 from raywf.policy.regret import is_match
 
@@ -36,14 +37,13 @@ def judge_worth(asked: Question) -> Worth | None:
     Excess: what the champion lost beside the quick model at the last look after the last change, in units of
     the bounded loss; that model is quick, and so the excess rather too small, and not known where it is no
     match for the champion. Traffic: that of the windows of the last four weeks, the time between them
-    included. The next chance comes when the cooldown is over. The price is what the last retraining cost, or
-    else the search that made the champion.
+    included. The next chance comes when the cooldown is over. The price is what the last retraining of the
+    same effort cost, or else the last of any, or the search that made the champion.
     """
     usd, champion, last = asked.settings.usd_per_loss, asked.history.champion, asked.history.last_change
     if usd is None or champion is None:
         return None
-    priced = [p.usd for p in asked.history.ended if p.usd > 0]
-    price = priced[0] if priced else champion.cost_usd
+    price = _price(asked, champion)
     if price <= 0:
         return None
     looks = [p for p in asked.history.probes if p.version == champion.version and p.rows]
@@ -64,3 +64,9 @@ def judge_worth(asked: Question) -> Worth | None:
         f"${staying:,.2f} at ${usd:g} each, {sign} a retraining (${price:,.2f})"
     )
     return Worth(staying=staying, price=price, words=words)
+
+
+def _price(asked: Question, champion: ModelVersion) -> float:
+    priced = [p for p in asked.history.ended if p.usd > 0]
+    alike = [p for p in priced if p.decision.effort == asked.effort]
+    return next((p.usd for p in (*alike, *priced)), champion.cost_usd)

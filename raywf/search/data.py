@@ -166,8 +166,9 @@ def with_folds(
 
 def _too_few(what: str, found: int, count: int) -> SearchError:
     """Return the error that says what can be done: fewer folds, or more rows."""
-    if count > _FEWEST_FOLDS:
-        return SearchError(f"{found} {what} are too few for {count} folds; lower search.folds")
+    if count > 1:
+        mend = "lower" if count > _FEWEST_FOLDS else "leave out"
+        return SearchError(f"{found} {what} are too few for {count} folds; {mend} search.folds")
     needed = f"to fit on {_MIN_FIT_ROWS} of them and score others" if what == "rows" else "to hold some out"
     return SearchError(f"{found} {what} are too few {needed}; give more data")
 

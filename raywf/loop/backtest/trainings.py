@@ -155,7 +155,7 @@ class Trainings:
     def _identity(
         self, workflow: Workflow, instant: datetime, effort: Effort, former: tuple[Sweep, ...]
     ) -> str:
-        settings = workflow.search
+        settings, window = workflow.search, workflow.validate.window
         own = [m.code for m in settings.models.values()] + [m.code for m in workflow.metrics.values()]
         members = [[m.trial_id, m.family, m.params, m.weight] for s in former[:1] for m in s.members]
         given: list[Any] = [sweep.id for sweep in former]
@@ -165,7 +165,6 @@ class Trainings:
             FORMAT,
             self._past.snapshot.digest,
             encode(workflow.spine),
-            str(workflow.validate.window),
             instant.isoformat(),
             encode(settings),
             encode(workflow.gate),
@@ -173,4 +172,5 @@ class Trainings:
             [read_code(code).digest for code in own],
             effort,
             given,
+            *([str(window)] if window is not None else []),
         )

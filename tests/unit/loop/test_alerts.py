@@ -209,7 +209,9 @@ def test_a_fall_that_nobody_answers(system: System) -> None:
     system.restarted()
     assert system.kinds(after=timedelta(hours=20)) == []
     assert system.kinds(after=timedelta(hours=5)) == ["fallen"]
-    system.here = Pulse()
+    system.here = Pulse()  # under way, or not known yet
+    assert system.kinds() == []
+    system.here = Pulse(fallen="")
     assert system.kinds() == ["fallen"]
     assert "no longer" in system.told[-1].title
     assert system.kinds() == []

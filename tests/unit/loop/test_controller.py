@@ -192,6 +192,15 @@ def test_a_retraining_that_was_taken_back_was_in_vain(journal: Journal) -> None:
     assert past == {"d1": "rejected", "back": "promoted"}
 
 
+def test_the_policy_is_told_what_searches_cost(journal: Journal) -> None:
+    """By what the journal has of each; of one that came to no end nothing."""
+    for one in ("d1", "d2"):
+        journal.decide(decision(one, kind="retrain"))
+    journal.record(decision("d1", kind="retrain"), "searched", figures={"cost_usd": 1.5})
+    past = past_decisions(journal.decisions(), journal.entries())
+    assert {p.decision.id: p.usd for p in past} == {"d1": 1.5, "d2": 0.0}
+
+
 def test_the_policy_is_told_of_requests_and_data(journal: Journal) -> None:
     """Requests oldest first but for those that were answered; of data its id and tables."""
     asked = [journal.request(text, key=text) for text in ("c", "a", "b")]

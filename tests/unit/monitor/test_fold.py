@@ -170,6 +170,16 @@ def test_drift_by_column():
     assert second[1].psi > 1
 
 
+def test_few_labels_may_be_enough():
+    """Where feedback comes for a part only, as the workflow says."""
+    rows = [prediction(f"p{i}") for i in range(10)]
+    labels = [outcome(f"p{i}") for i in range(5)]
+    half = dataclasses.replace(SETTINGS, labelled_share=0.5)
+    assert not fold(rows, labels).evidence("1")[0].is_labelled
+    assert fold(rows, labels, settings=half).evidence("1")[0].is_labelled
+    assert not fold(rows, labels[:4], settings=half).evidence("1")[0].is_labelled
+
+
 def test_old_windows_keep_their_sums_only():
     """Past the horizon the rows are forgotten and the evidence stays."""
     folded = fold([prediction("a"), outcome("a")])

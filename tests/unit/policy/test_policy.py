@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raywf.core.clock import format_time
 from raywf.core.probe import Probe
 from raywf.core.records import Decision, Evidence
 from raywf.core.settings import RetrainSettings
@@ -159,7 +160,7 @@ def test_what_was_decided_is_not_decided_again():
     """Even where the cooldown is over and no retraining came of it."""
     first = run(BAD)
     again = run(BAD, decisions=(PastDecision(decision=first, stage="failed"),))
-    assert (again.kind, again.cause) == ("skip", "quiet")
+    assert (again.kind, again.cause) == ("skip", "fallen")
     assert "decided before" in again.reasons[0]
 
 
@@ -232,13 +233,13 @@ def test_a_decision_is_a_record():
     assert (decision.workflow, decision.time) == ("w", START + 20 * DAY)
 
 
-def ended(day, stage, effort):
+def ended(day, stage, effort, *, cause="loss"):
     """A retraining that came to an end."""
     made = Decision(
         id=f"{day}-{stage}",
         workflow="w",
         kind="retrain",
-        cause="loss",
+        cause=cause,
         window=str(day),
         reasons=(),
         time=START + day * DAY,
@@ -268,18 +269,69 @@ def test_effort_grows_with_vain_retrainings(past, expected):
     assert choose_effort(history, RetrainSettings(effort="full")) == "full"
 
 
-@pytest.mark.parametrize(("vain", "days"), [(2, 7), (3, 14), (4, 28), (5, 56), (9, 56)])
-def test_what_is_in_vain_again_and_again_is_done_less_often(vain, days):
+@pytest.mark.parametrize(("refused", "days"), [(2, 7), (3, 14), (4, 28), (5, 56), (9, 56)])
+def test_what_is_in_vain_again_and_again_is_done_less_often(refused, days):
     """The cooldown is twice as long after each from the third on, up to eight times; no request is held."""
-    past = tuple(ended(d, "rejected", "full") for d in range(10 - vain, 10))
+    past = tuple(ended(d, "rejected", "full") for d in range(10 - refused, 10))
     history = {"decisions": past, "last_retrain": START + 9 * DAY}
     fallen = [window(d, 0.1 if d < 5 else 0.3) for d in range(120)]
-    held = run(fallen, at=9 + days - 0.1, **history)
-    assert held.cause == ("backoff" if vain > 2 else "cooldown")
     assert run(fallen, at=9 + days + 0.1, **history).kind == "retrain"
     assert run(fallen, at=9.5, requests=("r",), **history).cause == "request"
-    if vain > 2:
-        assert f"{vain} retrainings in a row were in vain: backing off until 2020-" in held.reasons[0]
+    calm = [window(d, 0.1) for d in range(120)]
+    for at in (9.1, 9 + days - 0.1):
+        held = run(calm, at=at, **history)
+        assert held.cause == ("backoff" if refused > 2 else "cooldown")
+        until = f"until {format_time(START + (9 + days) * DAY)}"
+        assert held.reasons[0].endswith(until)
+    if refused > 2:
+        held = run(fallen, at=9 + days - 0.1, **history)
+        assert held.cause == "fallen"
+        assert f"but {refused} retrainings in a row were in vain: backing off {until}" in held.reasons[0]
+
+
+HAND = Decision(
+    id="h",
+    workflow="w",
+    kind="promote",
+    cause="hand",
+    window="",
+    reasons=(),
+    time=START + 9.5 * DAY,
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "days"),
+    [
+        ({"decisions": tuple(ended(d, "failed", "full") for d in range(4, 10))}, 7),
+        ({"decisions": (*(ended(d, "rejected", "full") for d in (6, 7, 9)), ended(8, "failed", "full"))}, 14),
+        ({"decisions": tuple(ended(d, "rejected", "full", cause="request") for d in range(4, 10))}, 7),
+        (
+            {
+                "decisions": (
+                    *(ended(d, "rejected", "full") for d in range(4, 9)),
+                    ended(9, "promoted", "full"),
+                )
+            },
+            7,
+        ),
+        (
+            {
+                "decisions": (
+                    *(ended(d, "rejected", "full") for d in range(4, 10)),
+                    PastDecision(decision=HAND, stage="promoted"),
+                )
+            },
+            7,
+        ),
+    ],
+)
+def test_what_does_not_make_the_cooldown_longer(told, days):
+    """What was not judged, what somebody asked for, and what was before a new champion."""
+    calm = [window(d, 0.1) for d in range(120)]
+    told |= {"last_retrain": START + 9 * DAY}
+    assert run(calm, at=9 + days + 0.1, **told).cause == "quiet"
+    assert run(calm, at=9 + days - 0.1, **told).cause == ("backoff" if days > 7 else "cooldown")
 
 
 def test_a_budget_that_is_spent_holds_back_what_nobody_asked_for():
@@ -293,10 +345,12 @@ def test_a_budget_that_is_spent_holds_back_what_nobody_asked_for():
     asked = partial(run, fallen, **history)
     assert asked(at=23, usd_per_30d=9.5).kind == "retrain"
     held = asked(at=23, usd_per_30d=9.0)
-    assert (held.kind, held.cause) == ("skip", "budget")
-    assert "cost $9.00, of $9.00 that they may: waiting until 2020-02-01" in held.reasons[0]
+    assert (held.kind, held.cause) == ("skip", "fallen")
+    assert "but the retrainings of the last 30 days cost $9.00, of $9.00 that they may" in held.reasons[0]
+    assert held.reasons[0].endswith(f"waiting until {format_time(START + 31 * DAY)}")
+    assert run(at=23, usd_per_30d=9.0, **history).cause == "budget"
     assert asked(at=31.1, usd_per_30d=9.0).kind == "retrain"
-    assert "waiting until 2020-02-08" in asked(at=23, usd_per_30d=3.0).reasons[0]
+    assert format_time(START + 38 * DAY) in asked(at=23, usd_per_30d=3.0).reasons[0]
     assert asked(at=23, usd_per_30d=9.0, requests=("r",)).cause == "request"
 
 

@@ -60,7 +60,7 @@ def test_more_traffic_pays() -> None:
 
 
 def test_the_price_is_what_the_last_retraining_cost() -> None:
-    """Not the full search that made the champion, where refits came after it."""
+    """Of the same effort where there was one, not of the full search that made the champion."""
     refit = Decision(
         id="d",
         workflow="w",
@@ -71,10 +71,14 @@ def test_the_price_is_what_the_last_retraining_cost() -> None:
         time=START + DAY,
         effort="refit",
     )
-    past = (PastDecision(decision=refit, stage="rejected", usd=0.5),)
-    told = replace(HISTORY, decisions=past)
-    assert ask(replace(SETTINGS, usd_per_loss=0.03), history=told).kind == "retrain"
-    assert "($0.50)" in " ".join(ask(replace(SETTINGS, usd_per_loss=0.005), history=told).reasons)
+    search = replace(refit, id="e", time=START + 2 * DAY, effort="full")
+    past = tuple(
+        PastDecision(decision=d, stage="promoted", usd=usd) for d, usd in ((refit, 0.5), (search, 6.0))
+    )
+    for known, effort, price in ((past, "refit", "0.50"), (past, "warm", "6.00"), (past[:1], "full", "0.50")):
+        told = replace(HISTORY, decisions=known)
+        asked = replace(SETTINGS, usd_per_loss=0.005, effort=effort)
+        assert f"less than a retraining (${price})" in " ".join(ask(asked, history=told).reasons)
 
 
 def test_a_quick_model_that_is_no_match_prices_nothing() -> None:
