@@ -109,7 +109,7 @@ REASONS = {
 def test_crashing_families_fail_alone(crashing: Any, tmp_path: Path) -> None:
     """Whatever they do to their process: each trial has its reason, and the other one makes the model."""
     models = {how: crashing(how) for how in REASONS}
-    sweep = sweep_with(tmp_path / "r", models, max_failures=0, budget_s=25).sweep
+    sweep = sweep_with(tmp_path / "r", models, max_failures=0, budget_s=60).sweep  # a worker a death
     found = {t.family: t for t in sweep.trials}
     for how, reason in REASONS.items():
         assert found[how].status == "failed"

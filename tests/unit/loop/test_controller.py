@@ -182,6 +182,23 @@ def test_one_at_a_time(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> No
     assert list(jobs.states) == ["w-d1", "w-d2"]
 
 
+def test_it_says_what_it_waits_for(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
+    """Not what it waited for before the retraining began."""
+    controller = make(tmp_path, jobs=jobs)
+    told = []
+    for result in ("", "rejected"):
+        if result:
+            journal.record(decision(), result)
+        controller.tick()
+        skip = controller.last_skip()
+        assert skip is not None
+        told.append((skip.cause, skip.reasons[0]))
+    assert told == [
+        ("running", "a retrain is under way (d1); one at a time"),
+        ("champion", "no champion serves yet"),
+    ]
+
+
 def test_a_retraining_that_was_taken_back_was_in_vain(journal: Journal) -> None:
     """So that the next one does more than a refit."""
     for one, figures in (("d1", {"version": "2"}), ("back", {"version": "1", "failed": "2"})):
