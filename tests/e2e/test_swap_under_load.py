@@ -15,11 +15,11 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "swap.py"
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(480)
 def test_swaps_under_load_lose_nothing() -> None:
     """Swaps at 70 % of what two replicas can do: no request fails, and p99 near a swap stays within 1.5x."""
     found: dict[str, Any] = {}
-    for _ in range(3):  # the bound on p99 is about a quiet machine: other work may spoil one run
+    for _ in range(5):  # the bound on p99 is about a quiet machine: other work may spoil some runs
         command = [sys.executable, str(BENCHMARK), "--seconds", "22", "--every", "4", "--replicas", "2"]
         run = subprocess.run(command, capture_output=True, text=True, env=ENV, check=True, timeout=120)
         found = json.loads(run.stdout.strip().splitlines()[-1])
