@@ -208,8 +208,12 @@ def mape(labels: Array, scores: Array) -> float:
 
 def pinball(labels: Array, scores: Array, *, quantile: float) -> float:
     """Return the mean pinball loss of a predicted quantile."""
+    return float(np.mean(_pinballs(labels, scores, quantile)))
+
+
+def _pinballs(labels: Array, scores: Array, quantile: float) -> Array:
     gap = labels - scores[:, 0]
-    return float(np.mean(np.maximum(quantile * gap, (quantile - 1) * gap)))
+    return np.asarray(np.maximum(quantile * gap, (quantile - 1) * gap))
 
 
 def ndcg(labels: Array, scores: Array, groups: NDArray[np.int64]) -> float:
@@ -245,8 +249,7 @@ def bounded_loss(labels: Array, scores: Array, *, scale: float | None, quantile:
     array([0.36, 0.04])
     """
     if scale is not None:
-        gap = labels - scores[:, 0]
-        return np.minimum(2 * np.maximum(quantile * gap, (quantile - 1) * gap) / scale, 1.0)
+        return np.minimum(2 * _pinballs(labels, scores, quantile) / scale, 1.0)
     p = class_probabilities(scores)
     hot = np.zeros_like(p)
     hot[np.arange(len(labels)), labels.astype(int)] = 1
