@@ -1,7 +1,7 @@
 """Model swaps beneath traffic: 70 % of what the replicas can do, a new version every five seconds.
 
-``python benchmarks/swap.py [--seconds 60] [--every 5] [--connections 32]`` starts a Ray cluster and a
-registry (MLflow on SQLite) on this machine. With two replicas and then with one it measures how many requests
+``python benchmarks/swap.py [--seconds 60] [--every 5] [--connections 32]`` starts a Ray cluster and a registry
+(MLflow on SQLite) on this machine. With two replicas and then with one it measures how many requests
 a second they answer at most, then sends 70 % of that, each request at its own time, and swaps as a retraining
 does: prepare on all replicas, move the alias, commit. ``p99_ratio`` is the worse of the two cases: the p99 of
 the requests that began within a second of a swap's start over the p99 of those before swaps, which is all
@@ -38,7 +38,7 @@ from raywf.registry.registry import CHAMPION, Lineage, Registry, open_registry  
 from raywf.serving.environment import free_ports, serve_env  # noqa: E402
 from raywf.testing import SMALL_ROW, small_bundle  # noqa: E402
 
-VERSIONS, SHARE, QUIET_S, WARM_S, NEAR_S = 4, 0.7, 10.0, 2.0, 1.0
+VERSIONS, QUIET_S, WARM_S, NEAR_S = 4, 10.0, 2.0, 1.0
 VERDICT = Verdict(
     outcome="accept",
     rows=1,
@@ -131,7 +131,7 @@ def swaps_under_load(
     at_once = {"connections": args.connections}
     Load(url, root, **at_once, seconds=2).samples()
     most = len(Load(url, root, **at_once, seconds=5).samples()) / 5
-    load = Load(url, root, **at_once, seconds=args.seconds, rate=SHARE * most)
+    load = Load(url, root, **at_once, seconds=args.seconds, rate=args.share * most)
     start = time.time()
     instants, reports = [], []
     due = start + QUIET_S
@@ -189,6 +189,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--every", type=float, default=5)
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--share", type=float, default=0.7, help="of what the replicas can do; 0: all of it")
     parser.add_argument("--replicas", default="2,1")
     parser.add_argument("--rounds", type=int, default=200, help="trees of the model")
     args = parser.parse_args()

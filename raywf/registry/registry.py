@@ -138,7 +138,7 @@ class Registry:
         try:
             draft.mkdir()
             mlflow.artifacts.download_artifacts(
-                artifact_uri=version.uri, dst_path=str(draft), tracking_uri=self.uri
+                artifact_uri=self._place(version), dst_path=str(draft), tracking_uri=self.uri
             )
             (draft / version.uri.rpartition("/")[2]).rename(target)
         except (OSError, MlflowException) as err:
@@ -177,6 +177,13 @@ class Registry:
         client.set_model_version_tag(self.workflow, version, "raywf.status", status)
         if reason:
             client.set_model_version_tag(self.workflow, version, "raywf.reason", reason[:_LONGEST_TAG])
+
+    def _place(self, version: ModelVersion) -> str:
+        """Return where the files are; MLflow's own way from a run to them asks the store several times."""
+        if not version.uri.startswith("runs:/"):
+            return version.uri
+        run, _, place = version.uri.removeprefix("runs:/").partition("/")
+        return f"{connect(self.uri).get_run(run).info.artifact_uri}/{place}"
 
     def _aliases(self, client: Any) -> dict[str, tuple[str, ...]]:
         try:

@@ -11,7 +11,8 @@ import math
 import shutil
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -30,12 +31,14 @@ from raywf.core.source import ModelSource
 from raywf.core.store import Store
 from raywf.models.bundle import Predictor, load_bundle, read_record
 from raywf.models.explanation import Explainer
+from raywf.outcomes.shipping import claim
 from raywf.serving.exchange import RawHeaders
 from raywf.serving.gather import Gathered, Pace, measure_pace
 from raywf.serving.schema import RowSchema
 
 KEPT_BUNDLES = 8
 DRAFT_AGE_S = 3600.0
+TURN_S, _POLL_S = 20.0, 0.01
 _MB = 1e6
 
 
@@ -96,7 +99,8 @@ class BundleCache:
     def load(self, version: ModelVersion) -> LoadedModel:
         """Return the version in memory after its digest and reference answers are checked.
 
-        A cached copy that fails its check is fetched again once.
+        A cached copy that fails its check is fetched again once. The replicas of a machine load in turn: the
+        first fetches for all, and requests find the others while one has its processor for the load.
 
         Raises:
             BundleError: if the files are not those of the registered digest, answer otherwise, or take too
@@ -105,14 +109,15 @@ class BundleCache:
 
         """
         folder = self._bundle_folder(version)
-        if folder.exists():
-            try:
-                return self._check(version, folder)
-            except _TooLargeError:
-                raise
-            except BundleError:
-                shutil.rmtree(folder, ignore_errors=True)
-        return self._fetch(version, folder)
+        with self._turn():
+            if folder.exists():
+                try:
+                    return self._check(version, folder)
+                except _TooLargeError:
+                    raise
+                except BundleError:
+                    shutil.rmtree(folder, ignore_errors=True)
+            return self._fetch(version, folder)
 
     def record(self, version: ModelVersion) -> Bundle:
         """Return what a version's bundle says of itself, its files checked; load no model.
@@ -159,6 +164,20 @@ class BundleCache:
             shutil.rmtree(draft, ignore_errors=True)
         model.predictor.bundle = replace(model.predictor.bundle, uri=str(folder))
         return model
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until no other replica of this machine loads, or for as long as one may be waited for."""
+        try:
+            lock = open(self.folder / ".loading", "w")  # noqa: SIM115 a disk that takes none needs no turns
+        except OSError:
+            yield
+            return
+        with lock:
+            due = time.monotonic() + TURN_S
+            while not claim(lock.fileno()) and time.monotonic() < due:
+                time.sleep(_POLL_S)
+            yield
 
     def _draft(self) -> Path:
         draft = self.folder / f"draft-{uuid.uuid4().hex}"

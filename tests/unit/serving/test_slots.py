@@ -5,12 +5,15 @@ from __future__ import annotations
 import pickle
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from raywf.core.errors import RegistryError, ServingError
+from raywf.core.records import ModelVersion
 from raywf.core.serving_settings import ServingSettings
+from raywf.serving import cache as cache_module
 from raywf.serving.cache import KEPT_BUNDLES, BundleCache
 from raywf.serving.environment import free_ports, serve_env
 from raywf.serving.slots import ModelSlots, follow
@@ -150,6 +153,41 @@ def test_spoilt_cache_is_fetched_again(tmp_path: Path, source: FolderSource) -> 
     folder = cache._bundle_folder(source.version("1"))
     (folder / "bundle.json").write_text("{}")
     assert make(tmp_path, source).active.version.version == "1"
+
+
+def test_replicas_of_a_machine_load_in_turn(
+    tmp_path: Path, source: FolderSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first fetches for all; one that holds its turn for too long is not waited for."""
+    fetched: list[str] = []
+    fetch = FolderSource.fetch
+
+    def slow(self: FolderSource, version: ModelVersion, folder: Path) -> Path:
+        fetched.append(version.version)
+        time.sleep(0.05)
+        return fetch(self, version, folder)
+
+    monkeypatch.setattr(FolderSource, "fetch", slow)
+    caches = [BundleCache(str(tmp_path / "root"), "w", source) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda cache: cache.load(source.version("1")), caches))
+    assert (len({id(model) for model in models}), fetched) == (4, ["1"])
+    monkeypatch.setattr(cache_module, "TURN_S", 0.05)
+    with caches[0]._turn():
+        assert caches[1].load(source.version("2")).version.version == "2"
+
+
+def test_a_disk_that_takes_no_lock_is_read(
+    tmp_path: Path, source: FolderSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full or read-only disk still has the bundle to start from."""
+    cache = make(tmp_path, source)._cache
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache_module, "open", refuse, raising=False)
+    assert cache.load(source.version("1")).version.version == "1"
 
 
 def test_old_bundles_are_removed(tmp_path: Path, source: FolderSource) -> None:
