@@ -1,7 +1,7 @@
 """Model swaps beneath traffic: 70 % of what the replicas can do, a new version every five seconds.
 
-``python benchmarks/swap.py [--seconds 60] [--every 5] [--connections 32]`` starts a Ray cluster and a registry
-(MLflow on SQLite) on this machine. With two replicas and then with one it measures how many requests
+``python benchmarks/swap.py [--seconds 60] [--every 5] [--connections 32]`` starts a Ray cluster and a
+registry (MLflow on SQLite) on this machine. With two replicas and then with one it measures how many requests
 a second they answer at most, then sends 70 % of that, each request at its own time, and swaps as a retraining
 does: prepare on all replicas, move the alias, commit. ``p99_ratio`` is the worse of the two cases: the p99 of
 the requests that began within a second of a swap's start over the p99 of those before swaps, which is all
