@@ -24,12 +24,38 @@ _MOVED = 0.1  # the index from which on a feature counts as moved, as in `measur
 @click.option(
     "--last", type=click.IntRange(min=1), default=20, show_default=True, help="Windows shown, the newest."
 )
-def evidence(workflow: Workflow, version: str, *, last: int, as_json: bool) -> None:
+@click.option("--by", metavar="COLUMN", help="Also by the values of a column, of all rows in these windows.")
+def evidence(workflow: Workflow, version: str, *, last: int, by: str | None, as_json: bool) -> None:
     """Show the windows of VERSION (a number or an alias; default: the champion), from the log itself."""
     from raywf.loop.evidence import read_windows
 
-    found = read_windows(workflow, version)
-    show(found, as_json=as_json, lines=describe(found, last=last))
+    found = read_windows(workflow, version, by=by, last=last)
+    lines = [*describe(found, last=last), *([] if by is None else describe_slices(found, by))]
+    show(found, as_json=as_json, lines=lines)
+
+
+def describe_slices(found: Windows, by: str) -> list[str]:
+    """Return the slices of a column as lines of text, each beside its loss at the promotion."""
+    if not found.slices:
+        return ["", f"by {by}: no window's rows are held any more (monitor.horizon)"]
+    rows = [
+        [
+            one.value,
+            f"{one.rows:,}",
+            f"{one.labelled / one.rows:.0%}",
+            _with_interval(one.metric, one.metric_low, one.metric_high),
+            _with_interval(one.loss, one.loss_low, one.loss_high),
+            "-" if one.promised is None else f"{one.promised:.4f}",
+        ]
+        for one in found.slices
+    ]
+    return ["", *table([by, "rows", "labelled", found.metric, "loss", "at promotion"], rows)]
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if low is None or high is None else f"{value:.4f} ({low:.4f} to {high:.4f})"
 
 
 def describe(found: Windows, *, last: int) -> list[str]:
@@ -73,11 +99,7 @@ def _row(window: Evidence, settled: Estimate | None) -> list[str]:
 def _quality(window: Evidence, settled: Estimate | None) -> str:
     if settled is not None:
         return f"~{settled.value:.4f} ({settled.low:.4f} to {settled.high:.4f})"
-    if window.metric is None:
-        return "-"
-    if window.metric_low is None or window.metric_high is None:
-        return f"{window.metric:.4f}"
-    return f"{window.metric:.4f} ({window.metric_low:.4f} to {window.metric_high:.4f})"
+    return _with_interval(window.metric, window.metric_low, window.metric_high)
 
 
 def _loss(window: Evidence) -> str:

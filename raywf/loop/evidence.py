@@ -15,6 +15,7 @@ from raywf.monitor.actor import PatientReferences
 from raywf.monitor.checkpoint import CheckpointError, Checkpoints
 from raywf.monitor.estimate import Estimate, EstimateError, judge_estimates
 from raywf.monitor.fold import Fold
+from raywf.monitor.slices import SliceEvidence
 from raywf.outcomes.column_reader import ColumnReader
 from raywf.registry.registry import open_registry
 
@@ -28,7 +29,8 @@ class Windows:
 
     `settled` has for each window that is mostly without labels its estimate less what estimates were off by
     (`judged`, of windows that have labels), None for others. `attribution` says what a change of the loss
-    since the promotion comes from. Each is None where nothing tells.
+    since the promotion comes from. Each is None where nothing tells. `slices` are by the values of the column
+    that was asked for, of the newest windows.
     """
 
     version: str
@@ -37,14 +39,18 @@ class Windows:
     settled: tuple[Estimate | None, ...]
     judged: EstimateError | None
     attribution: Attribution | None
+    slices: tuple[SliceEvidence, ...] = ()
 
 
-def read_windows(workflow: Workflow, version: str) -> Windows:
+def read_windows(workflow: Workflow, version: str, *, by: str | None = None, last: int = 20) -> Windows:
     """Fold the log and return a version's windows; `version` is a number or an alias.
+
+    With `by` the rows of the `last` windows are also told apart by that column's values.
 
     Raises:
         NoVersionError: if nothing has that name.
         RegistryError: if the registry does not answer.
+        SettingsError: if the version's model has no such column.
     """
     number = find_version(workflow, version).version
     references = RegistryReferences(workflow, open_registry(workflow))
@@ -58,6 +64,7 @@ def read_windows(workflow: Workflow, version: str) -> Windows:
         settled=tuple(_settled(window, judged, workflow.metric) for window in windows),
         judged=judged,
         attribution=fold.attribution(number),
+        slices=() if by is None else fold.slices(number, by, last=last),
     )
 
 

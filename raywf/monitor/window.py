@@ -24,6 +24,7 @@ from raywf.monitor.labels import NONE, LabelPool
 from raywf.monitor.reference import Reference
 from raywf.monitor.rowfiles import Place
 from raywf.monitor.rows import Rows
+from raywf.monitor.slices import AnsweredRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +124,21 @@ class Window:
 
     def losses_by_bin(self, table: Rows, pool: LabelPool) -> BinLosses | None:
         """Sum labelled rows' losses up by the features' bins; None while the version is not known."""
-        reference = self.reference
-        if reference is None:
+        reference, rows = self.reference, self.answered(table, pool)
+        if reference is None or rows is None:
+            return None
+        known = ~np.isnan(rows.labels)
+        losses = reference.losses(rows.labels[known], rows.scores[known])
+        return bin_losses(rows.codes[known], losses, reference.profile)
+
+    def answered(self, table: Rows, pool: LabelPool) -> AnsweredRows | None:
+        """Return the rows as far as they have all scores; None while the version is not known."""
+        if self.reference is None:
             return None
         rows = self.members(table)
         labels = self._labels(table, pool, rows)
         scores, whole = _scores([column[rows] for column in table.scores])
-        known = ~np.isnan(labels) & whole
-        losses = reference.losses(labels[known], scores[known])
-        return bin_losses(self._codes(reference, table, rows[known]), losses, reference.profile)
+        return AnsweredRows(self._codes(self.reference, table, rows[whole]), labels[whole], scores[whole])
 
     def _evidence(
         self, reference: Reference, table: Rows, pool: LabelPool, asked: tuple[str, MonitorSettings]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from raywf.cli.evidence import describe
+from raywf.cli.evidence import describe, describe_slices
 from raywf.cli.main import cli
+from raywf.core.errors import SettingsError
 from raywf.core.records import ColumnProfile, Outcome, Prediction
 from raywf.core.settings import MonitorSettings, SpineSettings, StoreSettings, Workflow
 from raywf.loop import evidence as module
@@ -96,6 +97,40 @@ def test_the_fall_is_told(found: Windows) -> None:
     assert "where x is above 0.75 it rose from" in text
     assert len([line for line in lines if line.startswith("2026-")]) == 3
     assert describe(replace(found, windows=(), settled=()), last=3) == ["version 1: no window in the log yet"]
+
+
+def test_slices_of_a_column(found: Windows, tmp_path: Path) -> None:
+    """Each value of a column has its rows, its figures with intervals and what was promised."""
+    windows = read_windows(workflow(tmp_path), "champion", by="x", last=4)
+    assert windows.windows == found.windows
+    assert {one.value for one in windows.slices} == {
+        "at most 0.25",
+        "above 0.25, at most 0.5",
+        "above 0.5, at most 0.75",
+        "above 0.75",
+    }
+    assert sum(one.rows for one in windows.slices) == 4 * ROWS
+    high = next(one for one in windows.slices if one.value == "above 0.75")
+    assert high.labelled < high.rows  # the newest two of four windows have no labels
+    assert high.loss is not None
+    assert high.loss_low is not None
+    assert high.promised is not None
+    assert high.loss_low > high.promised  # there the last labelled day is another world
+    lines = describe_slices(windows, "x")
+    assert lines[1].split() == ["x", "rows", "labelled", "roc_auc", "loss", "at", "promotion"]
+    assert len(lines) == 2 + len(windows.slices)
+    whole = read_windows(workflow(tmp_path), "champion", by="x", last=100).slices
+    assert sum(one.rows for one in whole) == DAYS * ROWS
+
+
+def test_slices_of_few_labels_have_no_figures(found: Windows, tmp_path: Path) -> None:
+    """The newest windows have no label; a column that is not the model's is named."""
+    assert found.slices == ()
+    unlabelled = read_windows(workflow(tmp_path), "champion", by="x", last=DAYS - LABELLED).slices
+    assert {(one.labelled, one.metric, one.loss) for one in unlabelled} == {(0, None, None)}
+    with pytest.raises(SettingsError, match="version 1 has no column 'y'"):
+        read_windows(workflow(tmp_path), "champion", by="y")
+    assert "no window's rows are held" in describe_slices(found, "x")[1]
 
 
 def test_what_is_read_at_once_or_from_a_checkpoint_is_the_same(found: Windows, tmp_path: Path) -> None:
