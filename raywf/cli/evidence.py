@@ -37,7 +37,8 @@ def evidence(workflow: Workflow, version: str, *, last: int, by: str | None, as_
 def describe_slices(found: Windows, by: str) -> list[str]:
     """Return the slices of a column as lines of text, each beside its loss at the promotion."""
     if not found.slices:
-        return ["", f"by {by}: no window's rows are held any more (monitor.horizon)"]
+        why = "no row's window is within monitor.horizon" if found.windows else "no row yet"
+        return ["", f"by {by}: {why}"]
     rows = [
         [
             one.value,

@@ -27,7 +27,7 @@ from raywf.serving.rollouts import LaneStatus
 from raywf.serving.swap import call_replicas
 
 _ANSWER_S = 30.0
-_TELL_S = 5.0
+_TELL_S = 15.0  # the replicas of a machine load what a step names in turn
 _GROWTH_LOOKS = 3  # in a row that memory has to be up, lest a burst of large requests ends a rollout
 
 

@@ -31,7 +31,7 @@ from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.labels import LabelPool, label_content
 from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.monitor.rows import NEVER, NOWHERE, Rows
-from raywf.monitor.slices import AnsweredRows, SliceEvidence, slice_evidence
+from raywf.monitor.slices import Asked, SliceEvidence, slice_evidence
 from raywf.monitor.window import Window
 from raywf.outcomes.columns import (
     MICROSECOND,
@@ -172,17 +172,16 @@ class Fold:
         """Return how the version does by a column's values, in its newest windows that are not closed.
 
         Raises:
-            SettingsError: if the version's model has no such column.
+            SettingsError: if the version has no such column.
         """
         state, known = self._state, self._state.known.get(version)
-        mine = [w for (v, _), w in sorted(state.windows.items(), reverse=True) if v == version]
-        held = [w.answered(state.rows, state.pool) for w in mine[:last]]
-        parts = [part for part in held if part is not None and len(part.labels)]
-        if known is None or not parts:
+        if known is None:
             return ()
-        least = self._settings.min_labelled
-        rows = AnsweredRows.together(parts)
-        return slice_evidence(rows, known, column, metric=self._metric, min_labelled=least)
+        newest = [w for (v, _), w in sorted(state.windows.items(), reverse=True) if v == version]
+        held = [rows for rows in (w.members(state.rows) for w in newest) if len(rows)][:last]
+        chosen = np.concatenate([np.empty(0, np.int64), *held])
+        asked = Asked(self._metric, self._settings.min_labelled)
+        return slice_evidence(state.rows, state.pool, chosen, known, column, asked=asked)
 
     @property
     def versions(self) -> tuple[str, ...]:

@@ -82,6 +82,13 @@ class Rows:
         for i, bins in enumerate(self.codes):
             bins[rows] = codes[i] if i < len(codes) else MISSING
 
+    def whole_scores(self, rows: RowNumbers) -> tuple[Column, NDArray[np.bool_]]:
+        """Return scores ``(n_rows, k)``, as many as most rows have, and which rows have just those."""
+        columns = [column[rows] for column in self.scores]
+        widths = np.array([~np.isnan(column) for column in columns]).sum(axis=0)
+        width = max(1, int(np.bincount(widths).argmax()))
+        return np.ascontiguousarray(np.array(columns[:width]).T), widths == width
+
     def content(self, row: int) -> tuple[bytes, bytes]:
         """Return a row's scores and bins: what settles which of two predictions counts."""
         scores = np.array([column[row] for column in self.scores])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from raywf.core.clock import from_microseconds
 from raywf.core.metrics import Array
@@ -24,7 +22,6 @@ from raywf.monitor.labels import NONE, LabelPool
 from raywf.monitor.reference import Reference
 from raywf.monitor.rowfiles import Place
 from raywf.monitor.rows import Rows
-from raywf.monitor.slices import AnsweredRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,21 +121,15 @@ class Window:
 
     def losses_by_bin(self, table: Rows, pool: LabelPool) -> BinLosses | None:
         """Sum labelled rows' losses up by the features' bins; None while the version is not known."""
-        reference, rows = self.reference, self.answered(table, pool)
-        if reference is None or rows is None:
-            return None
-        known = ~np.isnan(rows.labels)
-        losses = reference.losses(rows.labels[known], rows.scores[known])
-        return bin_losses(rows.codes[known], losses, reference.profile)
-
-    def answered(self, table: Rows, pool: LabelPool) -> AnsweredRows | None:
-        """Return the rows as far as they have all scores; None while the version is not known."""
-        if self.reference is None:
+        reference = self.reference
+        if reference is None:
             return None
         rows = self.members(table)
         labels = self._labels(table, pool, rows)
-        scores, whole = _scores([column[rows] for column in table.scores])
-        return AnsweredRows(self._codes(self.reference, table, rows[whole]), labels[whole], scores[whole])
+        scores, whole = table.whole_scores(rows)
+        known = ~np.isnan(labels) & whole
+        losses = reference.losses(labels[known], scores[known])
+        return bin_losses(self._codes(reference, table, rows[known]), losses, reference.profile)
 
     def _evidence(
         self, reference: Reference, table: Rows, pool: LabelPool, asked: tuple[str, MonitorSettings]
@@ -148,7 +139,7 @@ class Window:
         if len(rows) == 0:
             return None
         labels, values = self._labels(table, pool, rows), table.values[rows]
-        scores, whole = _scores([column[rows] for column in table.scores])
+        scores, whole = table.whole_scores(rows)
         known = ~np.isnan(labels) & whole
         losses = reference.losses(labels[known], scores[known])
         interval = None
@@ -213,11 +204,3 @@ def _squares(values: Array) -> float:
     """Return the sum of squares; at most the largest number, for a checkpoint's JSON has no infinity."""
     with np.errstate(over="ignore"):
         return min(float(np.sum(values**2)), sys.float_info.max)
-
-
-def _scores(columns: Sequence[Array]) -> tuple[Array, NDArray[np.bool_]]:
-    """Return scores of shape ``(n_rows, k)``, as many as most rows have, and which rows have just those."""
-    filled = np.array([~np.isnan(column) for column in columns])
-    widths = filled.sum(axis=0)
-    width = max(1, int(np.bincount(widths).argmax()))
-    return np.ascontiguousarray(np.array(columns[:width]).T), widths == width

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from raywf.core.locks import claim
 from raywf.core.store import Store
 from raywf.outcomes.lines import log_folder
 
@@ -148,15 +149,6 @@ class Shipping:
                 return False
             self._warned = False
             return True
-
-
-def claim(descriptor: int) -> bool:
-    """Lock a segment for its writer; return whether nobody else holds it. A lock ends with its process."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 class Mirror:

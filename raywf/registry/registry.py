@@ -14,6 +14,7 @@ from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
+from mlflow.utils.uri import append_to_uri_path
 
 from raywf.core.clock import format_time, parse_time
 from raywf.core.errors import NoVersionError, RegistryError
@@ -141,7 +142,9 @@ class Registry:
                 artifact_uri=self._place(version), dst_path=str(draft), tracking_uri=self.uri
             )
             (draft / version.uri.rpartition("/")[2]).rename(target)
-        except (OSError, MlflowException) as err:
+        except RegistryError:
+            raise
+        except Exception as err:  # each kind of store raises errors of its own
             if not target.exists():
                 raise RegistryError(f"bundle of version {version.version} cannot be fetched: {err}") from err
         finally:
@@ -183,7 +186,7 @@ class Registry:
         if not version.uri.startswith("runs:/"):
             return version.uri
         run, _, place = version.uri.removeprefix("runs:/").partition("/")
-        return f"{connect(self.uri).get_run(run).info.artifact_uri}/{place}"
+        return str(append_to_uri_path(connect(self.uri).get_run(run).info.artifact_uri, place))
 
     def _aliases(self, client: Any) -> dict[str, tuple[str, ...]]:
         try:

@@ -106,6 +106,7 @@ class Endpoint:
             source,
             trust=workflow.trusts_own_code,
             max_mb=self._settings.max_model_mb,
+            in_turn=True,
         )
         self._slots = ModelSlots(source, cache)
         self._rollout = RolloutFollower(

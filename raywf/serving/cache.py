@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import orjson
@@ -26,12 +27,12 @@ from numpy.typing import NDArray
 
 from raywf.core.codec import DecodeError, decode, encode
 from raywf.core.errors import BundleError
+from raywf.core.locks import claim, release
 from raywf.core.records import Bundle, ModelVersion
 from raywf.core.source import ModelSource
 from raywf.core.store import Store
 from raywf.models.bundle import Predictor, load_bundle, read_record
 from raywf.models.explanation import Explainer
-from raywf.outcomes.shipping import claim
 from raywf.serving.exchange import RawHeaders
 from raywf.serving.gather import Gathered, Pace, measure_pace
 from raywf.serving.schema import RowSchema
@@ -79,7 +80,8 @@ class BundleCache:
     """Fetches, checks and keeps bundles for the replicas of this machine; safe among processes.
 
     With `trust` bundles with members of the user's own are loaded too. One whose files, or whose objects in
-    memory, take more than `max_mb` is not served.
+    memory, take more than `max_mb` is not served. With `in_turn` the replicas of a machine load one after
+    another: the first fetches for all, and requests find the others while one has its processor for the load.
     """
 
     def __init__(
@@ -90,17 +92,17 @@ class BundleCache:
         *,
         trust: bool = False,
         max_mb: float = math.inf,
+        in_turn: bool = False,
     ) -> None:
         self.folder = Store(root).node_folder / "cache" / workflow
         self.folder.mkdir(parents=True, exist_ok=True)
         self._store, self._source = Store(str(self.folder)), source
-        self._trust, self._max_mb = trust, max_mb
+        self._trust, self._max_mb, self._in_turn = trust, max_mb, in_turn
 
     def load(self, version: ModelVersion) -> LoadedModel:
         """Return the version in memory after its digest and reference answers are checked.
 
-        A cached copy that fails its check is fetched again once. The replicas of a machine load in turn: the
-        first fetches for all, and requests find the others while one has its processor for the load.
+        A cached copy that fails its check is fetched again once.
 
         Raises:
             BundleError: if the files are not those of the registered digest, answer otherwise, or take too
@@ -109,7 +111,7 @@ class BundleCache:
 
         """
         folder = self._bundle_folder(version)
-        with self._turn():
+        with self._turn() if self._in_turn else nullcontext():
             if folder.exists():
                 try:
                     return self._check(version, folder)
@@ -168,16 +170,28 @@ class BundleCache:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Wait until no other replica of this machine loads, or for as long as one may be waited for."""
+        lock = self._lock()
         try:
-            lock = open(self.folder / ".loading", "w")  # noqa: SIM115 a disk that takes none needs no turns
-        except OSError:
             yield
-            return
-        with lock:
-            due = time.monotonic() + TURN_S
+        finally:
+            if lock is not None:
+                release(lock.fileno())
+                lock.close()
+
+    def _lock(self) -> IO[str] | None:
+        """Return the turn's lock; None where the disk takes no file or knows no locks: all load at once."""
+        try:
+            lock = open(self.folder / f".loading-{socket.gethostname()}", "w")  # noqa: SIM115 the turn closes it
+        except OSError:
+            return None
+        due = time.monotonic() + TURN_S
+        try:
             while not claim(lock.fileno()) and time.monotonic() < due:
                 time.sleep(_POLL_S)
-            yield
+        except OSError:
+            lock.close()
+            return None
+        return lock
 
     def _draft(self) -> Path:
         draft = self.folder / f"draft-{uuid.uuid4().hex}"

@@ -125,8 +125,8 @@ def call_replicas(app_name: str, verb: str, *args: Any, deadline: float) -> list
 
 def _commit(app_name: str, version: ModelVersion, *, deadline: float) -> None:
     while True:
-        serve = broadcast(app_name, "commit", version.version, deadline=deadline)
-        late = [s for s in serve if not s.ok or s.version != version.version]
+        committed = broadcast(app_name, "commit", version.version, deadline=deadline)
+        late = [s for s in committed if not s.ok or s.version != version.version]
         if not late:
             return
         if time.monotonic() >= deadline:

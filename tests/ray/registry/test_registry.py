@@ -225,6 +225,26 @@ def test_bundle_that_is_gone_cannot_be_fetched(shop: Shop, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+class AwayError(Exception):
+    """As a store's client has them."""
+
+
+def test_a_store_s_own_error_is_the_registry_s(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint that is away raises what its client has, which replicas would not know."""
+    _, registry, run = shop.open("away")
+    version = shop.add(registry, run)
+
+    def refuse(**_: object) -> None:
+        raise AwayError("no endpoint")
+
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", refuse)
+    with pytest.raises(RegistryError, match=r"cannot be fetched: no endpoint"):
+        registry.fetch(version, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sweep_is_logged_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Again makes neither a second parent nor second children, of which the store tells one at a time."""
     workflow, _, run = shop.open("sweep")

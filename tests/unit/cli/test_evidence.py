@@ -130,7 +130,8 @@ def test_slices_of_few_labels_have_no_figures(found: Windows, tmp_path: Path) ->
     assert {(one.labelled, one.metric, one.loss) for one in unlabelled} == {(0, None, None)}
     with pytest.raises(SettingsError, match="version 1 has no column 'y'"):
         read_windows(workflow(tmp_path), "champion", by="y")
-    assert "no window's rows are held" in describe_slices(found, "x")[1]
+    assert describe_slices(found, "x")[1] == "by x: no row's window is within monitor.horizon"
+    assert describe_slices(replace(found, windows=()), "x")[1] == "by x: no row yet"
 
 
 def test_what_is_read_at_once_or_from_a_checkpoint_is_the_same(found: Windows, tmp_path: Path) -> None:

@@ -168,25 +168,28 @@ def test_replicas_of_a_machine_load_in_turn(
         return fetch(self, version, folder)
 
     monkeypatch.setattr(FolderSource, "fetch", slow)
-    caches = [BundleCache(str(tmp_path / "root"), "w", source) for _ in range(4)]
+    caches = [BundleCache(str(tmp_path / "root"), "w", source, in_turn=True) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         models = list(pool.map(lambda cache: cache.load(source.version("1")), caches))
     assert (len({id(model) for model in models}), fetched) == (4, ["1"])
     monkeypatch.setattr(cache_module, "TURN_S", 0.05)
     with caches[0]._turn():
+        start = time.monotonic()
         assert caches[1].load(source.version("2")).version.version == "2"
+        assert time.monotonic() - start > 0.05
 
 
-def test_a_disk_that_takes_no_lock_is_read(
-    tmp_path: Path, source: FolderSource, monkeypatch: pytest.MonkeyPatch
+def refuse(*_: object) -> None:
+    raise OSError(37, "No locks available")
+
+
+@pytest.mark.parametrize("name", ["open", "claim"])
+def test_a_disk_without_locks_is_read(
+    tmp_path: Path, source: FolderSource, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """A full or read-only disk still has the bundle to start from."""
-    cache = make(tmp_path, source)._cache
-
-    def refuse(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(cache_module, "open", refuse, raising=False)
+    """One that is full or read-only, or a mount that knows no locks, still has the bundle to start from."""
+    cache = BundleCache(str(tmp_path / "root"), "w", source, in_turn=True)
+    monkeypatch.setattr(cache_module, name, refuse, raising=False)
     assert cache.load(source.version("1")).version.version == "1"
 
 
