@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 
 from raywf.core.codec import decode, encode
 from raywf.core.errors import RegistryError
-from raywf.core.records import Bundle, Column, Member, ModelVersion
+from raywf.core.records import Bundle, Column, Decision, Member, ModelVersion
 from raywf.core.store import Store
 from raywf.models.bundle import Draft, write_bundle
 from raywf.models.encoding import fit_encoder
@@ -166,6 +166,18 @@ def small_bundle(folder: Path, *, task: str = "binary", seed: int = 0, rounds: i
         bundle=bundle, encoder=encoder, models=(fitted,), calibration=None, reference=table.slice(0, 20)
     )
     return write_bundle(draft, folder)
+
+
+def make_decision(identity: str, *, kind: str = "retrain", **facts: Any) -> Decision:
+    """Return a decision with the facts that matter to a test; it is for a loss, and says nothing of it."""
+    empty: dict[str, Any] = {
+        "workflow": "w",
+        "cause": "loss",
+        "window": "",
+        "reasons": (),
+        "time": datetime(2020, 1, 1, tzinfo=UTC),
+    }
+    return Decision(id=identity, kind=cast("Any", kind), **{**empty, **facts})
 
 
 def make_version(version: str, *, workflow: str = "w", **facts: Any) -> ModelVersion:

@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 
 from raywf.core import objects
 from raywf.core.journal import Journal
-from raywf.core.records import Decision, Outcome
+from raywf.core.records import Outcome
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.core.store import Store
 from raywf.loop.job_log import read_kept
@@ -32,6 +32,7 @@ from raywf.outcomes.lookup import LogLookup
 from raywf.outcomes.reader import LogReader
 from raywf.outcomes.shipping import Mirror, Shipper
 from raywf.outcomes.writer import LogWriter
+from raywf.testing import make_decision
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -210,9 +211,7 @@ def test_one_of_many_writes_an_object(root: str) -> None:
         assert sum(won) == 1
         assert store.read("one") == str(won.index(True)).encode()
         store.drop("one")
-    decision = Decision(
-        id="d", workflow="w", kind="retrain", cause="loss", window="x", reasons=(), time=START
-    )
+    decision = make_decision("d", window="x", time=START)
     journal = Journal(root, "w")
     assert (journal.decide(decision), journal.decide(decision)) == (True, False)
     assert journal.decisions() == (decision,)

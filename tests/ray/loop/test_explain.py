@@ -18,10 +18,10 @@ from raywf.core.codec import decode
 from raywf.core.errors import NoVersionError, SearchError
 from raywf.core.explanation import Explanation
 from raywf.core.loader import load_workflow
-from raywf.core.records import Decision
 from raywf.core.settings import Workflow
 from raywf.loop.explain import Wanted, explain
 from raywf.loop.pipeline import Retraining, retrain, search_only
+from raywf.testing import make_decision
 
 SETTINGS = """
 name: orders
@@ -64,14 +64,8 @@ def searched(workflow: Workflow) -> Explanation:
 @pytest.fixture(scope="module")
 def registered(searched: Explanation, workflow: Workflow) -> Retraining:
     """A version that was made after it."""
-    decision = Decision(
-        id="d1",
-        workflow=workflow.name,
-        kind="retrain",
-        cause="a test",
-        window="w",
-        reasons=("a test",),
-        time=datetime.now(UTC),
+    decision = make_decision(
+        "d1", workflow=workflow.name, cause="a test", window="w", reasons=("a test",), time=datetime.now(UTC)
     )
     return retrain(workflow, decision)
 

@@ -30,6 +30,7 @@ from raywf.loop.why import tell_version
 from raywf.registry.registry import open_registry
 from raywf.search.data import newest_instant
 from raywf.snapshots.catalog import read_snapshot
+from raywf.testing import make_decision
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 STAGES = ["snapshot", "searched", "gated", "registered", "promoted"]
@@ -47,14 +48,8 @@ def write_table(path: Path, *, leak: bool = False) -> None:
 
 
 def decide(name: str, *, day: int = 30) -> Decision:
-    return Decision(
-        id=name,
-        workflow="orders",
-        kind="retrain",
-        cause="loss",
-        window=name,
-        reasons=("a test",),
-        time=START + timedelta(days=day),
+    return make_decision(
+        name, workflow="orders", window=name, reasons=("a test",), time=START + timedelta(days=day)
     )
 
 

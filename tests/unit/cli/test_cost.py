@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from raywf.cli.main import cli
 from raywf.core.errors import SettingsError
 from raywf.core.journal import Journal
-from raywf.core.records import Attempt, Decision, Member, Sweep, Trial
+from raywf.core.records import Attempt, Member, Sweep, Trial
 from raywf.search.ledger import Ledger
+from raywf.testing import make_decision
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SETTINGS = """
@@ -64,9 +65,7 @@ def project(tmp_path: Path) -> Path:
     note(root, "one", 0.25, hours=24).write_sweep(SWEEP)
     note(root, "two", 1.0, hours=25)
     note(root, "three", 0.002, hours=30, workflow="fraud")
-    decision = Decision(
-        id="d1", workflow="churn", kind="retrain", cause="loss", window="w", reasons=("it fell",), time=NOON
-    )
+    decision = make_decision("d1", workflow="churn", window="w", reasons=("it fell",), time=NOON)
     Journal(str(root), "churn").decide(decision)
     Journal(str(root), "churn").record(decision, "searched", figures={"sweep": "one"})
     return tmp_path

@@ -27,6 +27,7 @@ from raywf.core.records import (
 from raywf.core.rollout import RolloutStep
 from raywf.cost.allot import Parts
 from raywf.loop.why import Deed, Reign, VersionStory, find_reigns
+from raywf.testing import make_decision
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -39,8 +40,8 @@ def entry(stage: str, minute: int, *reasons: str, decision: str = "d1", **figure
 
 
 def decided(name: str, kind: str, cause: str, reason: str) -> Decision:
-    return Decision(
-        id=name, workflow="churn", kind=kind, cause=cause, window="w", reasons=(reason,), time=NOON
+    return make_decision(
+        name, workflow="churn", kind=kind, cause=cause, window="w", reasons=(reason,), time=NOON
     )  # type: ignore[arg-type]
 
 

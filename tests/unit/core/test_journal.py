@@ -12,6 +12,7 @@ import pytest
 
 from raywf.core.journal import Journal
 from raywf.core.records import Decision
+from raywf.testing import make_decision
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 WRITE = """
@@ -28,15 +29,7 @@ print(int(journal.decide(one)), int(journal.record(one, "submitted-1")))
 
 
 def decision(name: str = "one", *, hours: int = 0) -> Decision:
-    return Decision(
-        id=name,
-        workflow="w",
-        kind="retrain",
-        cause="loss",
-        window="x",
-        reasons=("it fell",),
-        time=NOON + timedelta(hours=hours),
-    )
+    return make_decision(name, window="x", reasons=("it fell",), time=NOON + timedelta(hours=hours))
 
 
 @pytest.fixture

@@ -21,11 +21,12 @@ from raywf.core.alert_settings import KINDS, AlertSettings, EmailSettings
 from raywf.core.codec import DecodeError, decode, encode
 from raywf.core.errors import SettingsError
 from raywf.core.journal import Journal
-from raywf.core.records import Decision, Evidence
+from raywf.core.records import Evidence
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.loop.alerts import Alerts, Pulse, journal_alerts
 from raywf.loop.channels import Alert, ChannelError, bars, beat, open_channels, secret
 from raywf.serving.environment import free_ports
+from raywf.testing import make_decision
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ALERT = Alert(
@@ -80,15 +81,7 @@ class System:
         )
 
     def end(self, name: str, stage: str, *, kind: str = "retrain", **figures: Any) -> None:
-        decision = Decision(
-            id=name,
-            workflow="w",
-            kind=kind,  # type: ignore[arg-type]
-            cause="loss",
-            window=name,
-            reasons=("the loss is up",),
-            time=START,
-        )
+        decision = make_decision(name, kind=kind, window=name, reasons=("the loss is up",), time=START)
         self.journal.decide(decision)
         self.journal.record(decision, stage, reasons=("so it is",), figures=figures)
 

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raywf.core.errors import SettingsError
-from raywf.core.records import Decision
 from raywf.core.retrain_settings import BadWindowSettings
 from raywf.core.settings import SpineSettings, Workflow
 from raywf.loop.backtest.oracle import best_moments
 from raywf.loop.backtest.rules import Moment, make_rule
 from raywf.policy.history import History, PastDecision
+from raywf.testing import make_decision
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 WORKFLOW = Workflow(name="w", task="binary", spine=SpineSettings(path="x.csv", label="y", event_time="t"))
@@ -26,15 +26,7 @@ def moment(day, *, losses=(), last=None):
     """A chance to decide, the last retraining so many days after the start."""
     past = ()
     if last is not None:
-        made = Decision(
-            id="d",
-            workflow="w",
-            kind="retrain",
-            cause="x",
-            window="",
-            reasons=(),
-            time=START + timedelta(days=last),
-        )
+        made = make_decision("d", cause="x", time=START + timedelta(days=last))
         past = (PastDecision(decision=made, stage="promoted"),)
     history = History(
         champion=None, since=START, decisions=past, last_retrain=past[0].decision.time if past else None

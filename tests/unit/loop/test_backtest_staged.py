@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raywf.core.records import ColumnProfile, Decision, Outcome
+from raywf.core.records import ColumnProfile, Outcome
 from raywf.core.serving_settings import RolloutSettings
 from raywf.loop.backtest.staged import Live, Made, Staged
 from raywf.models.bundle import Predictor
 from raywf.monitor.reference import Reference
-from raywf.testing import make_version
+from raywf.testing import make_decision, make_version
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -37,9 +37,7 @@ def live(number: str) -> Live:
 
 
 def staged(mode: str, settings: RolloutSettings = SETTINGS) -> Staged:
-    decision = Decision(
-        id="d", workflow="w", kind="retrain", cause="loss", window="", reasons=(), time=START, effort="refit"
-    )
+    decision = make_decision("d", time=START, effort="refit")
     return Staged(
         mode,  # type: ignore[arg-type]  # of its words
         settings,

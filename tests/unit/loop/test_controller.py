@@ -17,7 +17,7 @@ from raywf.loop import controller as controller_module
 from raywf.loop.controller import Controller
 from raywf.loop.decided import history_of, past_decisions
 from raywf.loop.landed import Landed
-from raywf.testing import make_version
+from raywf.testing import make_decision, make_version
 
 CHAMPION = make_version("1", loss=0.1, loss_rows=1000, created=datetime(2024, 1, 1, tzinfo=UTC))
 
@@ -58,14 +58,8 @@ class EmptyRegistry:
 
 
 def decision(name: str = "d1", *, kind: str = "retrain", cause: str = "loss") -> Decision:
-    return Decision(
-        id=name,
-        workflow="w",
-        kind=kind,  # type: ignore[arg-type]
-        cause=cause,
-        window="x",
-        reasons=("it fell",),
-        time=datetime(2024, 1, 1, tzinfo=UTC),
+    return make_decision(
+        name, kind=kind, cause=cause, window="x", reasons=("it fell",), time=datetime(2024, 1, 1, tzinfo=UTC)
     )
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from raywf.core.errors import RegistryError
 from raywf.core.journal import Journal
-from raywf.core.records import Attempt, Decision, Drift, Evidence, ModelVersion
+from raywf.core.records import Attempt, Drift, Evidence, ModelVersion
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.loop.alerts import Pulse
 from raywf.loop.gauges import Gauges
 from raywf.search.ledger import Ledger
-from raywf.testing import make_version
+from raywf.testing import make_decision, make_version
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CHAMPION = make_version(
@@ -134,10 +134,7 @@ def test_each_figure_is_of_the_newest_window_that_has_it(gauges: Gauges, system:
 def test_decisions_are_counted_by_where_they_stand(tmp_path: Path, gauges: Gauges, kept: Kept) -> None:
     """All kinds and stages are told, so that none is left at what it was."""
     journal = Journal(str(tmp_path), "w")
-    made = [
-        Decision(id=i, workflow="w", kind="retrain", cause="loss", window=i, reasons=(), time=NOON)
-        for i in "ab"
-    ]
+    made = [make_decision(i, window=i, time=NOON) for i in "ab"]
     for decision in made:
         journal.decide(decision)
     journal.record(made[0], "submitted-1")

@@ -11,10 +11,10 @@ import pytest
 from raywf.core.errors import JobError
 from raywf.core.journal import Journal
 from raywf.core.loader import dump_workflow, load_workflow
-from raywf.core.records import Decision
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.core.store import Store
 from raywf.loop.jobs import Jobs, workflow_file
+from raywf.testing import make_decision
 
 
 def make_workflow(folder: Path) -> Workflow:
@@ -37,15 +37,7 @@ def test_resolved_settings_come_back_from_a_store(tmp_path: Path) -> None:
 
 def test_what_the_controller_tries_again_is_not_taken_up(tmp_path: Path) -> None:
     """Two jobs of one decision would both bring their model into traffic."""
-    decision = Decision(
-        id="d1",
-        workflow="w",
-        kind="retrain",
-        cause="loss",
-        window="now",
-        reasons=(),
-        time=datetime(2026, 1, 1, tzinfo=UTC),
-    )
+    decision = make_decision("d1", window="now", time=datetime(2026, 1, 1, tzinfo=UTC))
     Journal(str(tmp_path), "w").decide(decision)
     asked = {"kind": "retrain", "settings": "jobs/d1.json", "arguments": ["--decision", "d1"]}
     Store(str(tmp_path)).write("jobs/d1/job.json", json.dumps(asked).encode())

@@ -11,13 +11,14 @@ import pytest
 
 from raywf.core.errors import ServingError
 from raywf.core.journal import Journal
-from raywf.core.records import Decision, ModelVersion
+from raywf.core.records import ModelVersion
 from raywf.core.rollout import Duel, Rollouts, RolloutStep, Side
 from raywf.core.serving_settings import RolloutSettings
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.loop.local import endpoint_file, shares_local
 from raywf.loop.watch import begin_watch, end_watch, refuse_abort, settle_watch, take_back, timed_alike
 from raywf.serving.rollouts import LaneStatus
+from raywf.testing import make_decision
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HARM = {"reasons": ("worse",), "figures": {"lower": 0.1}, "now": NOW}
@@ -80,7 +81,7 @@ class Site:
 
     def promote(self, name: str, *, kind: Any) -> None:
         self.registry.promote(name)
-        made = Decision(id=f"d{name}", workflow="w", kind=kind, cause="loss", window="", reasons=(), time=NOW)
+        made = make_decision(f"d{name}", kind=kind, time=NOW)
         self.journal.decide(made)
         self.journal.record(made, "promoted", figures={"version": name})
 

@@ -16,7 +16,7 @@ from raywf.core.records import Decision, Evidence
 from raywf.core.settings import RetrainSettings
 from raywf.policy.history import History, PastDecision
 from raywf.policy.policy import choose_effort, decide
-from raywf.testing import make_version
+from raywf.testing import make_decision, make_version
 
 DAY = timedelta(days=1)
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -60,15 +60,7 @@ def run(evidence=GOOD, *, at=20.0, every=None, cron=None, look=None, usd_per_30d
 
 def looked(day, cause="look"):
     """A look that was decided on at a day."""
-    made = Decision(
-        id=f"look-{day}",
-        workflow="w",
-        kind="probe",
-        cause=cause,
-        window="",
-        reasons=(),
-        time=START + day * DAY,
-    )
+    made = make_decision(f"look-{day}", kind="probe", cause=cause, time=START + day * DAY)
     return PastDecision(decision=made, stage="looked")
 
 
@@ -235,15 +227,8 @@ def test_a_decision_is_a_record():
 
 def ended(day, stage, effort, *, cause="loss"):
     """A retraining that came to an end."""
-    made = Decision(
-        id=f"{day}-{stage}",
-        workflow="w",
-        kind="retrain",
-        cause=cause,
-        window=str(day),
-        reasons=(),
-        time=START + day * DAY,
-        effort=effort,
+    made = make_decision(
+        f"{day}-{stage}", cause=cause, window=str(day), time=START + day * DAY, effort=effort
     )
     return PastDecision(decision=made, stage=stage)
 
@@ -289,15 +274,7 @@ def test_what_is_in_vain_again_and_again_is_done_less_often(refused, days):
         assert f"but {refused} retrainings in a row were in vain: backing off {until}" in held.reasons[0]
 
 
-HAND = Decision(
-    id="h",
-    workflow="w",
-    kind="promote",
-    cause="hand",
-    window="",
-    reasons=(),
-    time=START + 9.5 * DAY,
-)
+HAND = make_decision("h", kind="promote", cause="hand", time=START + 9.5 * DAY)
 
 
 @pytest.mark.parametrize(

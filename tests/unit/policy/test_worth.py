@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from raywf.core.probe import Probe
-from raywf.core.records import Decision, Evidence
+from raywf.core.records import Evidence
 from raywf.core.retrain_settings import RetrainSettings
 from raywf.policy.history import History, PastDecision
 from raywf.policy.policy import decide
-from raywf.testing import make_version
+from raywf.testing import make_decision, make_version
 
 DAY, START = timedelta(days=1), datetime(2020, 1, 1, tzinfo=UTC)
 NOW = START + 30 * DAY
@@ -61,16 +61,7 @@ def test_more_traffic_pays() -> None:
 
 def test_the_price_is_what_the_last_retraining_cost() -> None:
     """Of the same effort where there was one, not of the full search that made the champion."""
-    refit = Decision(
-        id="d",
-        workflow="w",
-        kind="retrain",
-        cause="loss",
-        window="",
-        reasons=(),
-        time=START + DAY,
-        effort="refit",
-    )
+    refit = make_decision("d", time=START + DAY, effort="refit")
     search = replace(refit, id="e", time=START + 2 * DAY, effort="full")
     past = tuple(
         PastDecision(decision=d, stage="promoted", usd=usd) for d, usd in ((refit, 0.5), (search, 6.0))

@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from raywf.core.records import Decision, Drift, Evidence, JournalEntry
+from raywf.core.records import Drift, Evidence, JournalEntry
 from raywf.report import plots
 from raywf.report.page import write_report
 from raywf.report.story import Month, Story
+from raywf.testing import make_decision
 
 DAY = datetime(2013, 3, 1, tzinfo=UTC)
 
@@ -30,9 +31,7 @@ def evidence(version, start):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """Return the text of a small story's page."""
-    decision = Decision(
-        id="d1", workflow="w", kind="retrain", cause="loss", window="x", reasons=("a <b> rose",), time=DAY
-    )
+    decision = make_decision("d1", window="x", reasons=("a <b> rose",), time=DAY)
     entry = JournalEntry(
         decision_id="d1", stage="promoted", time=DAY, wall_time=DAY, figures={"version": "2"}
     )
