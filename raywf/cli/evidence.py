@@ -67,7 +67,7 @@ def describe(found: Windows, *, last: int) -> list[str]:
     pairs = zip(found.windows[first:], found.settled[first:], strict=True)
     rows = [_row(window, settled) for window, settled in pairs]
     shown = "" if first == 0 else f", the last {last}"
-    headers = ["from", "rows", "labelled", found.metric, "loss", "value", "moved most"]
+    headers = ["from", "rows", "labelled", found.metric, "loss", "value", "unlike", "moved most"]
     lines = [f"version {found.version}: {len(found.windows)} windows{shown}", "", *table(headers, rows)]
     if any(cells[3].startswith("~") for cells in rows):
         lines += ["", "~ estimated from scores and features, labels are to come"]
@@ -93,6 +93,7 @@ def _row(window: Evidence, settled: Estimate | None) -> list[str]:
         _quality(window, settled),
         _loss(window),
         "-" if value is None else f"{value:.4g}",
+        "-" if window.unlike is None else f"{window.unlike / window.rows:.1%}",
         _moved(window),
     ]
 

@@ -38,8 +38,9 @@ class ColumnProfile:
     """What a feature looked like in training.
 
     Numbers: `edges` are the inner edges of equal-mass bins, `counts` the rows in each of the
-    ``len(edges) + 1`` bins (bin i holds edges[i-1] < x <= edges[i]). Categories: `values` are the commonest,
-    `counts` their rows with one more entry for all others. `missing` counts rows without a value.
+    ``len(edges) + 1`` bins (bin i holds edges[i-1] < x <= edges[i]); where it `has_range` the first and the
+    last bin are what lies below and above all of training. Categories: `values` are the commonest, `counts`
+    their rows with one more entry for all others. `missing` counts rows without a value.
     """
 
     name: str
@@ -48,6 +49,11 @@ class ColumnProfile:
     values: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
     missing: int = 0
+
+    @property
+    def has_range(self) -> bool:
+        """Whether numbers beyond those of training have bins of their own."""
+        return self.kind == "number" and len(self.edges) > 1 and self.counts[0] == self.counts[-1] == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,7 +327,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """One feature's live values beside training: stability index, share of missing or unknown values."""
+    """One feature's live values beside training: stability index, share of missing values."""
 
     column: str
     psi: float
@@ -362,6 +368,7 @@ class Evidence:
     value_rows: int = 0
     value_squares: float = 0.0
     labelled_share: float = 0.8
+    unlike: int | None = None
 
     @property
     def is_labelled(self) -> bool:

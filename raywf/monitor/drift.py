@@ -22,12 +22,12 @@ _SMOOTH = 0.5
 
 
 def bin_values(values: Sequence[Any], profile: ColumnProfile) -> Codes:
-    """Return each value's bin in the profile, or 255 if it is missing or unknown; shape ``(n_rows,)``.
+    """Return each value's bin in the profile, or 255 if it is missing; shape ``(n_rows,)``.
 
-    A category that training did not hold is unknown, unless training had more categories than it listed.
+    A category that is not listed has the bin after the last, whether training held it or not.
     """
     if profile.kind == "category":
-        other = len(profile.values) if profile.counts[-1:] > (0,) else MISSING
+        other = len(profile.values)
         index = {name: i for i, name in enumerate(profile.values)}
         return np.array(_categories(values, index, other), dtype=np.uint8)
     numbers = _days(values) if profile.kind == "time" else _numbers(values)
@@ -45,17 +45,22 @@ def as_text(value: object) -> str:
 
 
 def bin_names(profile: ColumnProfile) -> tuple[str, ...]:
-    """Name the bins that `bin_values` tells apart, missing and unknown values last.
+    """Name the bins that `bin_values` tells apart, missing values last.
 
     >>> bin_names(ColumnProfile(name="x", kind="number", edges=(0.0, 2.5), counts=(3, 3, 3)))
     ('at most 0', 'above 0, at most 2.5', 'above 2.5', 'missing')
+    >>> bin_names(ColumnProfile(name="x", kind="number", edges=(-1.0, 0.0, 2.5), counts=(0, 3, 3, 0)))
+    ('below -1', '-1 to 0', 'above 0, at most 2.5', 'above 2.5', 'missing')
     """
     if profile.kind == "category":
-        return (*profile.values, "another", "missing or new")
+        return (*profile.values, "another" if profile.counts[-1:] > (0,) else "new", "missing")
     texts = [_day_text(edge) if profile.kind == "time" else f"{edge:g}" for edge in profile.edges]
     if not texts:
         return ("known", "missing")
     between = [f"above {low}, at most {high}" for low, high in pairwise(texts)]
+    if profile.has_range:
+        first = f"{texts[0]} to {texts[1]}"
+        return (f"below {texts[0]}", first, *between[1:], f"above {texts[-1]}", "missing")
     return (f"at most {texts[0]}", *between, f"above {texts[-1]}", "missing")
 
 
@@ -66,14 +71,42 @@ def _day_text(days: float) -> str:
 def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:
     """Compare one window's bins with training: the population stability index, each bin smoothed.
 
-    Missing and unknown values are a bin too: a feature that dies has moved.
+    Missing values are a bin too: a feature that dies has moved. Numbers beyond the range of training count
+    among those next to them, since they are few; `unlike_training` tells them.
     """
     filled = codes[codes != MISSING]
-    trained = np.append(profile.counts, profile.missing)
-    live = np.bincount(filled, minlength=len(profile.counts))[: len(profile.counts)]
-    psi = stability_index(trained, np.append(live, len(codes) - len(filled)))
-    missing = 1 - len(filled) / len(codes) if len(codes) else 0.0
-    return Drift(column=profile.name, psi=psi, rows=len(codes), missing=missing)
+    counts = np.bincount(filled, minlength=len(profile.counts))[: len(profile.counts)]
+    trained, live = np.array(profile.counts), counts
+    if profile.has_range:
+        trained, live = _joined(trained), _joined(live)
+    missing = len(codes) - len(filled)
+    psi = stability_index(np.append(trained, profile.missing), np.append(live, missing))
+    share = missing / len(codes) if len(codes) else 0.0
+    return Drift(column=profile.name, psi=psi, rows=len(codes), missing=share)
+
+
+def unlike_training(codes: Codes, profile: ColumnProfile) -> NDArray[np.bool_]:
+    """Return which values training had not: beyond its range, new, or missing where it always had one."""
+    last = len(profile.counts) - 1
+    odd: NDArray[np.bool_] = (codes == MISSING) & (profile.missing == 0)
+    if profile.kind == "category" and profile.counts[-1:] == (0,):
+        odd |= codes == last
+    if profile.has_range:
+        odd |= (codes == 0) | (codes == last)
+    return odd
+
+
+def tells_range(profile: Sequence[ColumnProfile]) -> bool:
+    """Return whether the columns' profiles say beyond what numbers training had none."""
+    return all(one.has_range for one in profile if one.kind == "number" and one.counts != (0,))
+
+
+def _joined(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the bins within the range, the first and the last with what is beyond them."""
+    inner = counts[1:-1].copy()
+    inner[0] += counts[0]
+    inner[-1] += counts[-1]
+    return inner
 
 
 def stability_index(trained: NDArray[np.int64], live: NDArray[np.int64]) -> float:

@@ -13,7 +13,7 @@ from raywf.core.metrics import Array
 from raywf.core.records import Drift, Evidence
 from raywf.core.settings import MonitorSettings
 from raywf.monitor.attribution import BinLosses, bin_losses
-from raywf.monitor.drift import Codes, measure_drift
+from raywf.monitor.drift import Codes, measure_drift, tells_range, unlike_training
 from raywf.monitor.estimate import Estimate
 from raywf.monitor.expectations import MOST_ROWS
 from raywf.monitor.interval import metric_interval
@@ -63,7 +63,7 @@ class Window:
     cached: Evidence | None = None
     saved: Place | None = None
     _held: _Held = field(default_factory=lambda: _Held(np.empty(0, np.int64)))
-    _drift: tuple[Drift, ...] | None = None
+    _inputs: tuple[tuple[Drift, ...], int | None] | None = None
     _estimates: tuple[Estimate | None, Estimate | None] | None = None
     _tally: Tally | None = None
 
@@ -71,12 +71,12 @@ class Window:
         """Take in rows that the table says are this window's."""
         self._held.fresh.append(rows)
         self.relabel()
-        self._drift = self._estimates = None
+        self._inputs = self._estimates = None
 
     def withdraw(self, rows: RowNumbers) -> None:
         """Take rows out that the table says are another window's, or none's."""
         self._held.disturbed = True
-        self._drift = self._estimates = None
+        self._inputs = self._estimates = None
         self.relabel()
         for row in rows.tolist() if self.waiting else ():
             self.waiting.pop(row, None)
@@ -149,6 +149,7 @@ class Window:
         figure, low, high = interval or (None, None, None)
         paid = values[~np.isnan(values)]
         estimate, loss = self._estimated(reference, table, rows[whole], scores[whole])
+        drift, unlike = self._moved(reference, table, rows)
         return Evidence(
             version=self.version,
             start=from_microseconds(self.start),
@@ -163,7 +164,7 @@ class Window:
             value_mean=math.fsum(paid.tolist()) / len(paid) if len(paid) else None,
             value_rows=len(paid),
             value_squares=_squares(paid),
-            drift=self._drifts(reference, table, rows),
+            drift=drift,
             maturity_s=reference.maturity_s,
             estimate=estimate.value if estimate else None,
             estimate_low=estimate.low if estimate else None,
@@ -171,6 +172,7 @@ class Window:
             estimated_loss=loss.value if loss else None,
             estimated_error=loss.error if loss else 0.0,
             labelled_share=settings.labelled_share,
+            unlike=unlike,
         )
 
     def _labels(self, table: Rows, pool: LabelPool, rows: RowNumbers) -> Array:
@@ -193,11 +195,18 @@ class Window:
         columns = table.codes[: len(reference.profile)]
         return np.array([codes[rows] for codes in columns], dtype=np.uint8).reshape(len(columns), len(rows)).T
 
-    def _drifts(self, reference: Reference, table: Rows, rows: RowNumbers) -> tuple[Drift, ...]:
-        if self._drift is None:
-            pairs = zip(table.codes, reference.profile, strict=False)
-            self._drift = tuple(measure_drift(codes[rows], profile) for codes, profile in pairs)
-        return self._drift
+    def _moved(
+        self, reference: Reference, table: Rows, rows: RowNumbers
+    ) -> tuple[tuple[Drift, ...], int | None]:
+        """Return each feature's drift, and how many rows have a value that training had not."""
+        if self._inputs is None:
+            held = [(codes[rows], of) for codes, of in zip(table.codes, reference.profile, strict=False)]
+            odd = np.zeros(len(rows), dtype=bool)
+            for codes, of in held:
+                odd |= unlike_training(codes, of)
+            told = int(odd.sum()) if tells_range(reference.profile) else None
+            self._inputs = tuple(measure_drift(*pair) for pair in held), told
+        return self._inputs
 
 
 def _squares(values: Array) -> float:

@@ -21,7 +21,10 @@ def profile_table(table: pa.Table, columns: Iterable[Column]) -> tuple[ColumnPro
 
 
 def profile_column(values: pa.ChunkedArray, column: Column) -> ColumnProfile:
-    """Profile one feature, of text for a category, else of numbers or instants."""
+    """Profile one feature, of text for a category, else of numbers or instants.
+
+    Numbers below and above all of these have bins of their own; that instants are later is as it should be.
+    """
     if column.kind == "category":
         return _profile_text(values, column)
     if column.kind == "time":
@@ -32,6 +35,8 @@ def profile_column(values: pa.ChunkedArray, column: Column) -> ColumnProfile:
         return ColumnProfile(name=column.name, kind=column.kind, counts=(0,), missing=missing)
     inner = np.quantile(numbers, np.arange(1, BINS) / BINS, method="inverted_cdf")
     edges = np.unique(inner[inner < numbers.max()])
+    if column.kind == "number":
+        edges = np.array([np.nextafter(numbers.min(), -np.inf), *edges, numbers.max()])
     counts = np.bincount(np.searchsorted(edges, numbers, side="left"), minlength=len(edges) + 1)
     return ColumnProfile(
         name=column.name,

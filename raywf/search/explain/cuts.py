@@ -68,8 +68,9 @@ def _by_bin(name: str, numbers: NDArray[np.float64], edges: Sequence[float], dat
 
 
 def _thinned(profile: ColumnProfile, rows: int) -> tuple[float, ...]:
-    step = max(1, -(-_BIN_ROWS * (len(profile.edges) + 1) // max(rows, 1)))
-    return profile.edges[step - 1 :: step]
+    edges = profile.edges[1:-1] if profile.has_range else profile.edges
+    step = max(1, -(-_BIN_ROWS * (len(edges) + 1) // max(rows, 1)))
+    return edges[step - 1 :: step]
 
 
 def _floats(values: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raywf.core.records import ColumnProfile
-from raywf.monitor.drift import MISSING, bin_values, measure_drift
+from raywf.monitor.drift import MISSING, bin_names, bin_values, measure_drift, unlike_training
 
 NUMBER = ColumnProfile(name="x", kind="number", edges=(0.0, 1.0), counts=(1, 1, 1))
 LISTED = ColumnProfile(name="s", kind="category", values=("a", "true", "7"), counts=(1, 1, 1, 0))
@@ -18,13 +18,13 @@ DAYS = ColumnProfile(name="t", kind="time", edges=(1.0,), counts=(1, 1))
     [
         (NUMBER, [0.0, 0.1, 9, None, float("nan"), True], [0, 1, 2, MISSING, MISSING, 1]),
         (NUMBER, ["0.5", "word", [1]], [1, MISSING, MISSING]),
-        (LISTED, ["a", True, 7.0, "new", None, ""], [0, 1, 2, MISSING, MISSING, MISSING]),
+        (LISTED, ["a", True, 7.0, "new", None, ""], [0, 1, 2, 3, MISSING, MISSING]),
         (OPEN, ["a", "new"], [0, 1]),
         (DAYS, ["1970-01-02T00:00:00Z", "1970-01-09", "soon", None, 5], [0, 1, MISSING, MISSING, MISSING]),
     ],
 )
 def test_values_find_their_bin(profile, values, codes):
-    """Upper edges belong to the bin; what training cannot know is missing."""
+    """Upper edges belong to the bin; what is no such value is missing."""
     assert bin_values(values, profile).tolist() == codes
 
 
@@ -36,3 +36,30 @@ def test_a_feature_that_dies_has_moved(values, moved):
     profile = ColumnProfile(name="x", kind="number", edges=(0.0, 1.0), counts=(0, 500, 0), missing=500)
     found = measure_drift(bin_values(values, profile), profile)
     assert (found.psi > 0.25) == moved
+
+
+RANGED = ColumnProfile(name="x", kind="number", edges=(-1.0, 0.0, 1.0), counts=(0, 50, 50, 0))
+
+
+def test_values_that_training_had_not():
+    """Beyond its range, new, or missing where it always had one; where training had many they may be any."""
+    some_missing = ColumnProfile(
+        name="x", kind="number", edges=(-1.0, 0.0, 1.0), counts=(0, 50, 50, 0), missing=1
+    )
+    values = [-1.5, -1.0, 0.5, 1.0, 1.01, None]
+    for profile, odd in ((RANGED, [0, 4, 5]), (some_missing, [0, 4]), (NUMBER, [5])):
+        # -1.0 itself is the lower edge here; a profile's lies just below the least value
+        found = unlike_training(bin_values(values, profile), profile)
+        assert [i for i in range(6) if found[i] and i != 1] == odd
+    assert unlike_training(bin_values(["a", "new", None], LISTED), LISTED).tolist() == [False, True, True]
+    assert unlike_training(bin_values(["a", "new", None], OPEN), OPEN).tolist() == [False, False, True]
+    assert bin_names(LISTED) == ("a", "true", "7", "new", "missing")
+    assert bin_names(OPEN) == ("a", "another", "missing")
+
+
+def test_a_few_numbers_beyond_the_range_are_no_drift():
+    """They count among those next to them."""
+    values = [-0.5] * 49 + [0.5] * 50 + [7.0]
+    inside = [-0.5] * 49 + [0.5] * 51
+    found, expected = (measure_drift(bin_values(v, RANGED), RANGED).psi for v in (values, inside))
+    assert found == expected

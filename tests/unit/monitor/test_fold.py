@@ -160,14 +160,24 @@ def test_a_label_of_no_class_is_counted_apart():
 
 
 def test_drift_by_column():
-    """Shares like in training give nearly none; all in one bin gives much; unknown counts as missing."""
+    """Shares like in training give nearly none; all in one bin gives much; so does a new category."""
     same = [prediction(f"a{i}", x=float(i % 3) - 0.5, s="aab"[i % 3]) for i in range(300)]
     moved = [prediction(f"b{i}", 24, x=5.0, s="new") for i in range(300)]
     first, second = (evidence.drift for evidence in fold(same, moved).evidence("1"))
     assert [round(d.psi, 2) for d in first] == [0.0, 0.0]
     assert second[0].psi > 1
-    assert (second[1].column, second[1].missing) == ("s", 1.0)
+    assert (second[1].column, second[1].missing) == ("s", 0.0)
     assert second[1].psi > 1
+
+
+def test_rows_unlike_training():
+    """Each counts once, whatever of it is new; where profiles tell no range there is no count."""
+    ranged = dataclasses.replace(PROFILE[0], edges=(-1.0, 0.0, 1.0, 2.0), counts=(0, 10, 10, 10, 0))
+    known = dataclasses.replace(REFERENCES.by_version["1"], profile=(ranged, PROFILE[1]))
+    rows = [prediction("a", x=0.5, s="a"), prediction("b", x=9.0, s="new"), prediction("c", x=None, s="b")]
+    (found,) = fold(rows, references=KnownReferences({"1": known})).evidence("1")
+    assert (found.rows, found.unlike) == (3, 2)
+    assert fold(rows).evidence("1")[0].unlike is None
 
 
 def test_few_labels_may_be_enough():

@@ -17,20 +17,24 @@ def number(values):
 
 
 def test_ten_bins_of_equal_mass():
-    """A hundred distinct numbers: ten in each bin."""
-    assert number(np.arange(100.0)).counts == (10,) * 10
+    """A hundred distinct numbers: ten in each bin, none beyond their range."""
+    profile = number(np.arange(100.0))
+    assert profile.counts == (0, *(10,) * 10, 0)
+    assert profile.edges[0] < 0.0 <= np.nextafter(profile.edges[0], 1.0)
+    assert profile.edges[-1] == 99.0
+    assert profile.has_range
 
 
 def test_a_value_on_an_edge_belongs_to_the_lower_bin():
     """Bin i holds edges[i-1] < x <= edges[i]."""
     profile = number([1.0] * 6 + [2.0] * 4)
-    assert (profile.edges, profile.counts) == ((1.0,), (6, 4))
+    assert (profile.edges[1:], profile.counts) == ((1.0, 2.0), (0, 6, 4, 0))
 
 
 def test_a_constant_has_one_bin():
-    """No edges, all rows in one bin, missing counted."""
+    """All rows in one bin, missing counted."""
     profile = number([3.0, 3.0, None])
-    assert (profile.edges, profile.counts, profile.missing) == ((), (2,), 1)
+    assert (profile.edges[1:], profile.counts, profile.missing) == ((3.0,), (0, 2, 0), 1)
 
 
 def test_wholly_missing():
@@ -52,4 +56,5 @@ def test_times_are_days():
     at = pa.chunked_array(
         [pa.array([datetime(1970, 1, d, tzinfo=UTC) for d in (1, 2, 3)], pa.timestamp("us", "UTC"))]
     )
-    assert profile_column(at, Column(name="t", kind="time")).edges == (0.0, 1.0)
+    profile = profile_column(at, Column(name="t", kind="time"))
+    assert (profile.edges, profile.has_range) == ((0.0, 1.0), False)

@@ -135,9 +135,10 @@ def test_instants_are_days() -> None:
 
 @pytest.mark.parametrize("rows", [50, 700])
 def test_the_profile_is_that_of_snapshots(rows: int) -> None:
-    """A sketch of few rows gives the very profile that a snapshot keeps."""
+    """A sketch of few rows gives the very bins that a snapshot keeps, within their range."""
     values = pa.chunked_array([pa.array(np.random.default_rng(2).normal(size=rows).round(2))])
-    assert sketch_column(values, NUMBER).profile() == profile_column(values, NUMBER)
+    made, kept = sketch_column(values, NUMBER).profile(), profile_column(values, NUMBER)
+    assert (made.edges, made.counts) == (kept.edges[1:-1], kept.counts[1:-1])
 
 
 @pytest.mark.parametrize(
