@@ -27,7 +27,7 @@ _MISSING_BIN = 255
 class BinLosses:
     """Of each column and bin the labelled rows, the sum of their bounded losses and that of the squares.
 
-    A column has a last bin more than its profile, of values that are missing or unknown.
+    A column has a last bin more than its profile, of missing values.
     """
 
     rows: tuple[tuple[int, ...], ...]
