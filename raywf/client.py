@@ -64,7 +64,10 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One row's answer: a class with its probabilities, or a value; its outcome goes under its `id`."""
+    """One row's answer: a class with its probabilities, or a value; its outcome goes under its `id`.
+
+    `unlike` names the columns whose value is unlike anything in the model's training.
+    """
 
     id: str
     model_version: str
@@ -72,6 +75,7 @@ class Answer:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     value: float | None = None
     explanation: Explanation | None = None
+    unlike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -430,11 +434,14 @@ def _answers(response: httpx.Response) -> list[Answer]:
     try:
         version = told["model_version"]
         return [
-            _record(Answer, {"model_version": version, **one, "explanation": _explanation(one)})
-            for one in told["predictions"]
+            _record(Answer, {"model_version": version, **one, **_more(one)}) for one in told["predictions"]
         ]
     except (KeyError, TypeError) as err:
         raise _unreadable(response) from err
+
+
+def _more(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {"explanation": _explanation(one), "unlike": tuple(one.get("unlike", ()))}
 
 
 def _explanation(one: Mapping[str, Any]) -> Explanation | None:

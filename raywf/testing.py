@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from raywf.core.codec import decode, encode
 from raywf.core.errors import RegistryError
-from raywf.core.records import Bundle, Column, Decision, Member, ModelVersion
+from raywf.core.records import Bundle, Column, ColumnProfile, Decision, Member, ModelVersion
 from raywf.core.store import Store
 from raywf.models.bundle import Draft, write_bundle
 from raywf.models.encoding import fit_encoder
@@ -125,6 +125,14 @@ SMALL_ROW: Mapping[str, Any] = {
     "departure": "2013-01-01T05:15:00Z",
     "delay": None,
 }
+SMALL_PROFILE = (
+    ColumnProfile(name="distance", kind="number", edges=(99.0, 1500.0, 3000.0), counts=(0, 250, 250, 0)),
+    ColumnProfile(
+        name="carrier", kind="category", values=("UA", "AA", "B6", "DL"), counts=(125, 125, 125, 125, 0)
+    ),
+    ColumnProfile(name="departure", kind="time", counts=(500,)),
+    ColumnProfile(name="delay", kind="number", edges=(-1.0, 24.0, 49.0), counts=(0, 214, 214, 0), missing=72),
+)
 _CLASSES = {"binary": ("no", "late"), "multiclass": ("early", "late", "on time"), "regression": ()}
 
 
@@ -161,6 +169,7 @@ def small_bundle(folder: Path, *, task: str = "binary", seed: int = 0, rounds: i
         snapshot_id=f"snapshot-{seed}",
         fitted_until=None,
         loss_scale=5.0 if task == "regression" else None,
+        profile=SMALL_PROFILE,
     )
     draft = Draft(
         bundle=bundle, encoder=encoder, models=(fitted,), calibration=None, reference=table.slice(0, 20)

@@ -55,6 +55,11 @@ class ColumnProfile:
         """Whether numbers beyond those of training have bins of their own."""
         return self.kind == "number" and len(self.edges) > 1 and self.counts[0] == self.counts[-1] == 0
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether `values` are all the categories that training held."""
+        return self.kind == "category" and self.counts[-1:] == (0,)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
@@ -232,7 +237,8 @@ class ReplicaSpan:
 class Bundle:
     """A servable model on disk: `uri` is its folder, `digest` covers every file in it.
 
-    `threshold` is the probability from which on the second of two classes is the prediction.
+    `threshold` is the probability from which on the second of two classes is the prediction. `profile` is
+    what its columns looked like in training; one of before this was kept has none.
     """
 
     uri: str
@@ -245,6 +251,7 @@ class Bundle:
     fitted_until: datetime | None
     loss_scale: float | None
     threshold: float = 0.5
+    profile: tuple[ColumnProfile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

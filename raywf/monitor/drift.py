@@ -53,7 +53,7 @@ def bin_names(profile: ColumnProfile) -> tuple[str, ...]:
     ('below -1', '-1 to 0', 'above 0, at most 2.5', 'above 2.5', 'missing')
     """
     if profile.kind == "category":
-        return (*profile.values, "another" if profile.counts[-1:] > (0,) else "new", "missing")
+        return (*profile.values, "new" if profile.is_listed else "another", "missing")
     texts = [_day_text(edge) if profile.kind == "time" else f"{edge:g}" for edge in profile.edges]
     if not texts:
         return ("known", "missing")
@@ -89,7 +89,7 @@ def unlike_training(codes: Codes, profile: ColumnProfile) -> NDArray[np.bool_]:
     """Return which values training had not: beyond its range, new, or missing where it always had one."""
     last = len(profile.counts) - 1
     odd: NDArray[np.bool_] = (codes == MISSING) & (profile.missing == 0)
-    if profile.kind == "category" and profile.counts[-1:] == (0,):
+    if profile.is_listed:
         odd |= codes == last
     if profile.has_range:
         odd |= (codes == 0) | (codes == last)

@@ -181,6 +181,7 @@ def _draft(recipe: Recipe, made: list[Made], table: pa.Table, fitted_until: date
         fitted_until=fitted_until,
         loss_scale=recipe.loss_scale,
         threshold=recipe.threshold,
+        profile=snapshot.profile,
     )
     return Draft(
         bundle=bundle,

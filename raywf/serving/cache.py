@@ -33,6 +33,7 @@ from raywf.core.source import ModelSource
 from raywf.core.store import Store
 from raywf.models.bundle import Predictor, load_bundle, read_record
 from raywf.models.explanation import Explainer
+from raywf.models.unlike import Unlike
 from raywf.serving.exchange import RawHeaders
 from raywf.serving.gather import Gathered, Pace, measure_pace
 from raywf.serving.schema import RowSchema
@@ -64,6 +65,11 @@ class LoadedModel:
     def score(self, rows: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         """Return the scores ``(n_rows, k)`` of rows by column name; together with others' where that pays."""
         return self.predictor.predict_rows(rows) if self._gathered is None else self._gathered(rows)
+
+    @cached_property
+    def unlike(self) -> Unlike:
+        """What tells the values that its training had not."""
+        return Unlike(self.predictor.bundle.profile)
 
     @cached_property
     def headers(self) -> RawHeaders:

@@ -34,6 +34,10 @@ _EXPLAIN = (
     "rows of the fit, of a fixed seed, for others; the Aumann-Shapley rule takes them through links, "
     "ensemble and calibration. They say why the model answered so, not why the world is so."
 )
+_UNLIKE = (
+    "Columns whose value is unlike anything in training: a number beyond its range, a category that it did "
+    "not hold, none where it always had one. The answer is a guess then, whatever probability it states."
+)
 _TABLES = {
     "text/csv": "A header of the features and, if wanted, __id and __time; then a row a line",
     "application/vnd.apache.arrow.stream": "An Arrow IPC stream of the same columns",
@@ -264,7 +268,8 @@ def _schemas(bundle: Bundle, max_rows: int) -> dict[str, Schema]:
 def _predictions(bundle: Bundle) -> dict[str, Schema]:
     """Return what a prediction is, and why it is so: of a regression numbers, else numbers by class."""
     number: Schema = {"type": "number"}
-    named = {"id": _ID, "model_version": _VERSION, "explanation": _ref("Explanation")}
+    unlike = {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": _UNLIKE}
+    named = {"id": _ID, "model_version": _VERSION, "explanation": _ref("Explanation"), "unlike": unlike}
     if bundle.task == "regression":
         return {
             "Prediction": _object(named | {"value": number}, "id", "value"),

@@ -102,7 +102,7 @@ class Predictions:
         rows = read_rows(data, model.schema, max_rows=self._max_rows, clock=self._clock)
         groups = self._grouped(model, rows, sticky)
         lead = _lead(groups, model)
-        answer = {"model_version": lead.version.version, "predictions": _told(groups, rows)}
+        answer = {"model_version": lead.version.version, "predictions": _told(groups)}
         return Answer(orjson.dumps(answer), JSON, lead)
 
     def _answer_table(
@@ -144,7 +144,7 @@ class Predictions:
         with self._explanations.turn(len(rows)):
             groups = self._grouped(model, rows, sticky)
             reasons = self._explanations.explain(groups)
-        lead, told = _lead(groups, model), _told(groups, rows)
+        lead, told = _lead(groups, model), _told(groups)
         found = [one | {"explanation": why} for one, why in zip(told, reasons, strict=True)]
         answer = {"model_version": lead.version.version, "predictions": found}
         return Answer(orjson.dumps(answer), JSON, lead)
@@ -212,12 +212,20 @@ def _lead(groups: Sequence[Answered], model: LoadedModel) -> LoadedModel:
     return groups[0].model if len(groups) == 1 else model
 
 
-def _told(groups: Sequence[Answered], rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _told(groups: Sequence[Answered]) -> list[dict[str, Any]]:
     """Return the answers to a request's rows; outside of a rollout one version gave all."""
     first = groups[0]
-    return (
-        answers(rows, first.scores, first.model.predictor.bundle) if first.part is None else _in_order(groups)
-    )
+    return _said(first) if first.part is None else _in_order(groups)
+
+
+def _said(group: Answered) -> list[dict[str, Any]]:
+    """Return one model's answers, each with the columns in which its row is unlike training, if any."""
+    found = answers(group.rows, group.scores, group.model.predictor.bundle)
+    for one, row in zip(found, group.rows, strict=True):
+        unlike = group.model.unlike.names(row.features)
+        if unlike:
+            one["unlike"] = unlike
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -243,7 +251,6 @@ def _in_order(groups: Sequence[Answered]) -> list[dict[str, Any]]:
     """Return the answers of all groups in the request's order, each with the version that gave it."""
     found: dict[int, dict[str, Any]] = {}
     for group in groups:
-        said = answers(group.rows, group.scores, group.model.predictor.bundle)
-        version = group.model.version.version
+        version, said = group.model.version.version, _said(group)
         found |= {at: {**one, "model_version": version} for at, one in zip(group.places, said, strict=True)}
     return [found[at] for at in sorted(found)]

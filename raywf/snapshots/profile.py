@@ -36,7 +36,8 @@ def profile_column(values: pa.ChunkedArray, column: Column) -> ColumnProfile:
     inner = np.quantile(numbers, np.arange(1, BINS) / BINS, method="inverted_cdf")
     edges = np.unique(inner[inner < numbers.max()])
     if column.kind == "number":
-        edges = np.array([np.nextafter(numbers.min(), -np.inf), *edges, numbers.max()])
+        below = np.nan_to_num(np.nextafter(numbers.min(), -np.inf))  # JSON has no infinity
+        edges = np.array([below, *edges, numbers.max()])
     counts = np.bincount(np.searchsorted(edges, numbers, side="left"), minlength=len(edges) + 1)
     return ColumnProfile(
         name=column.name,

@@ -51,6 +51,15 @@ def test_many_rows_equal_one_by_one(client: Any) -> None:
     assert len({p["id"] for p in many + single}) == 2 * len(rows)
 
 
+def test_rows_unlike_training_are_flagged(client: Any) -> None:
+    """The columns are named, of a row that training could have had there is no word."""
+    odd = ROW | {"distance": 9000.0, "carrier": "XX"}
+    blank = ROW | {"carrier": None, "delay": None}
+    bodies = [{"features": row} for row in (ROW, odd, blank)]
+    found = client.post("/v1/predict", json={"rows": bodies}).json()["predictions"]
+    assert [one.get("unlike") for one in found] == [None, ["distance", "carrier"], ["carrier"]]
+
+
 def test_multiclass_and_regression(clients: dict[str, Any]) -> None:
     """Multiclass names every class, regression gives a value."""
     found = clients["multiclass"].post("/v1/predict", json={"features": ROW}).json()["predictions"][0]
