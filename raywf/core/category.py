@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -23,3 +24,17 @@ def category_text(value: Any) -> str:
     if isinstance(value, (int, float)):
         return str(value)
     raise TypeError(f"not a category: {value!r}")
+
+
+def spellings(known: Sequence[str]) -> dict[str, int]:
+    """Return the places of categories by text, with the other spellings that are read as the same one.
+
+    >>> spellings(["3", "x"])["3.0"], spellings(["false", "true"])["True"]
+    (0, 1)
+    """
+    places = {text: i for i, text in enumerate(known)}
+    for text, place in list(places.items()):
+        others = (text.capitalize(), text.upper()) if set(known) <= {"true", "false"} else (f"{text}.0",)
+        for other in others:
+            places.setdefault(other, place)
+    return places

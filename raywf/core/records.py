@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -59,6 +60,16 @@ class ColumnProfile:
     def is_listed(self) -> bool:
         """Whether `values` are all the categories that training held."""
         return self.kind == "category" and self.counts[-1:] == (0,)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row of training had a value."""
+        return self.counts == (0,)
+
+
+def tells_range(profile: Sequence[ColumnProfile]) -> bool:
+    """Return whether profiles say which numbers training had none beyond; those of before do not."""
+    return bool(profile) and all(p.has_range or p.is_empty for p in profile if p.kind == "number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,7 +345,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """One feature's live values beside training: stability index, share of missing values."""
+    """One feature's live values beside training: stability index, share of missing or unknown values."""
 
     column: str
     psi: float

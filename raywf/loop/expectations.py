@@ -12,7 +12,7 @@ from raywf.core.records import Bundle, Snapshot
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.models.bundle import load_bundle
-from raywf.monitor.drift import bin_values
+from raywf.monitor.drift import as_in_training, bin_values
 from raywf.monitor.expectations import Expectations, fit_expectations
 
 
@@ -23,7 +23,10 @@ def make_expectations(workflow: Workflow, snapshot: Snapshot, block: pa.Table, p
     """
     predictor = load_bundle(proof.uri, digest=proof.digest, trust=workflow.trusts_own_code)
     labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
-    bins = [bin_values(block.column(profile.name).to_pylist(), profile) for profile in snapshot.profile]
+    bins = [
+        as_in_training(bin_values(block.column(profile.name).to_pylist(), profile), profile)
+        for profile in snapshot.profile
+    ]
     return fit_expectations(
         workflow.metric,
         labels,

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raywf.core.category import category_text
+from raywf.core.category import category_text, spellings
 from raywf.core.clock import parse_time
 from raywf.core.columns import ARROW_TYPE
 from raywf.core.errors import RowError
@@ -79,7 +79,7 @@ class Encoder:
     def spelt(self, name: str, values: pa.Array) -> pa.Array:
         """Return texts of a category column, those that are another spelling of a known one as that one."""
         known = self.categories.get(name, ())
-        others = {text: known[int(code)] for text, code in _spellings(known).items()}
+        others = {text: known[code] for text, code in spellings(known).items()}
         others = {text: right for text, right in others.items() if text != right}
         if not others:
             return values
@@ -91,10 +91,10 @@ class Encoder:
 
         It raises RowError, naming the field, for a value of the wrong type.
         """
-        steps: list[tuple[str, str, dict[str, float], int]] = []
+        steps: list[tuple[str, str, dict[str, int], int]] = []
         at = 0
         for column in self.columns:
-            codes = _spellings(self.categories.get(column.name, ()))
+            codes = spellings(self.categories.get(column.name, ()))
             steps.append((column.name, column.kind, codes, at))
             at += 4 if column.kind == "time" else 1
 
@@ -118,7 +118,7 @@ class Encoder:
         found = {}
         for c in self.columns:
             known = self.categories.get(c.name, ())
-            spelt = {text: known[int(code)] for text, code in _spellings(known).items()}
+            spelt = {text: known[code] for text, code in spellings(known).items()}
             values = [_as_it_is(row.get(c.name), c.kind, spelt) for row in rows]
             found[c.name] = pa.array(values, ARROW_TYPE[c.kind])
         return pa.table(found)
@@ -157,16 +157,6 @@ def fit_encoder(table: pa.Table, columns: tuple[Column, ...]) -> Encoder:
             counted.sort(key=lambda item: (-item["counts"], item["values"]))
             categories[column.name] = tuple(item["values"] for item in counted[:MAX_CATEGORIES])
     return Encoder(columns=columns, categories=categories)
-
-
-def _spellings(known: tuple[str, ...]) -> dict[str, float]:
-    """Return codes by text, with the other spellings that a snapshot reads as the same category."""
-    codes = {text: float(i) for i, text in enumerate(known)}
-    for text, code in list(codes.items()):
-        others = (text.capitalize(), text.upper()) if set(known) <= {"true", "false"} else (f"{text}.0",)
-        for other in others:
-            codes.setdefault(other, code)
-    return codes
 
 
 def _flat(values: pa.ChunkedArray) -> pa.Array:

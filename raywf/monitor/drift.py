@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from raywf.core.category import category_text
+from raywf.core.category import category_text, spellings
 from raywf.core.clock import format_time, parse_time
 from raywf.core.records import ColumnProfile, Drift
 
@@ -27,8 +27,7 @@ def bin_values(values: Sequence[Any], profile: ColumnProfile) -> Codes:
     A category that is not listed has the bin after the last, whether training held it or not.
     """
     if profile.kind == "category":
-        other = len(profile.values)
-        index = {name: i for i, name in enumerate(profile.values)}
+        other, index = len(profile.values), spellings(profile.values)
         return np.array(_categories(values, index, other), dtype=np.uint8)
     numbers = _days(values) if profile.kind == "time" else _numbers(values)
     bins = np.searchsorted(np.asarray(profile.edges), numbers, side="left")
@@ -54,7 +53,12 @@ def bin_names(profile: ColumnProfile) -> tuple[str, ...]:
     """
     if profile.kind == "category":
         return (*profile.values, "new" if profile.is_listed else "another", "missing")
-    texts = [_day_text(edge) if profile.kind == "time" else f"{edge:g}" for edge in profile.edges]
+    edges = list(profile.edges)
+    if (
+        profile.has_range
+    ):  # the first one lies just below the least value, and prints as no number of the data
+        edges[0] = float(np.nextafter(edges[0], np.inf)) + 0.0
+    texts = [_day_text(edge) if profile.kind == "time" else f"{edge:g}" for edge in edges]
     if not texts:
         return ("known", "missing")
     between = [f"above {low}, at most {high}" for low, high in pairwise(texts)]
@@ -71,42 +75,33 @@ def _day_text(days: float) -> str:
 def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:
     """Compare one window's bins with training: the population stability index, each bin smoothed.
 
-    Missing values are a bin too: a feature that dies has moved. Numbers beyond the range of training count
-    among those next to them, since they are few; `unlike_training` tells them.
+    Missing and unknown values are a bin too: a feature that dies has moved.
     """
-    filled = codes[codes != MISSING]
-    counts = np.bincount(filled, minlength=len(profile.counts))[: len(profile.counts)]
-    trained, live = np.array(profile.counts), counts
+    known = as_in_training(codes, profile)
+    filled = known[known != MISSING]
+    trained = np.append(profile.counts, profile.missing)
+    live = np.bincount(filled, minlength=len(profile.counts))[: len(profile.counts)]
+    psi = stability_index(trained, np.append(live, len(codes) - len(filled)))
+    missing = 1 - len(filled) / len(codes) if len(codes) else 0.0
+    return Drift(column=profile.name, psi=psi, rows=len(codes), missing=missing)
+
+
+def as_in_training(codes: Codes, profile: ColumnProfile) -> Codes:
+    """Return the bins with those that no row of training had as one that some may have.
+
+    What lies beyond the range is in the bin next to it, and what is new is missing.
+    """
+    last = len(profile.counts) - 1
     if profile.has_range:
-        trained, live = _joined(trained), _joined(live)
-    missing = len(codes) - len(filled)
-    psi = stability_index(np.append(trained, profile.missing), np.append(live, missing))
-    share = missing / len(codes) if len(codes) else 0.0
-    return Drift(column=profile.name, psi=psi, rows=len(codes), missing=share)
+        return np.where(codes == MISSING, codes, np.clip(codes, 1, last - 1)).astype(np.uint8)
+    return np.where(codes == last, MISSING, codes).astype(np.uint8) if profile.is_listed else codes
 
 
 def unlike_training(codes: Codes, profile: ColumnProfile) -> NDArray[np.bool_]:
     """Return which values training had not: beyond its range, new, or missing where it always had one."""
-    last = len(profile.counts) - 1
-    odd: NDArray[np.bool_] = (codes == MISSING) & (profile.missing == 0)
-    if profile.is_listed:
-        odd |= codes == last
-    if profile.has_range:
-        odd |= (codes == 0) | (codes == last)
+    known = np.full(len(codes), MISSING) if profile.is_empty else as_in_training(codes, profile)
+    odd: NDArray[np.bool_] = (known != codes) | ((codes == MISSING) & (profile.missing == 0))
     return odd
-
-
-def tells_range(profile: Sequence[ColumnProfile]) -> bool:
-    """Return whether the columns' profiles say beyond what numbers training had none."""
-    return all(one.has_range for one in profile if one.kind == "number" and one.counts != (0,))
-
-
-def _joined(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the bins within the range, the first and the last with what is beyond them."""
-    inner = counts[1:-1].copy()
-    inner[0] += counts[0]
-    inner[-1] += counts[-1]
-    return inner
 
 
 def stability_index(trained: NDArray[np.int64], live: NDArray[np.int64]) -> float:

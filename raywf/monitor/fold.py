@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 
 import numpy as np
 import orjson
@@ -178,8 +179,8 @@ class Fold:
         if known is None:
             return ()
         newest = [w for (v, _), w in sorted(state.windows.items(), reverse=True) if v == version]
-        held = [rows for rows in (w.members(state.rows) for w in newest) if len(rows)][:last]
-        chosen = np.concatenate([np.empty(0, np.int64), *held])
+        held = (rows for rows in (w.members(state.rows) for w in newest) if len(rows))
+        chosen = np.concatenate([np.empty(0, np.int64), *islice(held, last)])
         asked = Asked(self._metric, self._settings.min_labelled)
         return slice_evidence(state.rows, state.pool, chosen, known, column, asked=asked)
 

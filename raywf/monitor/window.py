@@ -10,10 +10,10 @@ import numpy as np
 
 from raywf.core.clock import from_microseconds
 from raywf.core.metrics import Array
-from raywf.core.records import Drift, Evidence
+from raywf.core.records import Drift, Evidence, tells_range
 from raywf.core.settings import MonitorSettings
 from raywf.monitor.attribution import BinLosses, bin_losses
-from raywf.monitor.drift import Codes, measure_drift, tells_range, unlike_training
+from raywf.monitor.drift import Codes, as_in_training, measure_drift, unlike_training
 from raywf.monitor.estimate import Estimate
 from raywf.monitor.expectations import MOST_ROWS
 from raywf.monitor.interval import metric_interval
@@ -191,21 +191,23 @@ class Window:
         return self._estimates
 
     def _codes(self, reference: Reference, table: Rows, rows: RowNumbers) -> Codes:
-        """Return the rows' bins, shape ``(n_rows, n_features)``."""
-        columns = table.codes[: len(reference.profile)]
-        return np.array([codes[rows] for codes in columns], dtype=np.uint8).reshape(len(columns), len(rows)).T
+        """Return the rows' bins, as rows of training may have them, shape ``(n_rows, n_features)``."""
+        pairs = zip(table.codes, reference.profile, strict=False)
+        columns = [as_in_training(codes[rows], of) for codes, of in pairs]
+        return np.array(columns, dtype=np.uint8).reshape(len(columns), len(rows)).T
 
     def _moved(
         self, reference: Reference, table: Rows, rows: RowNumbers
     ) -> tuple[tuple[Drift, ...], int | None]:
         """Return each feature's drift, and how many rows have a value that training had not."""
         if self._inputs is None:
-            held = [(codes[rows], of) for codes, of in zip(table.codes, reference.profile, strict=False)]
-            odd = np.zeros(len(rows), dtype=bool)
-            for codes, of in held:
+            drift, odd = [], np.zeros(len(rows), dtype=bool)
+            for column, of in zip(table.codes, reference.profile, strict=False):
+                codes = column[rows]
+                drift.append(measure_drift(codes, of))
                 odd |= unlike_training(codes, of)
             told = int(odd.sum()) if tells_range(reference.profile) else None
-            self._inputs = tuple(measure_drift(*pair) for pair in held), told
+            self._inputs = tuple(drift), told
         return self._inputs
 
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
-from raywf.core.records import ColumnProfile
-from raywf.monitor.drift import MISSING, bin_names, bin_values, measure_drift, unlike_training
+from raywf.core.records import Column, ColumnProfile
+from raywf.monitor.drift import (
+    MISSING,
+    as_in_training,
+    bin_names,
+    bin_values,
+    measure_drift,
+    unlike_training,
+)
+from raywf.snapshots.profile import profile_column
 
 NUMBER = ColumnProfile(name="x", kind="number", edges=(0.0, 1.0), counts=(1, 1, 1))
 LISTED = ColumnProfile(name="s", kind="category", values=("a", "true", "7"), counts=(1, 1, 1, 0))
@@ -18,7 +27,7 @@ DAYS = ColumnProfile(name="t", kind="time", edges=(1.0,), counts=(1, 1))
     [
         (NUMBER, [0.0, 0.1, 9, None, float("nan"), True], [0, 1, 2, MISSING, MISSING, 1]),
         (NUMBER, ["0.5", "word", [1]], [1, MISSING, MISSING]),
-        (LISTED, ["a", True, 7.0, "new", None, ""], [0, 1, 2, 3, MISSING, MISSING]),
+        (LISTED, ["a", True, 7.0, "7.0", "new", None, ""], [0, 1, 2, 2, 3, MISSING, MISSING]),
         (OPEN, ["a", "new"], [0, 1]),
         (DAYS, ["1970-01-02T00:00:00Z", "1970-01-09", "soon", None, 5], [0, 1, MISSING, MISSING, MISSING]),
     ],
@@ -53,8 +62,26 @@ def test_values_that_training_had_not():
         assert [i for i in range(6) if found[i] and i != 1] == odd
     assert unlike_training(bin_values(["a", "new", None], LISTED), LISTED).tolist() == [False, True, True]
     assert unlike_training(bin_values(["a", "new", None], OPEN), OPEN).tolist() == [False, False, True]
+    never = ColumnProfile(name="x", kind="number", counts=(0,), missing=9)
+    assert unlike_training(bin_values([1.0, None], never), never).tolist() == [True, False]
     assert bin_names(LISTED) == ("a", "true", "7", "new", "missing")
     assert bin_names(OPEN) == ("a", "another", "missing")
+
+
+def test_bins_are_named_by_the_data_s_numbers():
+    """The edge below the least value is none of them."""
+    profile = profile_column(pa.chunked_array([[0.0, 1.0, 2.0]]), Column(name="x", kind="number"))
+    assert bin_names(profile)[:2] == ("below 0", "0 to 0")
+    assert bin_names(profile)[-2:] == ("above 2", "missing")
+
+
+def test_what_is_new_is_drift_as_what_is_missing_is():
+    """And is in no bin that the labelled rows of the gate could not have."""
+    codes = bin_values(["a"] * 300 + ["new"] * 100, LISTED)
+    gone = bin_values(["a"] * 300 + [None] * 100, LISTED)
+    assert measure_drift(codes, LISTED) == measure_drift(gone, LISTED)
+    assert as_in_training(codes, LISTED).tolist() == gone.tolist()
+    assert as_in_training(bin_values([-7, 0.5, 7, None], RANGED), RANGED).tolist() == [1, 2, 2, MISSING]
 
 
 def test_a_few_numbers_beyond_the_range_are_no_drift():
