@@ -91,13 +91,13 @@ def backtest(
 
 
 def _lines(found: Backtest) -> list[str]:
-    from raywf.report.backtest import HEADS, rows_of_backtest
+    from raywf.report.backtest import heads_of_backtest, rows_of_backtest
 
     first, last = found.chances[0], found.chances[-1]
     return [
         f"{found.workflow}: {found.rows:,} rows, {len(found.chances) - 1} steps from {first:%Y-%m-%d} to "
         f"{last:%Y-%m-%d}",
-        *table([found.metric if head == "metric" else head for head in HEADS], rows_of_backtest(found)),
+        *table(heads_of_backtest(found), rows_of_backtest(found)),
         "",
         "gain: of what the best policy gained over never",
         "in vain: rejected, or worse than the former model until the next chance",

@@ -6,6 +6,7 @@ Each range or choice that is broken raises `DecodeError` with the key; the loade
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal
@@ -284,7 +285,8 @@ class MonitorSettings:
     """How the outcome log is folded into evidence; labels later than `horizon` are only counted.
 
     A window is judged by its labels once `labelled_share` of its rows have one: less than that may be those
-    that came soon, or that somebody cared to send.
+    that came soon, or that somebody cared to send. `values` say what an answer earns, by the class that was
+    answered, then by the one that it was (0 where none is named); an outcome's own value goes before.
     """
 
     window: timedelta = timedelta(days=1)
@@ -293,8 +295,11 @@ class MonitorSettings:
     horizon: timedelta = timedelta(days=180)
     poll_s: float = 1.0
     clock: Literal["wall", "log"] = "wall"
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        finite = all(math.isfinite(value) for row in self.values.values() for value in row.values())
+        require(finite, "values", "finite numbers", self.values)
         require(self.window > timedelta(0), "window", "longer than nothing", self.window)
         require(self.poll_s > 0, "poll_s", "above 0", self.poll_s)
         share = self.labelled_share
@@ -356,6 +361,12 @@ class Workflow:
             "search",
             "without 'class_weight' for a regression",
             self.search.class_weight,
+        )
+        require(
+            not self.monitor.values or self.task != "regression",
+            "monitor",
+            "without 'values' for a regression: what a prediction earned comes with its outcome",
+            self.monitor.values,
         )
         window, maturity = self.validate.window, self.spine.maturity
         some = window is None or maturity is None or maturity < window

@@ -74,6 +74,8 @@ class Checkpoints:
             "metric": metric,
             "key": int(id_keys(["raywf"])[0]),  # ids have the same keys still
         }
+        if settings.values:
+            self._made_with["values"] = settings.values
         self._files = RowFiles(self.folder)
 
     def save(self, state: FoldState, cursor: Mapping[str, int], beside: _Data) -> None:

@@ -14,6 +14,7 @@ from raywf.core.records import Drift, Evidence, tells_range
 from raywf.core.settings import MonitorSettings
 from raywf.monitor.attribution import BinLosses, bin_losses
 from raywf.monitor.drift import Codes, as_in_training, measure_drift, unlike_training
+from raywf.monitor.earned import earned
 from raywf.monitor.estimate import Estimate
 from raywf.monitor.expectations import MOST_ROWS
 from raywf.monitor.interval import metric_interval
@@ -147,6 +148,15 @@ class Window:
             threshold = reference.threshold
             interval = metric_interval(metric, labels[known], scores[known], threshold=threshold)
         figure, low, high = interval or (None, None, None)
+        if settings.values:
+            paid = earned(
+                labels[known],
+                scores[known],
+                classes=reference.classes,
+                threshold=reference.threshold,
+                values=settings.values,
+            )
+            values[known] = np.where(np.isnan(values[known]), paid, values[known])
         paid = values[~np.isnan(values)]
         estimate, loss = self._estimated(reference, table, rows[whole], scores[whole])
         drift, unlike = self._moved(reference, table, rows)

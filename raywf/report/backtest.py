@@ -15,11 +15,16 @@ from raywf.loop.backtest.tune import Tuned
 from raywf.report.figure import MARK, draw_figure, svg_text
 
 TUNED_HEADS = ("policy", "head loss", "head CPU-s", "tail loss", "tail CPU-s", "chosen")
-HEADS = ("policy", "metric", "gain", "retrainings", "promoted", "looks", "in vain", "late", "CPU-s", "USD")
+_HEADS = ("gain", "retrainings", "promoted", "looks", "in vain", "late", "CPU-s", "USD")
+
+
+def heads_of_backtest(made: Backtest) -> list[str]:
+    """Return the names of the columns; there is one of values where it is said what answers are worth."""
+    return ["policy", made.metric, *_HEADS, *(["value"] if _has_values(made) else [])]
 
 
 def rows_of_backtest(made: Backtest) -> list[list[str]]:
-    """Return a row a policy, below `HEADS`."""
+    """Return a row a policy, below `heads_of_backtest`."""
     sign = _sign(made)
     rows = []
     for course in made.courses:
@@ -35,6 +40,7 @@ def rows_of_backtest(made: Backtest) -> list[list[str]]:
                 _late(made.delay(course)),
                 f"{course.cpu_s:.0f}",
                 f"{course.cost_usd:.4f}",
+                *([] if not _has_values(made) else ["-" if course.value is None else f"{course.value:.4g}"]),
             ]
         )
     return rows
@@ -73,7 +79,7 @@ def write_backtest(path: Path, made: Backtest, tuned: Sequence[Tuned] = ()) -> P
     text = environment.get_template("backtest.html").render(
         made=made,
         figure=Markup(_over_time(made)),  # noqa: S704 our own SVG; matplotlib escapes the text in it
-        heads=[made.metric if head == "metric" else head for head in HEADS],
+        heads=heads_of_backtest(made),
         rows=rows_of_backtest(made),
         tuned_heads=TUNED_HEADS,
         tuned_rows=rows_of_tuned(tuned),
@@ -123,6 +129,10 @@ def _late(delay: Delay | None) -> str:
     if delay.median is None:
         return missed
     return format_duration(delay.median) + (f", {missed}" if delay.missed else "")
+
+
+def _has_values(made: Backtest) -> bool:
+    return any(course.value is not None for course in made.courses)
 
 
 def _sign(made: Backtest) -> float:

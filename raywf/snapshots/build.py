@@ -28,6 +28,7 @@ from raywf.snapshots.convert import time_us
 from raywf.snapshots.digest import add_sums, content_sums, format_digest
 from raywf.snapshots.labels import (
     add_counts,
+    check_values,
     count_labels,
     encode_labels,
     find_classes,
@@ -87,7 +88,8 @@ def build_snapshot(
     sample = known_rows(encode_labels(sample, classes), None)  # without classes that are all too young
     keys, pending = np.concatenate(known.reduce(_keys)), blocks.transform(pending_rows, microseconds(as_of))
     content = Content(sample, _sample(pending, len(keys)), keys, left, classes, rows.columns)
-    warnings = (*rows.warnings, *check_content(content, workflow), *told)
+    valued = check_values(classes, workflow)
+    warnings = (*rows.warnings, *check_content(content, workflow), *told, *valued)
     final = mature.transform(encode_labels, classes).transform(_final, rows.columns)
     snapshot = _describe(workflow, rows, final, as_of=as_of, classes=classes)
     snapshot = replace(snapshot, maturity_s=maturity.wanted.total_seconds())

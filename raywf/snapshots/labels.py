@@ -99,6 +99,25 @@ def find_classes(counts: LabelCounts, workflow: Workflow) -> tuple[str, ...]:
     return tuple(classes)
 
 
+def check_values(classes: tuple[str, ...], workflow: Workflow) -> tuple[str, ...]:
+    """Return a warning for each class that `monitor.values` name and the label has not (any more, or yet).
+
+    Raises:
+        ValidationError: if it is one of two, which are always there.
+    """
+    values = workflow.monitor.values
+    named = dict.fromkeys((*values, *(was for row in values.values() for was in row)))
+    found = [
+        f"monitor.values: {name!r} is no class of the label {workflow.spine.label!r}"
+        f"{did_you_mean(name, classes)}"
+        for name in named
+        if classes and name not in classes
+    ]
+    if found and workflow.task == "binary":
+        raise ValidationError(found[0])
+    return tuple(found)
+
+
 def encode_labels(table: pa.Table, classes: tuple[str, ...]) -> pa.Table:
     """Replace class text by its index as float64; a regression's values stay."""
     if not classes:

@@ -13,7 +13,8 @@ class Step:
     """The time from one chance to decide to the next, and how what served it did.
 
     `version` was champion at its start; in a rollout another one may have answered some rows. `loss` is the
-    workflow's metric as a loss, over all rows whose label ever became known; None without rows.
+    workflow's metric as a loss, over all rows whose label ever became known; None without rows. `value` is
+    what an answer earned on average by `monitor.values`, None where there are none.
     """
 
     start: datetime
@@ -21,6 +22,7 @@ class Step:
     version: str
     rows: int
     loss: float | None
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,13 @@ class Course:
     def loss(self) -> float:
         """The mean loss of the steps."""
         return float(np.mean([step.loss for step in self.steps if step.loss is not None]))
+
+    @property
+    def value(self) -> float | None:
+        """What an answer earned on average; None where nothing says what it is worth."""
+        told = [(step.rows, step.value) for step in self.steps if step.value is not None]
+        rows = sum(count for count, _ in told)
+        return sum(count * value for count, value in told) / rows if rows else None
 
     @property
     def cpu_s(self) -> float:

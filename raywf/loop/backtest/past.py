@@ -18,6 +18,7 @@ from raywf.core.records import Snapshot
 from raywf.core.settings import Workflow
 from raywf.loop.probe import spread
 from raywf.models.bundle import Predictor
+from raywf.monitor.earned import earned
 from raywf.snapshots.build import build_snapshot
 from raywf.snapshots.catalog import read_snapshot
 from raywf.snapshots.convert import time_us
@@ -91,6 +92,15 @@ class Past:
         labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
         loss = workflow_metric(self.workflow).loss(labels, scores, threshold=threshold)
         return loss if np.isfinite(loss) else None
+
+    def value(self, table: pa.Table, scores: NDArray[np.float64], *, threshold: float) -> float | None:
+        """Return what spelt scores of some rows earn on average by `monitor.values`; None without these."""
+        values = self.workflow.monitor.values
+        if not values or not table.num_rows:
+            return None
+        labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
+        classes = self.snapshot.classes
+        return float(earned(labels, scores, classes=classes, threshold=threshold, values=values).mean())
 
     def loss_between(self, predictor: Predictor, start: datetime, end: datetime) -> float | None:
         """Return a model's loss on the rows from `start` until before `end`; None where there is none."""

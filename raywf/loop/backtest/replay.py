@@ -91,11 +91,14 @@ class Replay:
             self._answers.learn(until, staged)
             live = self._move(live, until, end)
             at = until
-        loss, rows = None, self._past.between(start, end)
+        loss, value, rows = None, None, self._past.between(start, end)
         if given:
-            loss = self._past.metric(self._past.table[rows], np.concatenate(given), threshold=threshold)
+            table, scores = self._past.table[rows], np.concatenate(given)
+            loss = self._past.metric(table, scores, threshold=threshold)
+            value = self._past.value(table, scores, threshold=threshold)
         count = rows.stop - rows.start
-        self._books.steps.append(Step(start=start, end=end, version=version, rows=count, loss=loss))
+        step = Step(start=start, end=end, version=version, rows=count, loss=loss, value=value)
+        self._books.steps.append(step)
         return live
 
     def _move(self, live: Live, now: datetime, end: datetime) -> Live:

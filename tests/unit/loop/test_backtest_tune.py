@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from raywf.core.metrics import find_metric
 from raywf.loop.backtest.course import Course, Event, Step
 from raywf.loop.backtest.run import Backtest
 from raywf.loop.backtest.tune import tune, variants
-from raywf.report.backtest import rows_of_backtest, write_backtest
+from raywf.report.backtest import heads_of_backtest, rows_of_backtest, write_backtest
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 CHANCES = tuple(START + timedelta(days=n) for n in range(11))
@@ -129,3 +130,18 @@ def test_a_page_that_cannot_be_written(tmp_path: Path):
     """Is told with the option to change."""
     with pytest.raises(SettingsError, match="--report"):
         write_backtest(tmp_path / "none" / "page.html", backtest(NEVER))
+
+
+def test_what_answers_earned_is_a_column_where_it_is_said():
+    """Weighed by the steps' rows; the oracle, which answers no rows, has none."""
+    plain = course("never", [0.5] * 10)
+    steps = (dataclasses.replace(plain.steps[0], rows=30, value=1.0), *plain.steps[1:])
+    steps = (*steps[:-1], dataclasses.replace(steps[-1], rows=10, value=5.0))
+    priced = dataclasses.replace(plain, steps=steps)
+    made = backtest(priced, course("oracle 3", [0.4] * 10))
+    assert heads_of_backtest(made)[-2:] == ["USD", "value"]
+    assert [row[-1] for row in rows_of_backtest(made)] == ["2", "-"]
+    assert heads_of_backtest(backtest(plain))[-1] == "USD"
+    assert {len(row) for row in rows_of_backtest(backtest(plain))} == {
+        len(heads_of_backtest(backtest(plain)))
+    }

@@ -242,3 +242,17 @@ def test_thirty_thousand_predictions_fold_in_seconds():
     evidence = state.evidence("1")
     assert sum(e.labelled for e in evidence) == 30_000
     assert time.perf_counter() - began < 20
+
+
+def test_answers_earn_what_the_settings_say():
+    """By what was answered and what it was; an outcome's own value goes before, without a label is none."""
+    worth = {"yes": {"yes": 5.0, "no": -1.0}}
+    priced = dataclasses.replace(SETTINGS, values=worth)
+    answered = [
+        prediction(name, score=score) for name, score in zip("abcd", (0.9, 0.9, 0.1, 0.9), strict=True)
+    ]
+    known = [outcome("a", label="yes"), outcome("b", label="no"), outcome("c", label="yes", value=7.0)]
+    (found,) = fold(answered, known, settings=priced).evidence("1")
+    assert (found.value_rows, found.value_mean) == (3, pytest.approx((5 - 1 + 7) / 3))
+    (plain,) = fold(answered, known).evidence("1")
+    assert (plain.value_rows, plain.value_mean) == (1, 7.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from datetime import UTC, datetime
 
@@ -9,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raywf.core.codec import DecodeError
 from raywf.core.errors import ValidationError
 from raywf.core.records import Column
-from raywf.core.settings import SpineSettings, ValidateSettings, Workflow
+from raywf.core.settings import MonitorSettings, SpineSettings, ValidateSettings, Workflow
 from raywf.snapshots.checks import Content, check_content, check_rows
-from raywf.snapshots.labels import LabelCounts, find_classes
+from raywf.snapshots.labels import LabelCounts, check_values, find_classes
 
 N = 400
 
@@ -149,3 +151,15 @@ def test_three_classes_are_not_binary():
     """The classes are shown."""
     with pytest.raises(ValidationError, match=r"has 3 classes \('a', 'b', 'c'\)"):
         find_classes(counts({"a": 1, "b": 1, "c": 1}), workflow())
+
+
+def test_values_name_classes():
+    """Of two a wrong name is refused, of several it may be one to come."""
+    worth = MonitorSettings(values={"yes": {"nope": 1.0}})
+    with pytest.raises(ValidationError, match=r"monitor.values: 'nope' is no class of the label 'y'"):
+        check_values(("no", "yes"), dataclasses.replace(workflow(), monitor=worth))
+    several = dataclasses.replace(workflow(), monitor=worth, task="multiclass", metric="log_loss")
+    assert "'nope' is no class" in check_values(("no", "yes", "maybe"), several)[0]
+    assert check_values(("no", "yes"), workflow()) == ()
+    with pytest.raises(DecodeError, match="without 'values' for a regression"):
+        dataclasses.replace(workflow(), monitor=worth, task="regression", metric="rmse")
