@@ -111,6 +111,8 @@ def _loss(window: Evidence) -> str:
 
 
 def _moved(window: Evidence) -> str:
-    """Name the features that moved most, with their stability index."""
-    moved = sorted((d for d in window.drift if d.psi >= _MOVED), key=lambda d: -d.psi)
-    return ", ".join(f"{d.column} {d.psi:.2f}" for d in moved[:2]) or "-"
+    """Name what moved most, with its stability index: features, or answers and labels as such."""
+    known = [(d.psi, d.column) for d in window.drift]
+    known += [(window.answer_psi or 0.0, "(answers)"), (window.label_psi or 0.0, "(labels)")]
+    moved = sorted((pair for pair in known if pair[0] >= _MOVED), reverse=True)
+    return ", ".join(f"{name} {psi:.2f}" for psi, name in moved[:3]) or "-"

@@ -363,6 +363,10 @@ class Evidence:
     and features, without a label, with its interval; `estimated_loss` the mean bounded loss likewise, with
     its standard error. `value_mean` is what `value_rows` outcomes earned on average, `value_squares` the sum
     of its squares. Of `labelled_share` of its rows labels have to be there before it is judged by them.
+    `unlike` counts the rows with a value that training had not: a number beyond its range, a category that it
+    did not hold, none where it always had one; None where the version's profile is of before this was kept.
+    `answer_psi` and `label_psi` are the stability indices of answers and labels beside those of the gate's
+    rows, None of fewer than `monitor.min_labelled`.
     """
 
     version: str
@@ -387,6 +391,8 @@ class Evidence:
     value_squares: float = 0.0
     labelled_share: float = 0.8
     unlike: int | None = None
+    answer_psi: float | None = None
+    label_psi: float | None = None
 
     @property
     def is_labelled(self) -> bool:

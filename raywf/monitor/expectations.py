@@ -11,6 +11,7 @@ from raywf.monitor.attribution import BinLosses, bin_losses
 from raywf.monitor.drift import Codes
 from raywf.monitor.estimate import ClassEstimator, Estimate, fit_class_estimator
 from raywf.monitor.estimate_loss import LossEstimator, fit_bounded_estimator, fit_loss_estimator
+from raywf.monitor.histogram import Histogram, answered
 
 MOST_ROWS = 5_000  # of a window; more make its estimate no surer than the model behind it
 LEAST_ROWS = 20
@@ -22,12 +23,15 @@ Estimator = ClassEstimator | LossEstimator
 class Expectations:
     """Estimators of the workflow's metric and of the mean bounded loss, and the losses by bin at promotion.
 
-    An estimator is None where nothing can be estimated.
+    An estimator is None where nothing can be estimated. `answers` and `labels` say how the rows' were spread;
+    expectations of before that lack them.
     """
 
     metric: ClassEstimator | LossEstimator | None
     loss: ClassEstimator | LossEstimator | None
     by_bin: BinLosses
+    answers: Histogram | None = None
+    labels: Histogram | None = None
 
     def estimate(self, codes: Codes, scores: Array) -> tuple[Estimate | None, Estimate | None]:
         """Return what is to be expected of rows: the metric and the loss; None of fewer than 20 rows.
@@ -53,16 +57,22 @@ def fit_expectations(
 
     `scale` is the loss scale of a regression, None for classes; shapes are those of `Expectations.estimate`.
     """
-    by_bin = bin_losses(codes, bounded_loss(labels, scores, scale=scale), profile)
+    ours: Estimator | None
+    loss: Estimator | None
     if scale is not None:
-        return Expectations(
-            metric=fit_loss_estimator(metric, labels, scores, codes),
-            loss=fit_bounded_estimator(labels, scores, codes, scale=scale),
-            by_bin=by_bin,
-        )
-    ours = fit_class_estimator(metric, labels, scores, threshold=threshold)
-    known = ours or fit_class_estimator("brier", labels, scores)
-    return Expectations(metric=ours, loss=known and replace(known, metric="brier"), by_bin=by_bin)
+        ours = fit_loss_estimator(metric, labels, scores, codes)
+        loss = fit_bounded_estimator(labels, scores, codes, scale=scale)
+    else:
+        ours = fit_class_estimator(metric, labels, scores, threshold=threshold)
+        known = ours or fit_class_estimator("brier", labels, scores)
+        loss = known and replace(known, metric="brier")
+    return Expectations(
+        metric=ours,
+        loss=loss,
+        by_bin=bin_losses(codes, bounded_loss(labels, scores, scale=scale), profile),
+        answers=Histogram.of(answered(scores)) if len(scores) else None,
+        labels=Histogram.of(labels) if len(labels) else None,
+    )
 
 
 def _estimate(estimator: Estimator | None, codes: Codes, scores: Array) -> Estimate | None:

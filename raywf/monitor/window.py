@@ -17,6 +17,7 @@ from raywf.monitor.drift import Codes, as_in_training, measure_drift, unlike_tra
 from raywf.monitor.earned import earned
 from raywf.monitor.estimate import Estimate
 from raywf.monitor.expectations import MOST_ROWS
+from raywf.monitor.histogram import answered
 from raywf.monitor.interval import metric_interval
 from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.labels import NONE, LabelPool
@@ -183,6 +184,7 @@ class Window:
             estimated_error=loss.error if loss else 0.0,
             labelled_share=settings.labelled_share,
             unlike=unlike,
+            **_spread(reference, labels[known], scores[whole], least=settings.min_labelled),
         )
 
     def _labels(self, table: Rows, pool: LabelPool, rows: RowNumbers) -> Array:
@@ -219,6 +221,16 @@ class Window:
             told = int(odd.sum()) if tells_range(reference.profile) else None
             self._inputs = tuple(drift), told
         return self._inputs
+
+
+def _spread(reference: Reference, labels: Array, scores: Array, *, least: int) -> dict[str, float]:
+    """Return how far answers and labels have moved since the promotion, where rows enough tell."""
+    expected, found = reference.expectations, {}
+    if expected is not None and expected.answers is not None and len(scores) >= max(1, least):
+        found["answer_psi"] = expected.answers.psi(answered(scores))
+    if expected is not None and expected.labels is not None and len(labels) >= max(1, least):
+        found["label_psi"] = expected.labels.psi(labels)
+    return found
 
 
 def _squares(values: Array) -> float:

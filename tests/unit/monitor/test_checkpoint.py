@@ -202,10 +202,10 @@ def test_a_newer_format_is_refused(tmp_path):
 
 
 def shorten(data):
-    """Make evidence what it was before its last three figures were known."""
+    """Make evidence what it was before its last five figures were known."""
     for window in data["windows"]:
-        window["evidence"] = window["evidence"] and [*window["evidence"][:-4], window["evidence"][-1]]
-    data["closed"] = [[v, n, [*one[:-4], one[-1]]] for v, n, one in data["closed"]]
+        window["evidence"] = window["evidence"] and [*window["evidence"][:-6], window["evidence"][-1]]
+    data["closed"] = [[v, n, [*one[:-6], one[-1]]] for v, n, one in data["closed"]]
 
 
 def test_evidence_of_an_older_version_is_reckoned_again(tmp_path):

@@ -169,3 +169,23 @@ def test_expectations_are_kept_beside_their_sweep(task: str, tmp_path: Path) -> 
     assert decode(Expectations, encode(made)) == made
     store.write("sweeps/s/expectations.json", b"{")
     assert read_expectations(store, "s") is None
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_answers_and_labels_that_move_are_told(task: str) -> None:
+    """Beside the rows that the version was judged by; of few rows nothing is."""
+    known = reference(task)
+    for middle, low, high in ((0.0, 0.0, 0.05), (1.5, 0.5, 9.0)):
+        said, came = entries(draw(2000, 7, task=task, middle=middle), task=task, labelled=2000)
+        folded = fold(known)
+        folded.update([*said, *came])
+        (found,) = folded.evidence("1")
+        assert found.answer_psi is not None
+        assert found.label_psi is not None
+        assert low <= found.answer_psi <= high
+        assert low / 2 <= found.label_psi <= high
+    folded = fold(known)
+    folded.update([*said[:10], *came[:5]])
+    (few,) = folded.evidence("1")
+    assert (few.answer_psi, few.label_psi) == (None, None)
+    assert decode(Expectations, encode(known.expectations)) == known.expectations
