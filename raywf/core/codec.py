@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+from raywf.core.category import category_text
 from raywf.core.clock import format_time, parse_time
 from raywf.core.duration import format_duration, parse_duration
 from raywf.core.errors import did_you_mean
@@ -78,8 +79,14 @@ def _decode(kind: Any, data: Any, path: tuple[str, ...]) -> Any:
         if not isinstance(data, dict):
             raise DecodeError(f"expected a mapping, got {data!r}", path)
         value_kind = get_args(kind)[1]
-        return {str(k): _decode(value_kind, v, (*path, str(k))) for k, v in data.items()}
+        texts = {_key_text(k): v for k, v in data.items()}
+        return {k: _decode(value_kind, v, (*path, k)) for k, v in texts.items()}
     return _decode_scalar(kind, data, path)
+
+
+def _key_text(key: object) -> str:
+    """Write a key as a class is written that YAML reads as a flag or a number."""
+    return category_text(key) if isinstance(key, (str, bool, int, float)) else str(key)
 
 
 def _decode_record(kind: type, data: Any, path: tuple[str, ...]) -> Any:

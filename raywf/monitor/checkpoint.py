@@ -146,7 +146,7 @@ class Checkpoints:
         for version, known in data["known"].items():
             reference = references.reference(version)
             now = {} if reference is None else orjson.loads(orjson.dumps(encode(reference)))
-            if reference is not None and {k: now.get(k) for k in known} != known:  # it may tell more by now
+            if reference is not None and not _holds(now, known):
                 raise CheckpointError(f"version {version} is another one than it was")
 
     def _publish(self, data: _Data) -> None:
@@ -248,6 +248,13 @@ def _evidence_data(evidence: Evidence) -> list[Any]:
     """Return the figures in the order of `_FIGURES`, which grows at its end, and of each column's drift."""
     drift = [(d.column, d.psi, d.rows, d.missing) for d in evidence.drift]
     return [*(getattr(evidence, name) for name in _FIGURES), drift]
+
+
+def _holds(now: Any, known: Any) -> bool:
+    """Return whether all that was known of a version is so still; it may tell more by now."""
+    if isinstance(known, dict) and isinstance(now, dict):
+        return all(key in now and _holds(now[key], value) for key, value in known.items())
+    return bool(now == known) or known is None
 
 
 def _is_whole(data: list[Any]) -> bool:

@@ -24,7 +24,7 @@ class Expectations:
     """Estimators of the workflow's metric and of the mean bounded loss, and the losses by bin at promotion.
 
     An estimator is None where nothing can be estimated. `answers` and `labels` say how the rows' were spread;
-    expectations of before that lack them.
+    None of too few rows, and of versions from before this was kept.
     """
 
     metric: ClassEstimator | LossEstimator | None
@@ -70,8 +70,8 @@ def fit_expectations(
         metric=ours,
         loss=loss,
         by_bin=bin_losses(codes, bounded_loss(labels, scores, scale=scale), profile),
-        answers=Histogram.of(answered(scores)) if len(scores) else None,
-        labels=Histogram.of(labels) if len(labels) else None,
+        answers=Histogram.of(answered(scores)),
+        labels=Histogram.of(labels),
     )
 
 

@@ -9,28 +9,37 @@ import numpy as np
 from raywf.core.metrics import Array
 from raywf.monitor.drift import stability_index
 
-_BINS = 10
+_BINS, _BIN_ROWS = 10, 100  # with fewer rows in each, chance alone makes the index large
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
     """The rows in each bin; bin i holds ``edges[i-1] < x <= edges[i]``.
 
-    >>> Histogram.of(np.array([0.0, 0.0, 1.0, 2.0]))
-    Histogram(edges=(0.0, 1.0), counts=(2, 1, 1))
+    >>> Histogram.of(np.repeat([0.0, 1.0, 3.0], 200))
+    Histogram(edges=(0.5, 2.0), counts=(200, 200, 200))
     """
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
     @staticmethod
-    def of(values: Array) -> Histogram:
-        """Return that of numbers: a bin for each where they are few, else bins of like mass."""
+    def of(values: Array) -> Histogram | None:
+        """Return that of numbers; None of too few rows.
+
+        There is a bin for each number where they are few, else bins of like mass. Edges lie between two
+        numbers: another fit of the same model, whose scores differ by little, moves none over them.
+        """
+        bins = min(_BINS, len(values) // _BIN_ROWS)
+        if bins < 2:
+            return None
         known = np.unique(values)
-        if len(known) > _BINS:
-            inner = np.quantile(values, np.arange(1, _BINS) / _BINS, method="inverted_cdf")
-            known = np.unique([*inner[inner < values.max()], values.max()])
-        edges = known[:-1]
+        below = known[:-1]
+        if len(known) > bins:
+            inner = np.quantile(values, np.arange(1, bins) / bins, method="inverted_cdf")
+            inner = np.unique(inner[inner < known[-1]])
+            below = inner if len(inner) else known[-2:-1]
+        edges = (below + known[np.searchsorted(known, below) + 1]) / 2
         return Histogram(edges=tuple(map(float, edges)), counts=_counts(values, edges))
 
     def psi(self, values: Array) -> float:

@@ -27,6 +27,11 @@ class Reference:
     maturity_s: float = 0.0
     expectations: Expectations | None = None
 
+    @property
+    def width(self) -> int:
+        """How many scores an answer has."""
+        return len(self.classes) if self.task == "multiclass" else 1
+
     def label_value(self, label: str | float) -> float | None:
         """Return a label's class index or value; None if the version knows no such label."""
         if not self.classes:

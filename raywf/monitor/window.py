@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raywf.core.clock import from_microseconds
 from raywf.core.metrics import Array
@@ -149,7 +150,7 @@ class Window:
             threshold = reference.threshold
             interval = metric_interval(metric, labels[known], scores[known], threshold=threshold)
         figure, low, high = interval or (None, None, None)
-        if settings.values:
+        if settings.values and reference.classes and scores.shape[1] == reference.width:
             paid = earned(
                 labels[known],
                 scores[known],
@@ -184,7 +185,7 @@ class Window:
             estimated_error=loss.error if loss else 0.0,
             labelled_share=settings.labelled_share,
             unlike=unlike,
-            **_spread(reference, labels[known], scores[whole], least=settings.min_labelled),
+            **_spread(reference, labels, scores, (known, whole), settings=settings),
         )
 
     def _labels(self, table: Rows, pool: LabelPool, rows: RowNumbers) -> Array:
@@ -223,13 +224,28 @@ class Window:
         return self._inputs
 
 
-def _spread(reference: Reference, labels: Array, scores: Array, *, least: int) -> dict[str, float]:
-    """Return how far answers and labels have moved since the promotion, where rows enough tell."""
-    expected, found = reference.expectations, {}
-    if expected is not None and expected.answers is not None and len(scores) >= max(1, least):
-        found["answer_psi"] = expected.answers.psi(answered(scores))
-    if expected is not None and expected.labels is not None and len(labels) >= max(1, least):
-        found["label_psi"] = expected.labels.psi(labels)
+def _spread(
+    reference: Reference,
+    labels: Array,
+    scores: Array,
+    told: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    *,
+    settings: MonitorSettings,
+) -> dict[str, float]:
+    """Return how far answers and labels have moved since the promotion, where rows enough tell.
+
+    `told` are the rows with a label, and those with all scores. The first labels of a window are often of one
+    kind, and are waited for.
+    """
+    known, whole = told
+    expected, least, found = reference.expectations, max(1, settings.min_labelled), {}
+    if expected is None or scores.shape[1] != reference.width:
+        return {}
+    if expected.answers is not None and whole.sum() >= least:
+        found["answer_psi"] = expected.answers.psi(answered(scores[whole]))
+    enough = known.sum() >= max(least, settings.labelled_share * len(labels))
+    if expected.labels is not None and enough:
+        found["label_psi"] = expected.labels.psi(labels[known])
     return found
 
 

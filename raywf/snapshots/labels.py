@@ -114,7 +114,10 @@ def check_values(classes: tuple[str, ...], workflow: Workflow) -> tuple[str, ...
         if classes and name not in classes
     ]
     if found and workflow.task == "binary":
-        raise ValidationError(found[0])
+        quoted = (
+            " (in YAML yes, no, on and off are flags: quote them)" if {"true", "false"} & set(named) else ""
+        )
+        raise ValidationError(found[0] + quoted)
     return tuple(found)
 
 

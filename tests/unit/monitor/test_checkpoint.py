@@ -17,7 +17,7 @@ from raywf.core.ids import digest_bytes
 from raywf.core.records import ColumnProfile, Outcome, Prediction
 from raywf.core.settings import MonitorSettings
 from raywf.monitor import rowfiles
-from raywf.monitor.checkpoint import CheckpointError, Checkpoints
+from raywf.monitor.checkpoint import CheckpointError, Checkpoints, _holds
 from raywf.monitor.fold import Fold
 from raywf.monitor.reference import KnownReferences, Reference
 from raywf.outcomes.columns import parse_columns
@@ -313,3 +313,11 @@ def test_rows_of_many_files_come_back(tmp_path, monkeypatch):
     monitor.restart()
     assert told(monitor.fold) == before
     assert len(list((tmp_path / "fold").glob("*.arrow"))) == 5  # one a day
+
+
+def test_a_version_that_tells_more_by_now_is_the_same():
+    """At any depth; one that tells otherwise is another."""
+    assert _holds({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1}})
+    assert _holds({"a": {"b": 1}}, {"a": None})
+    assert not _holds({"a": {"b": 2}}, {"a": {"b": 1}})
+    assert not _holds({}, {"a": 1})

@@ -256,3 +256,16 @@ def test_answers_earn_what_the_settings_say():
     assert (found.value_rows, found.value_mean) == (3, pytest.approx((5 - 1 + 7) / 3))
     (plain,) = fold(answered, known).evidence("1")
     assert (plain.value_rows, plain.value_mean) == (1, 7.0)
+
+
+def test_answers_of_another_width_earn_nothing():
+    """A version of before may have had other classes, or none: its windows are reckoned all the same."""
+    priced = dataclasses.replace(SETTINGS, values={"yes": {"yes": 5.0}})
+    numbers = KnownReferences({"1": Reference(version="1", task="regression", loss_scale=1.0)})
+    (found,) = fold([prediction("a"), outcome("a", label=1.0)], settings=priced, references=numbers).evidence(
+        "1"
+    )
+    assert (found.labelled, found.value_mean) == (1, None)
+    wide = dataclasses.replace(prediction("a"), scores=(0.1, 0.2, 0.3, 0.4))
+    (found,) = fold([wide, outcome("a")], settings=priced).evidence("1")
+    assert found.value_mean is None

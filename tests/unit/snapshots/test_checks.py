@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raywf.core.codec import DecodeError
+from raywf.core.codec import DecodeError, decode
 from raywf.core.errors import ValidationError
 from raywf.core.records import Column
 from raywf.core.settings import MonitorSettings, SpineSettings, ValidateSettings, Workflow
@@ -161,5 +161,9 @@ def test_values_name_classes():
     several = dataclasses.replace(workflow(), monitor=worth, task="multiclass", metric="log_loss")
     assert "'nope' is no class" in check_values(("no", "yes", "maybe"), several)[0]
     assert check_values(("no", "yes"), workflow()) == ()
+    flags = decode(MonitorSettings, {"values": {True: {False: 1.0, 1: 2.0}}})
+    assert flags.values == {"true": {"false": 1.0, "1": 2.0}}
+    with pytest.raises(ValidationError, match="quote them"):
+        check_values(("no", "yes"), dataclasses.replace(workflow(), monitor=flags))
     with pytest.raises(DecodeError, match="without 'values' for a regression"):
         dataclasses.replace(workflow(), monitor=worth, task="regression", metric="rmse")
