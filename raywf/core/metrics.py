@@ -208,10 +208,11 @@ def mape(labels: Array, scores: Array) -> float:
 
 def pinball(labels: Array, scores: Array, *, quantile: float) -> float:
     """Return the mean pinball loss of a predicted quantile."""
-    return float(np.mean(_pinballs(labels, scores, quantile)))
+    return float(np.mean(pinball_losses(labels, scores, quantile)))
 
 
-def _pinballs(labels: Array, scores: Array, quantile: float) -> Array:
+def pinball_losses(labels: Array, scores: Array, quantile: float) -> Array:
+    """Return each row's loss as a quantile, ``(n_rows,)``, of scores ``(n_rows, 1)``, in label units."""
     gap = labels - scores[:, 0]
     return np.asarray(np.maximum(quantile * gap, (quantile - 1) * gap))
 
@@ -249,7 +250,7 @@ def bounded_loss(labels: Array, scores: Array, *, scale: float | None, quantile:
     array([0.36, 0.04])
     """
     if scale is not None:
-        return np.minimum(2 * _pinballs(labels, scores, quantile) / scale, 1.0)
+        return np.minimum(2 * pinball_losses(labels, scores, quantile) / scale, 1.0)
     p = class_probabilities(scores)
     hot = np.zeros_like(p)
     hot[np.arange(len(labels)), labels.astype(int)] = 1

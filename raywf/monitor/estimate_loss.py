@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from raywf.core.metrics import Array, bounded_loss, find_metric
+from raywf.core.metrics import Array, bounded_loss, find_metric, pinball_losses
 from raywf.monitor.drift import Codes
 from raywf.monitor.estimate import Estimate
 
@@ -118,13 +119,7 @@ def _row_losses(metric: str) -> Callable[[Array, Array], Array]:
     found = find_metric(metric)
     assert found is not None
     assert found.quantile is not None
-    quantile = found.quantile
-
-    def pinball(labels: Array, scores: Array) -> Array:
-        gap = labels - scores[:, 0]
-        return np.maximum(quantile * gap, (quantile - 1) * gap)
-
-    return pinball
+    return partial(pinball_losses, quantile=found.quantile)
 
 
 def _absolute(labels: Array, scores: Array) -> Array:
