@@ -90,15 +90,29 @@ class Metric:
 def roc_auc(labels: Array, scores: Array) -> float:
     """Return the area under the ROC curve, ties counted half; nan with one class only.
 
+    Of more than two classes the mean over them of each against the rest.
+
     >>> roc_auc(np.array([0, 0, 1, 1.0]), np.array([[0.1], [0.4], [0.35], [0.8]]))
     0.75
     """
-    positive = labels > 0.5
+    return _mean_of_classes(_auc, labels, scores)
+
+
+def _mean_of_classes(of: Callable[[NDArray[np.bool_], Array], float], labels: Array, scores: Array) -> float:
+    """Return a score of rows that are of a class or not; of many classes the mean of those that have rows."""
+    if scores.shape[1] <= 2:
+        return of(labels > 0.5, scores[:, -1])
+    values = [of(labels == c, scores[:, c]) for c in range(scores.shape[1])]
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _auc(positive: NDArray[np.bool_], scores: Array) -> float:
     n_pos = int(positive.sum())
-    n_neg = len(labels) - n_pos
+    n_neg = len(positive) - n_pos
     if n_pos == 0 or n_neg == 0:
         return float("nan")
-    ranks = mean_ranks(scores[:, -1])
+    ranks = mean_ranks(scores)
     return float((ranks[positive].sum() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
 
 
@@ -114,10 +128,16 @@ def mean_ranks(values: Array) -> Array:
 
 
 def average_precision(labels: Array, scores: Array) -> float:
-    """Return the mean precision over the positives' thresholds; nan without positives."""
-    order = np.argsort(-scores[:, -1], kind="stable")
-    hits = labels[order] > 0.5
-    values = scores[order, -1]
+    """Return the mean precision over the positives' thresholds; nan without positives.
+
+    Of more than two classes the mean over them of each against the rest.
+    """
+    return _mean_of_classes(_precision, labels, scores)
+
+
+def _precision(positive: NDArray[np.bool_], scores: Array) -> float:
+    order = np.argsort(-scores, kind="stable")
+    hits, values = positive[order], scores[order]
     last = np.r_[values[1:] != values[:-1], True]
     true = np.cumsum(hits)[last]
     precision = true / (np.flatnonzero(last) + 1)
@@ -266,8 +286,8 @@ _CLASSES = ("binary", "multiclass")
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        Metric("roc_auc", True, ("binary",), roc_auc),
-        Metric("average_precision", True, ("binary",), average_precision),
+        Metric("roc_auc", True, _CLASSES, roc_auc),
+        Metric("average_precision", True, _CLASSES, average_precision),
         Metric("log_loss", False, _CLASSES, log_loss),
         Metric("brier", False, _CLASSES, brier),
         Metric("accuracy", True, _CLASSES, accuracy, _accuracy_counted),

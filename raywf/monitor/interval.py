@@ -24,15 +24,15 @@ def metric_interval(
 ) -> tuple[float, float, float] | None:
     """Return the metric and its interval; None where it is not defined (a class is absent, rows have groups).
 
-    ROC AUC: DeLong's variance by ranks (Sun and Xu, 2014, doi:10.1109/LSP.2014.2337313). Means of rows:
-    normal; the root of one by the delta method. Others: percentiles of 200 bootstrap resamples from a fixed
-    seed.
+    ROC AUC of two classes: DeLong's variance by ranks (Sun and Xu, 2014, doi:10.1109/LSP.2014.2337313).
+    Means of rows: normal; the root of one by the delta method. Others: percentiles of 200 bootstrap
+    resamples from a fixed seed.
     """
     metric = find_metric(name)
     value = float("nan") if metric is None else metric.score(labels, scores, threshold=threshold)
     if metric is None or not np.isfinite(value):
         return None
-    if name == "roc_auc":
+    if name == "roc_auc" and scores.shape[1] <= 2:
         low, high = _around(value, _delong_error(labels, scores[:, -1]))
         return value, max(0.0, low), min(1.0, high)
     if name == "rmse":

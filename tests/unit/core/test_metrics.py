@@ -53,6 +53,20 @@ def test_average_precision_is_scikit_learn_s(pair: Pair) -> None:
 
 @settings(deadline=None)
 @given(multiclass())
+def test_rankings_of_several_classes_are_scikit_learn_s(pair: Pair) -> None:
+    """The mean over the classes of each against the rest; those without rows do not count."""
+    labels, scores = pair
+    auc = peer.roc_auc_score(labels, scores, multi_class="ovr", labels=[0, 1, 2])
+    precision = peer.average_precision_score(np.eye(3)[labels.astype(int)], scores)
+    assert METRICS["roc_auc"].score(labels, scores) == pytest.approx(auc)
+    assert METRICS["average_precision"].score(labels, scores) == pytest.approx(precision)
+    wider = np.hstack([scores, np.zeros((len(scores), 1))])
+    assert METRICS["roc_auc"].score(labels, wider) == pytest.approx(auc)
+    assert METRICS["average_precision"].score(labels, wider) == pytest.approx(precision)
+
+
+@settings(deadline=None)
+@given(multiclass())
 def test_log_loss_is_scikit_learn_s(pair: Pair) -> None:
     """On probabilities that are not cut at zero."""
     labels, scores = pair

@@ -38,6 +38,16 @@ def test_bootstrap_is_the_same_each_time(name):
     assert low < value < high
 
 
+def test_auc_of_several_classes_has_an_interval():
+    """Each class against the rest: about as wide as that of two classes, around the value."""
+    rng = np.random.default_rng(0)
+    scores = rng.dirichlet([1, 1, 1], 400)
+    labels = np.array([rng.choice(3, p=row) for row in scores], dtype=float)
+    value, low, high = metric_interval("roc_auc", labels, scores)
+    assert low < value < high
+    assert 0.02 < high - low < 0.1
+
+
 def test_one_class_has_no_auc():
     """Rather none than a guess."""
     assert metric_interval("roc_auc", np.ones(20), np.random.default_rng(0).random((20, 1))) is None
