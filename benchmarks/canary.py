@@ -42,7 +42,7 @@ from swap import VERDICT  # noqa: E402 the folder is a set of scripts
 
 from raywf.client import Client  # noqa: E402
 from raywf.core.metrics import bounded_loss  # noqa: E402
-from raywf.core.own import OwnCode  # noqa: E402
+from raywf.core.own import OwnCode, workflow_metric  # noqa: E402
 from raywf.core.records import Bundle, Column, Member, Snapshot  # noqa: E402
 from raywf.core.rollout import Duel, Rollouts, RolloutStep, Side, Tally  # noqa: E402
 from raywf.core.serving_settings import RolloutSettings, ServingSettings  # noqa: E402
@@ -377,7 +377,8 @@ def main() -> None:
         site.url = deploy(workflow, registry)
         options = {"max_restarts": -1, "max_concurrency": 4, "num_cpus": 0}
         references = RegistryReferences(workflow, registry)
-        site.monitor = ray.remote(MonitorActor).options(**options).remote(workflow, references)
+        actor = ray.remote(MonitorActor).options(**options)
+        site.monitor = actor.remote(workflow, references, workflow_metric(workflow))
         for name, bundle in bundles.items():
             if args.only in {None, name}:
                 found[name] = play(site, name, register(registry, bundle, folder))

@@ -38,6 +38,7 @@ from swap import make_registry  # noqa: E402 the folder is a set of scripts
 
 from raywf.client import CallError, Client  # noqa: E402
 from raywf.core.errors import ServingError  # noqa: E402
+from raywf.core.own import workflow_metric  # noqa: E402
 from raywf.core.records import Prediction  # noqa: E402
 from raywf.core.serving_settings import ServingSettings  # noqa: E402
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow  # noqa: E402
@@ -274,7 +275,8 @@ def run(workflow: Workflow, folder: Path, names: list[str], times: int) -> tuple
     site.url = deploy(workflow, registry)
     options = {"max_restarts": -1, "max_task_retries": -1, "max_concurrency": 4, "num_cpus": 0}
     references = RegistryReferences(workflow, registry)
-    site.monitor = ray.remote(MonitorActor).options(**options).remote(workflow, references)
+    actor = ray.remote(MonitorActor).options(**options)
+    site.monitor = actor.remote(workflow, references, workflow_metric(workflow))
     traffic = Traffic(site.url)
     try:
         time.sleep(3)

@@ -28,6 +28,7 @@ import numpy as np
 import orjson
 
 from raywf.core.ids import digest_bytes
+from raywf.core.metrics import METRICS
 from raywf.core.records import ColumnProfile
 from raywf.core.settings import MonitorSettings
 from raywf.monitor.checkpoint import Checkpoints
@@ -36,7 +37,7 @@ from raywf.monitor.reference import KnownReferences, Reference
 from raywf.outcomes.column_reader import ColumnReader
 from raywf.outcomes.lines import log_folder
 
-NAME, METRIC = "bench", "roc_auc"
+NAME, METRIC = "bench", METRICS["roc_auc"]
 NUMBERS, CATEGORIES, DAYS, BLOCK = 8, 2, 150, 50_000
 VALUES = ("north", "south", "east", "west", "none of these")
 START, FOREVER = datetime(2026, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -172,7 +173,7 @@ def told(fold: Fold) -> str:
 
 
 def checkpoints_of(root: str) -> Checkpoints:
-    return Checkpoints(log_folder(root, NAME), MonitorSettings(), metric=METRIC)
+    return Checkpoints(log_folder(root, NAME), MonitorSettings(), metric=METRIC.name)
 
 
 def peak_gib() -> float:

@@ -33,6 +33,7 @@ from swap import VERSIONS, Load, make_registry  # noqa: E402 the folder is a set
 
 from raywf.client import CallError, Client  # noqa: E402
 from raywf.core.duration import parse_duration  # noqa: E402
+from raywf.core.own import workflow_metric  # noqa: E402
 from raywf.core.serving_settings import ServingSettings  # noqa: E402
 from raywf.core.settings import MonitorSettings, SpineSettings, StoreSettings, Workflow  # noqa: E402
 from raywf.monitor.reference import KnownReferences, Reference  # noqa: E402
@@ -105,7 +106,7 @@ def soak(workflow: Workflow, folder: Path, seconds: float) -> dict[str, Any]:
     monitor = (
         ray.remote(MonitorActor)
         .options(max_concurrency=4, num_cpus=0)
-        .remote(workflow, KnownReferences(known))
+        .remote(workflow, KnownReferences(known), workflow_metric(workflow))
     )
     root = Path(workflow.stores.root)
     Load(url, root, connections=CONNECTIONS, seconds=2).samples()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raywf.core.attribution import Attribution
+from raywf.core.own import workflow_metric
 from raywf.core.records import Evidence
 from raywf.core.settings import Workflow
 from raywf.loop.references import RegistryReferences
@@ -107,7 +108,7 @@ def fold_log(workflow: Workflow, references: PatientReferences) -> Fold:
     except CheckpointError:  # the log is the truth
         found = None
     state, cursor = (found.state, found.cursor) if found else (None, {})
-    fold = Fold(workflow.monitor, references, metric=workflow.metric, state=state)
+    fold = Fold(workflow.monitor, references, metric=workflow_metric(workflow), state=state)
     before: dict[str, int] | None = None
     while cursor != before:
         before = dict(cursor)

@@ -11,6 +11,7 @@ import ray
 from raywf.core.codec import encode
 from raywf.core.errors import ServingError
 from raywf.core.ids import stable_id
+from raywf.core.own import workflow_metric
 from raywf.core.settings import Workflow
 from raywf.loop.cluster import connect
 from raywf.loop.controller import Controller
@@ -53,7 +54,7 @@ def up(workflow: Workflow) -> str:
             raise
         _remember(workflow, {"url": url, "settings": _settings_id(workflow)})
     references = RegistryReferences(workflow, registry)
-    watching = _actor(MonitorActor, monitor_name(workflow), workflow, references)
+    watching = _actor(MonitorActor, monitor_name(workflow), workflow, references, workflow_metric(workflow))
     controller = _actor(Controller, controller_name(workflow), workflow, registry, watching)
     ray.get(controller.ping.remote(), timeout=60)
     return url

@@ -12,6 +12,7 @@ from ray.util import metrics
 
 from raywf.core.attribution import Attribution
 from raywf.core.errors import RaywfError
+from raywf.core.metrics import Metric
 from raywf.core.records import Evidence, Outcome
 from raywf.core.rollout import Duel, RolloutStep
 from raywf.core.settings import Workflow
@@ -91,12 +92,12 @@ class MonitorActor:
     give the Ray actor a `max_concurrency` above 1, so that `pid` need not wait.
     """
 
-    def __init__(self, workflow: Workflow, references: ReferenceSource) -> None:
+    def __init__(self, workflow: Workflow, references: ReferenceSource, metric: Metric) -> None:
         self._reader = ColumnReader(workflow.stores.root, workflow.name)
         self._references = PatientReferences(references)
-        self._settings, self._metric = workflow.monitor, workflow.metric
-        self._checkpoints = Checkpoints(self._reader.folder, workflow.monitor, metric=workflow.metric)
-        self._fold = Fold(workflow.monitor, self._references, metric=workflow.metric)
+        self._settings, self._metric = workflow.monitor, metric
+        self._checkpoints = Checkpoints(self._reader.folder, workflow.monitor, metric=metric.name)
+        self._fold = Fold(workflow.monitor, self._references, metric=metric)
         self._outcomes: dict[str, Outcome] = {}  # of the duels' rows, while they are asked for
         self._duels = DuelFold(self._references, lambda identity: self._outcomes.get(identity))
         self._poll_s = workflow.monitor.poll_s

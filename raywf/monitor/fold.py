@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from raywf.core.attribution import Attribution
 from raywf.core.clock import from_microseconds, to_microseconds
-from raywf.core.metrics import Array
+from raywf.core.metrics import Array, Metric
 from raywf.core.records import Evidence, Outcome
 from raywf.core.settings import MonitorSettings
 from raywf.monitor.attribution import add_up, attribute
@@ -91,7 +91,7 @@ class _Batch:
 class Fold:
     """Folds records into evidence; not safe for threads.
 
-    `metric` names the workflow's metric. Predictions of a version that `references` does not know yet wait.
+    `metric` is the workflow's. Predictions of a version that `references` does not know yet wait.
     `state` is that of a fold with the same settings, to go on from.
     """
 
@@ -100,7 +100,7 @@ class Fold:
         settings: MonitorSettings,
         references: ReferenceSource,
         *,
-        metric: str,
+        metric: Metric,
         state: FoldState | None = None,
     ) -> None:
         self._settings, self._references, self._metric = settings, references, metric

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable
 
 import numpy as np
 
-from raywf.core.metrics import (
-    Array,
-    Metric,
-    bounded_loss,
-    class_probabilities,
-    find_metric,
-    mean_ranks,
-)
+from raywf.core.errors import describe_error
+from raywf.core.metrics import Array, Metric, bounded_loss, class_probabilities, mean_ranks
 
+_log = logging.getLogger(__name__)
 _Z = 1.959963984540054
 _RESAMPLES = 200
 
 
 def metric_interval(
-    name: str, labels: Array, scores: Array, *, threshold: float = 0.5
+    metric: Metric, labels: Array, scores: Array, *, threshold: float = 0.5
 ) -> tuple[float, float, float] | None:
     """Return the metric and its interval; None where it is not defined (a class is absent, rows have groups).
+
+    One of the user's own that raises is not defined either, and its reason is logged.
 
     ROC AUC of two classes: DeLong's variance by ranks (Sun and Xu, 2014, doi:10.1109/LSP.2014.2337313).
     Means of rows: normal; the root of one by the delta method. Others: percentiles of 200 bootstrap
     resamples from a fixed seed.
     """
-    metric = find_metric(name)
-    value = float("nan") if metric is None else metric.score(labels, scores, threshold=threshold)
-    if metric is None or not np.isfinite(value):
+    name = metric.name
+    try:
+        value = metric.score(labels, scores, threshold=threshold)
+    except Exception as err:  # noqa: BLE001 - the user's text may raise anything
+        _log.warning("metric %s has no value on %d rows: %s", name, len(labels), describe_error(err))
+        return None
+    if not np.isfinite(value):
         return None
     if name == "roc_auc" and scores.shape[1] <= 2:
         low, high = _around(value, _delong_error(labels, scores[:, -1]))
@@ -40,7 +43,8 @@ def metric_interval(
         return value, *_around(value, error)
     if name in _ROWS:
         return value, *_around(value, _error(_ROWS[name](labels, scores)))
-    return value, *_bootstrap(metric, labels, scores, threshold)
+    low, high = _bootstrap(metric, labels, scores, threshold)
+    return None if np.isnan(low) else (value, low, high)
 
 
 def _log_losses(labels: Array, scores: Array) -> Array:
@@ -91,6 +95,10 @@ def _delong_error(labels: Array, scores: Array) -> float:
 def _bootstrap(metric: Metric, labels: Array, scores: Array, threshold: float) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, len(labels), (_RESAMPLES, len(labels)))
-    values = np.array([metric.score(labels[rows], scores[rows], threshold=threshold) for rows in drawn])
-    low, high = np.nanquantile(values, [0.025, 0.975])
+    values = []
+    for rows in drawn:
+        with contextlib.suppress(Exception):  # the user's own may not bear that a class was not drawn
+            values.append(metric.score(labels[rows], scores[rows], threshold=threshold))
+    found = np.asarray(values)[np.isfinite(values)]
+    low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (np.nan, np.nan)
     return float(low), float(high)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raywf.core.errors import SettingsError, did_you_mean
-from raywf.core.metrics import Array
+from raywf.core.metrics import Array, Metric
 from raywf.monitor.attribution import LEAST_ROWS
 from raywf.monitor.drift import MISSING, bin_names
 from raywf.monitor.interval import metric_interval
@@ -24,7 +24,7 @@ _Z = 1.959963984540054
 class Asked:
     """The workflow's metric, and how many labelled rows a slice needs for figures of quality."""
 
-    metric: str
+    metric: Metric
     min_labelled: int
 
 

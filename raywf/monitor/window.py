@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raywf.core.clock import from_microseconds
-from raywf.core.metrics import Array
+from raywf.core.metrics import Array, Metric
 from raywf.core.records import Drift, Evidence, tells_range
 from raywf.core.settings import MonitorSettings
 from raywf.monitor.attribution import BinLosses, bin_losses
@@ -115,7 +115,7 @@ class Window:
         return self._tally
 
     def evidence(
-        self, table: Rows, pool: LabelPool, metric: str, *, settings: MonitorSettings
+        self, table: Rows, pool: LabelPool, metric: Metric, *, settings: MonitorSettings
     ) -> Evidence | None:
         """Sum up the rows, in the order of their keys; None if there are none or the version is not known."""
         if self.cached is None and self.reference is not None:
@@ -135,7 +135,7 @@ class Window:
         return bin_losses(self._codes(reference, table, rows[known]), losses, reference.profile)
 
     def _evidence(
-        self, reference: Reference, table: Rows, pool: LabelPool, asked: tuple[str, MonitorSettings]
+        self, reference: Reference, table: Rows, pool: LabelPool, asked: tuple[Metric, MonitorSettings]
     ) -> Evidence | None:
         metric, settings = asked
         rows = self.members(table)
@@ -161,6 +161,8 @@ class Window:
             values[known] = np.where(np.isnan(values[known]), paid, values[known])
         paid = values[~np.isnan(values)]
         estimate, loss = self._estimated(reference, table, rows[whole], scores[whole])
+        if estimate is not None and estimate.metric != metric.name:  # the workflow's is another since
+            estimate = None
         drift, unlike = self._moved(reference, table, rows)
         return Evidence(
             version=self.version,

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raywf.core.clock import from_microseconds, to_microseconds
+from raywf.core.own import workflow_metric
 from raywf.core.records import Evidence, Outcome, Prediction
 from raywf.loop.backtest.past import Past
 from raywf.loop.backtest.staged import Live, Staged
@@ -51,8 +52,8 @@ class Answers:
     def __init__(self, past: Past) -> None:
         self._past = past
         self._references: dict[str, Reference] = {}
-        monitor, metric = past.workflow.monitor, past.workflow.metric
-        self._fold = Fold(monitor, KnownReferences(self._references), metric=metric)
+        workflow, known = past.workflow, KnownReferences(self._references)
+        self._fold = Fold(workflow.monitor, known, metric=workflow_metric(workflow))
         self._waiting: list[_Waiting] = []
         self._told: list[_Losses] = []
 

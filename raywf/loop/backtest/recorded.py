@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from raywf.core.journal import BY_HAND, FINAL, Journal
+from raywf.core.own import workflow_metric
 from raywf.core.records import Decision, JournalEntry, ModelVersion
 from raywf.core.settings import Workflow
 from raywf.loop.decided import history_of, past_decisions
@@ -57,7 +58,7 @@ def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
     ours = [d for d in decisions if d.kind in _OURS and d.cause != BY_HAND]
     if not log:
         return ()
-    fold = Fold(workflow.monitor, RegistryReferences(workflow, registry), metric=workflow.metric)
+    fold = Fold(workflow.monitor, RegistryReferences(workflow, registry), metric=workflow_metric(workflow))
     days = (log[-1].time - log[0].time) // _BETWEEN
     moments = {d.time: d for d in reversed(ours)}
     between = {log[0].time + n * _BETWEEN for n in range(1, days + 1)}

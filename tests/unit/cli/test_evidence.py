@@ -14,7 +14,7 @@ from raywf.cli.evidence import describe, describe_slices
 from raywf.cli.main import cli
 from raywf.core.errors import SettingsError
 from raywf.core.records import ColumnProfile, Outcome, Prediction
-from raywf.core.settings import MonitorSettings, SpineSettings, StoreSettings, Workflow
+from raywf.core.settings import MonitorSettings, OwnMetricSettings, SpineSettings, StoreSettings, Workflow
 from raywf.loop import evidence as module
 from raywf.loop.evidence import Windows, fold_log, read_windows
 from raywf.monitor.actor import PatientReferences
@@ -121,6 +121,24 @@ def test_slices_of_a_column(found: Windows, tmp_path: Path) -> None:
     assert len(lines) == 2 + len(windows.slices)
     whole = read_windows(workflow(tmp_path), "champion", by="x", last=100).slices
     assert sum(one.rows for one in whole) == DAYS * ROWS
+
+
+def test_a_metric_of_the_user_s_own_is_realised(found: Windows, tmp_path: Path) -> None:
+    """Each labelled window has its value with an interval, and so has each slice."""
+    (tmp_path / "mine.py").write_text(
+        "def profit(labels, scores):\n    return float((labels * (scores > 0.5)).mean())\n"
+    )
+    own = OwnMetricSettings(code=f"{tmp_path}/mine.py:profit", greater_is_better=True, trust=True)
+    theirs = replace(workflow(tmp_path), metric="profit", metrics={"profit": own})
+    windows = read_windows(theirs, "champion", by="x", last=DAYS)
+    assert [w.metric is None for w in windows.windows] == [False] * LABELLED + [True] * (DAYS - LABELLED)
+    assert [w.loss_sum for w in windows.windows] == [w.loss_sum for w in found.windows]
+    first = windows.windows[0]
+    assert first.metric is not None
+    assert first.metric_low is not None
+    assert first.metric_low < first.metric < 0.5
+    assert all(one.metric is not None for one in windows.slices)
+    assert windows.settled == (None,) * DAYS
 
 
 def test_slices_of_few_labels_have_no_figures(found: Windows, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raywf.core.ids import digest_bytes
+from raywf.core.metrics import METRICS
 from raywf.core.records import ColumnProfile, Outcome, Prediction
 from raywf.core.settings import MonitorSettings
 from raywf.monitor import rowfiles
@@ -61,7 +62,7 @@ class Monitor:
     def __init__(self, folder, chosen, known):
         self.chosen, self.known = chosen, known
         self.checkpoints = Checkpoints(Path(folder), chosen, metric="log_loss")
-        self.fold = Fold(chosen, known, metric="log_loss")
+        self.fold = Fold(chosen, known, metric=METRICS["log_loss"])
 
     def read(self, records):
         self.fold.take(parse_columns(b"".join(map(to_line, records))))
@@ -71,7 +72,7 @@ class Monitor:
         self.checkpoints.save(self.fold.state, {}, {})
         self.checkpoints = Checkpoints(self.checkpoints._log, self.chosen, metric="log_loss")
         found = self.checkpoints.load(self.known)
-        self.fold = Fold(self.chosen, self.known, metric="log_loss", state=found.state)
+        self.fold = Fold(self.chosen, self.known, metric=METRICS["log_loss"], state=found.state)
 
 
 _ids = st.sampled_from("abcdef")
@@ -116,7 +117,7 @@ def test_going_on_is_as_if_it_had_never_ended(records, cuts, known_from, chosen,
         if chosen is LONG:  # nothing is closed, so that order and grouping do not matter either
             known |= VERSIONS
             whole.fold.update(())
-            at_once = Fold(chosen, KnownReferences(VERSIONS), metric="log_loss")
+            at_once = Fold(chosen, KnownReferences(VERSIONS), metric=METRICS["log_loss"])
             at_once.update(records)
             assert told(whole.fold) == told(at_once)
 
@@ -158,7 +159,7 @@ def test_cursor_and_what_is_beside_come_back(tmp_path):
     log, before = saved(tmp_path)
     found = load(log, versions={})
     assert (found.cursor, found.beside) == ({"1.jsonl": 30}, {"more": 1})
-    assert told(Fold(LONG, KnownReferences({}), metric="log_loss", state=found.state)) == before
+    assert told(Fold(LONG, KnownReferences({}), metric=METRICS["log_loss"], state=found.state)) == before
 
 
 @pytest.mark.parametrize("name", ["checkpoint.json", "*.arrow"])
@@ -212,7 +213,10 @@ def test_evidence_of_an_older_version_is_reckoned_again(tmp_path):
     """From the rows that are there."""
     log, before = saved(tmp_path)
     rewritten(log, shorten)
-    assert told(Fold(LONG, KnownReferences(VERSIONS), metric="log_loss", state=load(log).state)) == before
+    assert (
+        told(Fold(LONG, KnownReferences(VERSIONS), metric=METRICS["log_loss"], state=load(log).state))
+        == before
+    )
 
 
 def closed(tmp_path, change):
@@ -275,7 +279,7 @@ def test_rows_that_did_not_change_are_not_written_again(tmp_path):
     log, _ = saved(tmp_path)
     monitor = Monitor(log, LONG, KnownReferences(VERSIONS))
     monitor.fold = Fold(
-        LONG, monitor.known, metric="log_loss", state=monitor.checkpoints.load(monitor.known).state
+        LONG, monitor.known, metric=METRICS["log_loss"], state=monitor.checkpoints.load(monitor.known).state
     )
     monitor.read([prediction("d", 48.0)])
     monitor.checkpoints.save(monitor.fold.state, {}, {})

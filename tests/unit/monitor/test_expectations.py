@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from raywf.core.codec import decode, encode
-from raywf.core.metrics import Array
+from raywf.core.metrics import METRICS, Array
 from raywf.core.records import ColumnProfile, Evidence, Outcome, Prediction
 from raywf.core.settings import MonitorSettings
 from raywf.core.store import Store
@@ -78,7 +78,7 @@ def entries(drawn: Drawn, *, task: str, labelled: int) -> tuple[list[Prediction]
 
 def fold(known: Reference) -> Fold:
     metric = "mae" if known.task == "regression" else "roc_auc"
-    return Fold(SETTINGS, KnownReferences({"1": known}), metric=metric)
+    return Fold(SETTINGS, KnownReferences({"1": known}), metric=METRICS[metric])
 
 
 def only(made: Fold) -> Evidence:
@@ -154,7 +154,7 @@ def test_estimates_do_not_depend_on_the_order(task: str, tmp_path: Path) -> None
     source = KnownReferences({"1": known})
     found = Checkpoints(tmp_path, SETTINGS, metric=metric).load(source)
     assert found is not None
-    again = Fold(SETTINGS, source, metric=metric, state=found.state)
+    again = Fold(SETTINGS, source, metric=METRICS[metric], state=found.state)
     again.update([*said[120:], *came])
     assert again.evidence("1") == whole.evidence("1")
 

@@ -32,7 +32,7 @@ SETTINGS = MonitorSettings(window=timedelta(days=1), min_labelled=4)
 
 def fold(*batches, references=REFERENCES, settings=SETTINGS):
     """Fold the batches one after the other."""
-    state = Fold(settings, references, metric="roc_auc")
+    state = Fold(settings, references, metric=METRICS["roc_auc"])
     for batch in batches:
         state.update(batch)
     return state
@@ -215,7 +215,7 @@ def test_reading_an_old_log_again_gives_the_same_state():
     late = 24 * (SETTINGS.horizon.days + 30)
     first = [prediction("a"), outcome("a"), prediction("c", late), outcome("c", late + 1)]
     second = [prediction("b", 1), outcome("b", 2)]
-    again = Fold(SETTINGS, REFERENCES, metric="roc_auc")
+    again = Fold(SETTINGS, REFERENCES, metric=METRICS["roc_auc"])
     again.update(first, settle=False)
     again.update(second, settle=False)
     again.update(())
@@ -235,7 +235,7 @@ def test_thirty_thousand_predictions_fold_in_seconds():
     records = []
     for i in range(30_000):
         records += [prediction(f"{i}", i / 100, score=0.4, **features), outcome(f"{i}", i / 100 + 3)]
-    state = Fold(SETTINGS, KnownReferences({"1": reference}), metric="roc_auc")
+    state = Fold(SETTINGS, KnownReferences({"1": reference}), metric=METRICS["roc_auc"])
     began = time.perf_counter()
     for i in range(0, len(records), 2000):
         state.update(records[i : i + 2000])
