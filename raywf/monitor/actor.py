@@ -99,7 +99,7 @@ class MonitorActor:
         self._checkpoints = Checkpoints(self._reader.folder, workflow.monitor, metric=metric.name)
         self._fold = Fold(workflow.monitor, self._references, metric=metric)
         self._outcomes: dict[str, Outcome] = {}  # of the duels' rows, while they are asked for
-        self._duels = DuelFold(self._references, lambda identity: self._outcomes.get(identity))
+        self._duels = self._no_duels()
         self._poll_s = workflow.monitor.poll_s
         self._cursor: dict[str, int] = {}
         self._turn = SaveTurn()
@@ -174,13 +174,19 @@ class MonitorActor:
                 self._caught_up.set()
                 self._stopped.wait(self._poll_s)
 
+    def _no_duels(self) -> DuelFold:
+        def outcome_of(identity: str) -> Outcome | None:
+            return self._outcomes.get(identity)
+
+        return DuelFold(self._references, outcome_of, values=self._settings.values)
+
     def _go_on(self) -> None:
         """Take the last checkpoint up; without one, or with one that is no good, begin at the log's start."""
         try:
             found = self._checkpoints.load(self._references)
             if found is None:
                 return
-            duels = DuelFold(self._references, lambda identity: self._outcomes.get(identity))
+            duels = self._no_duels()
             duels.restore(found.beside["duels"])
             corrupt = int(found.beside["corrupt_lines"])
         except Exception as err:  # noqa: BLE001  # whatever is wrong with it, the log is the truth

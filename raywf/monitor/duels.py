@@ -20,6 +20,7 @@ import numpy as np
 from raywf.core.records import ColumnProfile, Outcome, Prediction
 from raywf.core.rollout import Duel, Part, RolloutStep, ShadowAnswer, Side, SlicePairs, Tally
 from raywf.monitor.drift import as_text
+from raywf.monitor.earned import Values, earned
 from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.outcomes.lines import Entry, line_digest
 
@@ -55,14 +56,20 @@ class _Row:
 class DuelFold:
     """Keeps rows of the newest rollout's newest step; not safe for threads.
 
-    `outcome_of` gives the outcome of a prediction's id that counts at present, or None. Of more than
-    `most_rows` rows it keeps one in two, four and so on.
+    `outcome_of` gives the outcome of a prediction's id that counts at present, or None; `values` are the
+    workflow's `monitor.values`. Of more than `most_rows` rows it keeps one in two, four and so on.
     """
 
     def __init__(
-        self, references: ReferenceSource, outcome_of: Outcomes, *, most_rows: int = _MOST_ROWS
+        self,
+        references: ReferenceSource,
+        outcome_of: Outcomes,
+        *,
+        values: Values | None = None,
+        most_rows: int = _MOST_ROWS,
     ) -> None:
         self._references, self._outcome_of, self._most = references, outcome_of, most_rows
+        self._values = values or {}
         self._step = ""
         self._rows: dict[str, _Row] = {}
         self._halvings = 0
@@ -165,8 +172,7 @@ class DuelFold:
         failed = sum(not answer.scores for answer in shadows)
         if version != champion:
             failed += sum(answer.part.failed for _, answer in answered)
-        outcomes = [self._outcome_of(identity) for identity in live]
-        paid = [o.value for o in outcomes if o is not None and o.value is not None]
+        paid = self._paid(live, self._references.reference(version))
         took = [answer.part.took_us for answer in live.values() if answer.part.took_us > 0]
         return Side(
             version=version,
@@ -177,6 +183,26 @@ class DuelFold:
             took_us=(float(np.quantile(took, 0.5)), float(np.quantile(took, 0.95))) if took else None,
             value_mean=math.fsum(paid) / len(paid) if paid else None,
         )
+
+    def _paid(self, live: dict[str, _Answer], of: Reference | None) -> list[float]:
+        """Return what answers earned: what came with the outcome, else by `values`."""
+        paid, labels, scores = [], [], []
+        for identity, answer in live.items():
+            outcome = self._outcome_of(identity)
+            if outcome is None:
+                continue
+            if outcome.value is not None:
+                paid.append(outcome.value)
+            elif self._values and of is not None and of.classes and len(answer.scores) == of.width:
+                label = of.label_value(outcome.label)
+                if label is not None:
+                    labels.append(label)
+                    scores.append(answer.scores)
+        if labels and of is not None:
+            said, was = np.array(scores), np.array(labels)
+            told = earned(was, said, classes=of.classes, threshold=of.threshold, values=self._values)
+            paid += told.tolist()
+        return paid
 
     def _pairs(
         self, rows: dict[str, _Row], champion: Reference, challenger: Reference, *, until: datetime

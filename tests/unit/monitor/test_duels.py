@@ -82,6 +82,25 @@ def test_pairs_and_sides() -> None:
     assert means["south"] < 0.5 < means["north"]
 
 
+def test_answers_earn_what_the_workflow_says_where_outcomes_do_not() -> None:
+    """By the class that was answered and the one that it was; an outcome's own value counts before."""
+    told = outcomes()
+    told |= {i: dataclasses.replace(one, value=None) for i, one in told.items() if int(i[1:]) % 4 < 2}
+    made = DuelFold(REFERENCES, told.get, values={"yes": {"no": -8.0}, "no": {"no": 2.0}})
+    made.update(log())
+    (found,) = made.duels(STEP, BAKE, LATER)
+    (plain,) = fold(log(), told).duels(STEP, BAKE, LATER)
+    assert (plain.champion.value_mean, plain.challenger.value_mean) == (1.0, 2.0)
+    by_version = {"1": [], "2": []}
+    for said in log():
+        if isinstance(said, Prediction):
+            own = told[said.id].value
+            by_matrix = -8.0 if said.scores[0] >= 0.5 else 2.0  # the labels of these are all "no"
+            by_version[said.version].append(by_matrix if own is None else own)
+    assert found.champion.value_mean == pytest.approx(np.mean(by_version["1"]))
+    assert found.challenger.value_mean == pytest.approx(np.mean(by_version["2"]))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_order_and_repetition_change_nothing(seed: int) -> None:
     """Shuffled, in parts, some twice, through the log's lines: the same."""
