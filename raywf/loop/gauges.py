@@ -18,10 +18,9 @@ from raywf.core.errors import RaywfError
 from raywf.core.journal import FINAL, Journal
 from raywf.core.records import Decision, Evidence, JournalEntry, ModelVersion
 from raywf.core.settings import Workflow
-from raywf.core.store import Store
 from raywf.loop.alerts import Watched
 from raywf.loop.decided import past_decisions
-from raywf.search.ledger import Ledger
+from raywf.loop.spending import attempts_of
 from raywf.serving.meter import Sink
 
 EVERY_S = 15.0
@@ -141,8 +140,7 @@ def _stage(stage: str) -> str:
 
 def spent(root: str, workflow: str, now: datetime) -> Figures:
     """Return what a workflow's searches cost in all, and those that began within a day."""
-    ledgers = (Ledger(root, sweep_id) for sweep_id in Store(root).list("sweeps"))
-    attempts = [a for ledger in ledgers for a in ledger.attempts() if a.workflow == workflow]
+    attempts = attempts_of(root, workflow)
     day = sum(a.cost_usd for a in attempts if now - a.started < timedelta(days=1))
     return {"spent_usd": sum(a.cost_usd for a in attempts), "spent_day_usd": day}
 

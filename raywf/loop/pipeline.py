@@ -34,6 +34,7 @@ from raywf.loop.judging import Judge, Rows
 from raywf.loop.local import cluster_address, find_local
 from raywf.loop.promote import is_serving, promote
 from raywf.loop.span import choose_part
+from raywf.loop.spending import spent_since
 from raywf.loop.unfinished import remembered
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
@@ -83,11 +84,14 @@ def retrain(workflow: Workflow, decision: Decision, *, listener: Listener | None
     """
     journal = Journal(workflow.stores.root, workflow.name)
     journal.decide(decision)
+    began = datetime.now(UTC)
     try:
         resolve_rate(workflow.cost)  # a node type without a price is refused before anything is built
         return _carry_out(workflow, decision, journal, listener=listener or Listener())
     except _LASTING as err:
-        journal.record(decision, "failed", reasons=(f"{type(err).__name__}: {err}",))
+        cost = spent_since(workflow.stores.root, workflow.name, began)
+        reasons = (f"{type(err).__name__}: {err}",)
+        journal.record(decision, "failed", reasons=reasons, figures={"cost_usd": cost})
         raise
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from raywf.core.clock import format_time
@@ -50,6 +51,17 @@ class CostLine:
     searches: int
     parts: Parts
     note: str = ""
+
+
+def attempts_of(root: str, workflow: str) -> list[Attempt]:
+    """Return the attempts of all searches of a workflow, finished or not."""
+    ledgers = (Ledger(root, sweep_id) for sweep_id in Store(root).list("sweeps"))
+    return [a for ledger in ledgers for a in ledger.attempts() if a.workflow == workflow]
+
+
+def spent_since(root: str, workflow: str, start: datetime) -> float:
+    """Return what those of a workflow's searches cost that began at `start` or later, by the wall's time."""
+    return sum(a.cost_usd for a in attempts_of(root, workflow) if a.started >= start)
 
 
 def read_spending(workflow: Workflow) -> tuple[SearchCost, ...]:

@@ -16,7 +16,7 @@ _ASKED = frozenset({"request", BY_HAND})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastDecision:
-    """A decision, the last stage that it reached, and what its search cost."""
+    """A decision, the last stage that it reached, and what its searches cost, also those that failed."""
 
     decision: Decision
     stage: str

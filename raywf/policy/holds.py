@@ -26,7 +26,8 @@ def held_back(asked: Question) -> Hold | None:
     """Return what holds retrainings and looks back at present; None where nothing does.
 
     After each rejected retraining from the third in a row on the cooldown is twice as long as before, up to
-    eight times. The budget counts the searches of retrainings decided in the last 30 days that ended.
+    eight times. The budget counts the searches of retrainings decided in the last 30 days that ended,
+    well or not.
     """
     last, refused = asked.history.last_change, asked.history.refused
     times = min(_LONGEST, 2 ** max(0, refused - _TRIED + 1))

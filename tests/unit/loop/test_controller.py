@@ -11,12 +11,13 @@ import pytest
 
 from raywf.core.errors import RegistryError
 from raywf.core.journal import BY_HAND, Journal
-from raywf.core.records import Decision, ModelVersion
+from raywf.core.records import Attempt, Decision, ModelVersion
 from raywf.core.settings import MonitorSettings, RetrainSettings, SpineSettings, StoreSettings, Workflow
 from raywf.loop import controller as controller_module
 from raywf.loop.controller import Controller
 from raywf.loop.decided import history_of, past_decisions
 from raywf.loop.landed import Landed
+from raywf.search.ledger import Ledger
 from raywf.testing import make_decision, make_version
 
 CHAMPION = make_version("1", loss=0.1, loss_rows=1000, created=datetime(2024, 1, 1, tzinfo=UTC))
@@ -141,7 +142,7 @@ def test_job_without_a_result_is_submitted_again(
     controller.tick()
     assert list(jobs.states) == ["w-d1", "w-d1-2"]
     assert list(journal.stages("d1")) == ["submitted-1", "lost-1", "submitted-2"]
-    assert journal.stages("d1")["lost-1"].figures == {"log": "the log of w-d1"}
+    assert journal.stages("d1")["lost-1"].figures == {"log": "the log of w-d1", "cost_usd": 0.0}
 
 
 def test_gives_up_after_the_last_attempt(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
@@ -204,12 +205,27 @@ def test_a_retraining_that_was_taken_back_was_in_vain(journal: Journal) -> None:
 
 
 def test_the_policy_is_told_what_searches_cost(journal: Journal) -> None:
-    """By what the journal has of each; of one that came to no end nothing."""
-    for one in ("d1", "d2"):
+    """By what the journal has of each: of one that came to no end what its lost jobs took."""
+    for one in ("d1", "d2", "d3"):
         journal.decide(decision(one, kind="retrain"))
-    journal.record(decision("d1", kind="retrain"), "searched", figures={"cost_usd": 1.5})
+    stages = [("d1", "lost-1", 0.5), ("d1", "searched", 1.5), ("d3", "lost-1", 0.5), ("d3", "failed", 0.25)]
+    for one, stage, cost in stages:
+        journal.record(decision(one, kind="retrain"), stage, figures={"cost_usd": cost})
     past = past_decisions(journal.decisions(), journal.entries())
-    assert {p.decision.id: p.usd for p in past} == {"d1": 1.5, "d2": 0.0}
+    assert {p.decision.id: p.usd for p in past} == {"d1": 1.5, "d2": 0.0, "d3": 0.75}
+
+
+def test_a_lost_job_is_noted_with_what_it_took(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
+    """The attempts of this workflow's searches that began since the job was submitted."""
+    controller = make(tmp_path, jobs=jobs)
+    controller.tick()
+    now, before = datetime.now(UTC), datetime.now(UTC) - timedelta(hours=1)
+    for workflow, started in (("w", now), ("w", before), ("other", now)):
+        made = Attempt(workflow=workflow, started=started, wall_s=60.0, cpu_s=120.0, cost_usd=0.25)
+        Ledger(str(tmp_path), f"{workflow}-{started:%H}").note(made)
+    jobs.states["w-d1"] = "FAILED"
+    controller.tick()
+    assert journal.stages("d1")["lost-1"].figures["cost_usd"] == 0.25
 
 
 def test_the_policy_is_told_of_requests_and_data(journal: Journal) -> None:

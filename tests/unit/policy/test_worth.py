@@ -60,13 +60,19 @@ def test_more_traffic_pays() -> None:
 
 
 def test_the_price_is_what_the_last_retraining_cost() -> None:
-    """Of the same effort where there was one, not of the full search that made the champion."""
+    """Of the same effort where there was one, not of the full search that made the champion, nor of a failed."""
     refit = make_decision("d", time=START + DAY, effort="refit")
     search = replace(refit, id="e", time=START + 2 * DAY, effort="full")
     past = tuple(
         PastDecision(decision=d, stage="promoted", usd=usd) for d, usd in ((refit, 0.5), (search, 6.0))
     )
-    for known, effort, price in ((past, "refit", "0.50"), (past, "warm", "6.00"), (past[:1], "full", "0.50")):
+    cut = PastDecision(decision=replace(search, id="f", time=START + 3 * DAY), stage="failed", usd=1.0)
+    whole = (*past, cut)
+    for known, effort, price in (
+        (past, "refit", "0.50"),
+        (whole, "full", "6.00"),
+        (past[:1], "full", "0.50"),
+    ):
         told = replace(HISTORY, decisions=known)
         asked = replace(SETTINGS, usd_per_loss=0.005, effort=effort)
         assert f"less than a retraining (${price})" in " ".join(ask(asked, history=told).reasons)
