@@ -60,7 +60,7 @@ def test_more_traffic_pays() -> None:
 
 
 def test_the_price_is_what_the_last_retraining_cost() -> None:
-    """Of the same effort where there was one, not of the search that made the champion, nor of a failed one."""
+    """Of the same effort where there was one, not of the search that made the champion or a failed one."""
     refit = make_decision("d", time=START + DAY, effort="refit")
     search = replace(refit, id="e", time=START + 2 * DAY, effort="full")
     past = tuple(
