@@ -14,6 +14,7 @@ from raywf.core.settings import Workflow
 if TYPE_CHECKING:
     from raywf.loop.evidence import Windows
     from raywf.monitor.estimate import Estimate
+    from raywf.monitor.since import Moved
 
 _MOVED = 0.1  # the index from which on a feature counts as moved, as in `measure_drift`
 
@@ -25,11 +26,20 @@ _MOVED = 0.1  # the index from which on a feature counts as moved, as in `measur
     "--last", type=click.IntRange(min=1), default=20, show_default=True, help="Windows shown, the newest."
 )
 @click.option("--by", metavar="COLUMN", help="Also by the values of a column, of all rows in these windows.")
-def evidence(workflow: Workflow, version: str, *, last: int, by: str | None, as_json: bool) -> None:
+@click.option(
+    "--beside",
+    type=click.Choice(["training", "previous"]),
+    default="training",
+    show_default=True,
+    help="What 'moved most' compares a window with: training, or the window before.",
+)
+def evidence(
+    workflow: Workflow, version: str, *, last: int, by: str | None, beside: str, as_json: bool
+) -> None:
     """Show the windows of VERSION (a number or an alias; default: the champion), from the log itself."""
     from raywf.loop.evidence import read_windows
 
-    found = read_windows(workflow, version, by=by, last=last)
+    found = read_windows(workflow, version, by=by, last=last, since=beside == "previous")
     lines = [*describe(found, last=last), *([] if by is None else describe_slices(found, by))]
     show(found, as_json=as_json, lines=lines)
 
@@ -64,10 +74,12 @@ def describe(found: Windows, *, last: int) -> list[str]:
     if not found.windows:
         return [f"version {found.version}: no window in the log yet"]
     first = max(0, len(found.windows) - last)
-    pairs = zip(found.windows[first:], found.settled[first:], strict=True)
-    rows = [_row(window, settled) for window, settled in pairs]
+    moved = found.moved or found.windows  # a window tells of itself beside training
+    each = zip(found.windows[first:], found.settled[first:], moved[first:], strict=True)
+    rows = [_row(*one) for one in each]
     shown = "" if first == 0 else f", the last {last}"
-    headers = ["from", "rows", "labelled", found.metric, "loss", "value", "unlike", "moved most"]
+    last_header = "moved since" if found.moved else "moved most"
+    headers = ["from", "rows", "labelled", found.metric, "loss", "value", "unlike", last_header]
     lines = [f"version {found.version}: {len(found.windows)} windows{shown}", "", *table(headers, rows)]
     if any(cells[3].startswith("~") for cells in rows):
         lines += ["", "~ estimated from scores and features, labels are to come"]
@@ -83,7 +95,7 @@ def describe(found: Windows, *, last: int) -> list[str]:
     return lines
 
 
-def _row(window: Evidence, settled: Estimate | None) -> list[str]:
+def _row(window: Evidence, settled: Estimate | None, moved: Evidence | Moved | None) -> list[str]:
     labelled = window.labelled
     value = window.value_mean
     return [
@@ -94,7 +106,7 @@ def _row(window: Evidence, settled: Estimate | None) -> list[str]:
         _loss(window),
         "-" if value is None else f"{value:.4g}",
         "-" if window.unlike is None else f"{window.unlike / window.rows:.1%}",
-        _moved(window),
+        "-" if moved is None else _moved(moved),
     ]
 
 
@@ -110,7 +122,7 @@ def _loss(window: Evidence) -> str:
     return "-" if window.estimated_loss is None else f"~{window.estimated_loss:.4f}"
 
 
-def _moved(window: Evidence) -> str:
+def _moved(window: Evidence | Moved) -> str:
     """Name what moved most, with its stability index: features, or answers and labels as such."""
     known = [(d.psi, d.column) for d in window.drift]
     known += [(window.answer_psi or 0.0, "(answers)"), (window.label_psi or 0.0, "(labels)")]

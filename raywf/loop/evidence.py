@@ -16,6 +16,7 @@ from raywf.monitor.actor import PatientReferences
 from raywf.monitor.checkpoint import CheckpointError, Checkpoints
 from raywf.monitor.estimate import Estimate, EstimateError, judge_estimates
 from raywf.monitor.fold import Fold
+from raywf.monitor.since import Moved
 from raywf.monitor.slices import SliceEvidence
 from raywf.outcomes.column_reader import ColumnReader
 from raywf.registry.registry import open_registry
@@ -31,7 +32,8 @@ class Windows:
     `settled` has for each window that is mostly without labels its estimate less what estimates were off by
     (`judged`, of windows that have labels), None for others. `attribution` says what a change of the loss
     since the promotion comes from. Each is None where nothing tells. `slices` are by the values of the column
-    that was asked for, of the newest windows.
+    that was asked for, of the newest windows. `moved` has for each window how far it moved from the one
+    before, None of the first and of those whose rows are gone.
     """
 
     version: str
@@ -41,12 +43,16 @@ class Windows:
     judged: EstimateError | None
     attribution: Attribution | None
     slices: tuple[SliceEvidence, ...] = ()
+    moved: tuple[Moved | None, ...] = ()
 
 
-def read_windows(workflow: Workflow, version: str, *, by: str | None = None, last: int = 20) -> Windows:
+def read_windows(
+    workflow: Workflow, version: str, *, by: str | None = None, last: int = 20, since: bool = False
+) -> Windows:
     """Fold the log and return a version's windows; `version` is a number or an alias.
 
-    With `by` the rows of the `last` windows are also told apart by that column's values.
+    With `by` the rows of the `last` windows are also told apart by that column's values, with `since` each
+    window is also compared with the one before.
 
     Raises:
         NoVersionError: if nothing has that name.
@@ -66,6 +72,7 @@ def read_windows(workflow: Workflow, version: str, *, by: str | None = None, las
         judged=judged,
         attribution=fold.attribution(number),
         slices=() if by is None else fold.slices(number, by, last=last),
+        moved=tuple(map(fold.moved(number).get, (w.start for w in windows))) if since else (),
     )
 
 

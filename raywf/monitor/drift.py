@@ -77,13 +77,18 @@ def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:
 
     Missing and unknown values are a bin too: a feature that dies has moved.
     """
+    live = bin_counts(codes, profile)
+    psi = stability_index(np.append(profile.counts, profile.missing), live)
+    missing = float(live[-1] / len(codes)) if len(codes) else 0.0
+    return Drift(column=profile.name, psi=psi, rows=len(codes), missing=missing)
+
+
+def bin_counts(codes: Codes, profile: ColumnProfile) -> NDArray[np.int64]:
+    """Return the rows in each bin that training may have, and last those that are missing or unknown."""
     known = as_in_training(codes, profile)
     filled = known[known != MISSING]
-    trained = np.append(profile.counts, profile.missing)
     live = np.bincount(filled, minlength=len(profile.counts))[: len(profile.counts)]
-    psi = stability_index(trained, np.append(live, len(codes) - len(filled)))
-    missing = 1 - len(filled) / len(codes) if len(codes) else 0.0
-    return Drift(column=profile.name, psi=psi, rows=len(codes), missing=missing)
+    return np.append(live, len(codes) - len(filled))
 
 
 def as_in_training(codes: Codes, profile: ColumnProfile) -> Codes:

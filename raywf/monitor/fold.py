@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import orjson
@@ -32,6 +32,7 @@ from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.labels import LabelPool, label_content
 from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.monitor.rows import NEVER, NOWHERE, Rows
+from raywf.monitor.since import Moved, moved_since
 from raywf.monitor.slices import Asked, SliceEvidence, slice_evidence
 from raywf.monitor.window import Window
 from raywf.outcomes.columns import (
@@ -183,6 +184,21 @@ class Fold:
         chosen = np.concatenate([np.empty(0, np.int64), *islice(held, last)])
         asked = Asked(self._metric, self._settings.min_labelled)
         return slice_evidence(state.rows, state.pool, chosen, known, column, asked=asked)
+
+    def moved(self, version: str) -> dict[datetime, Moved]:
+        """Return by its start how far each of a version's windows moved from the one before it.
+
+        Both have to have rows and not to be closed: those that are have given their rows up.
+        """
+        state = self._state
+        mine = [w for (v, _), w in sorted(state.windows.items()) if v == version]
+        held = [w for w in mine if len(w.members(state.rows))]
+        found, least = {}, self._settings.min_labelled
+        for before, after in pairwise(held):
+            moved = moved_since(before, after, state.rows, state.pool, least=least)
+            if moved is not None:
+                found[from_microseconds(after.start)] = moved
+        return found
 
     @property
     def versions(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raywf.core.metrics import Array
 from raywf.monitor.drift import stability_index
@@ -40,12 +41,16 @@ class Histogram:
             inner = np.unique(inner[inner < known[-1]])
             below = inner if len(inner) else known[-2:-1]
         edges = (below + known[np.searchsorted(known, below) + 1]) / 2
-        return Histogram(edges=tuple(map(float, edges)), counts=_counts(values, edges))
+        counts = tuple(map(int, _counts(values, edges)))
+        return Histogram(edges=tuple(map(float, edges)), counts=counts)
 
     def psi(self, values: Array) -> float:
         """Return the population stability index of other numbers beside these; 0 of none."""
-        live = _counts(values, np.asarray(self.edges))
-        return stability_index(np.asarray(self.counts), np.asarray(live))
+        return stability_index(np.asarray(self.counts), self.count(values))
+
+    def count(self, values: Array) -> NDArray[np.int64]:
+        """Return how many other numbers lie in each bin, shape ``(n_bins,)``."""
+        return _counts(values, np.asarray(self.edges))
 
 
 def answered(scores: Array) -> Array:
@@ -53,6 +58,5 @@ def answered(scores: Array) -> Array:
     return scores[:, 0] if scores.shape[1] == 1 else scores.argmax(axis=1).astype(np.float64)
 
 
-def _counts(values: Array, edges: Array) -> tuple[int, ...]:
-    places = np.searchsorted(edges, values, side="left")
-    return tuple(map(int, np.bincount(places, minlength=len(edges) + 1)))
+def _counts(values: Array, edges: Array) -> NDArray[np.int64]:
+    return np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1)

@@ -108,7 +108,7 @@ class Window:
         """Count the rows; without a reference no label is known."""
         if self._tally is None:
             rows = self.members(table)
-            labels = self._labels(table, pool, rows)
+            labels = self.labels(table, pool, rows)
             labelled = int(np.count_nonzero(~np.isnan(labels)))
             told = int(np.count_nonzero(table.kinds[rows] != NONE))
             self._tally = Tally(len(rows), labelled, told - labelled)
@@ -128,7 +128,7 @@ class Window:
         if reference is None:
             return None
         rows = self.members(table)
-        labels = self._labels(table, pool, rows)
+        labels = self.labels(table, pool, rows)
         scores, whole = table.whole_scores(rows)
         known = ~np.isnan(labels) & whole
         losses = reference.losses(labels[known], scores[known])
@@ -141,7 +141,7 @@ class Window:
         rows = self.members(table)
         if len(rows) == 0:
             return None
-        labels, values = self._labels(table, pool, rows), table.values[rows]
+        labels, values = self.labels(table, pool, rows), table.values[rows]
         scores, whole = table.whole_scores(rows)
         known = ~np.isnan(labels) & whole
         losses = reference.losses(labels[known], scores[known])
@@ -190,7 +190,8 @@ class Window:
             **_spread(reference, labels, scores, (known, whole), settings=settings),
         )
 
-    def _labels(self, table: Rows, pool: LabelPool, rows: RowNumbers) -> Array:
+    def labels(self, table: Rows, pool: LabelPool, rows: RowNumbers) -> Array:
+        """Return the labels of some of its rows as the version has them, nan where there is none."""
         if self.reference is None:
             return np.full(len(rows), np.nan)
         return pool.values(self.reference, table.kinds[rows], table.numbers[rows])

@@ -141,6 +141,27 @@ def test_a_metric_of_the_user_s_own_is_realised(found: Windows, tmp_path: Path) 
     assert windows.settled == (None,) * DAYS
 
 
+def test_windows_beside_the_one_before(found: Windows, tmp_path: Path) -> None:
+    """The day after the one on which high x said nothing, labels moved back; the first has none before."""
+    windows = read_windows(workflow(tmp_path), "champion", since=True)
+    assert windows.windows == found.windows
+    first, *rest = windows.moved
+    assert first is None
+    assert len(rest) == DAYS - 1
+    for moved in rest:
+        assert moved is not None
+        assert [d.column for d in moved.drift] == ["x"]
+        assert moved.drift[0].psi < 0.1  # days are alike
+        assert moved.answer_psi is not None
+        assert moved.answer_psi < 0.2
+    told = [moved.label_psi for moved in rest if moved is not None]
+    assert told[LABELLED - 1 :] == [None] * (DAYS - LABELLED)  # no label yet
+    assert told[LABELLED - 2] > max(told[: LABELLED - 2])  # the odd day
+    lines = describe(windows, last=3)
+    assert lines[2].endswith("moved since")
+    assert len(lines[4:7]) == 3
+
+
 def test_slices_of_few_labels_have_no_figures(found: Windows, tmp_path: Path) -> None:
     """The newest windows have no label; a column that is not the model's is named."""
     assert found.slices == ()

@@ -1,0 +1,59 @@
+"""How far inputs, answers and labels moved from one window of a version to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raywf.core.metrics import Array
+from raywf.core.records import Drift
+from raywf.monitor.drift import bin_counts, stability_index
+from raywf.monitor.histogram import Histogram, answered
+from raywf.monitor.labels import LabelPool
+from raywf.monitor.rows import Rows
+from raywf.monitor.window import Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """Stability indices of a window beside the one before; of answers and labels where rows enough tell."""
+
+    drift: tuple[Drift, ...]
+    answer_psi: float | None = None
+    label_psi: float | None = None
+
+
+def moved_since(before: Window, after: Window, table: Rows, pool: LabelPool, *, least: int) -> Moved | None:
+    """Return how far a window moved from one before it, both of one version; None while that is not known.
+
+    Answers and labels have an index where both windows have `least` of them, and the version has bins for
+    them: those of the gate's rows.
+    """
+    of = after.reference
+    if of is None:
+        return None
+    held = before.members(table), after.members(table)
+    drift = []
+    for column, profile in zip(table.codes, of.profile, strict=False):
+        were, are = (bin_counts(column[rows], profile) for rows in held)
+        psi, count = stability_index(were, are), len(held[1])
+        drift.append(Drift(column=profile.name, psi=psi, rows=count, missing=float(are[-1] / count)))
+    expected = of.expectations
+    answers, labels = [], []
+    for window, rows in zip((before, after), held, strict=True):
+        scores, whole = table.whole_scores(rows)
+        known = window.labels(table, pool, rows)
+        answers.append(answered(scores[whole]) if scores.shape[1] == of.width else np.empty(0))
+        labels.append(known[~np.isnan(known)])
+    return Moved(
+        drift=tuple(drift),
+        answer_psi=None if expected is None else _psi(expected.answers, answers, least),
+        label_psi=None if expected is None else _psi(expected.labels, labels, least),
+    )
+
+
+def _psi(bins: Histogram | None, values: list[Array], least: int) -> float | None:
+    if bins is None or min(map(len, values)) < max(1, least):
+        return None
+    return stability_index(*(bins.count(each) for each in values))
