@@ -173,7 +173,7 @@ def told(fold: Fold) -> str:
 
 
 def checkpoints_of(root: str) -> Checkpoints:
-    return Checkpoints(log_folder(root, NAME), MonitorSettings(), metric=METRIC.name)
+    return Checkpoints(log_folder(root, NAME), MonitorSettings(), metric=METRIC)
 
 
 def peak_gib() -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import threading
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from raywf.core.ids import stable_id
 from raywf.core.metrics import Array, Metric, find_metric
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
+
+_loading = threading.RLock()  # a module that another thread is half through has not all its names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +42,20 @@ class OwnCode:
             SettingsError: if it raises, or has no such name.
         """
         module = f"raywf_own_{stable_id(self.source)}"
-        if module not in sys.modules:
-            made = types.ModuleType(module)
-            made.__file__ = self.file
-            sys.modules[module] = made  # dataclasses look their module up while it runs
-            try:
-                exec(compile(self.source, self.file, "exec"), made.__dict__)  # noqa: S102 - the user said trust: true
-            except Exception as err:  # the user's text may raise anything
-                del sys.modules[module]
-                raise SettingsError(f"{self.file} cannot be run: {describe_error(err)}") from err
-        return getattr(sys.modules[module], self.name)
+        with _loading:
+            if module not in sys.modules:
+                self._run(module)
+            return getattr(sys.modules[module], self.name)
+
+    def _run(self, module: str) -> None:
+        made = types.ModuleType(module)
+        made.__file__ = self.file
+        sys.modules[module] = made  # dataclasses look their module up while it runs
+        try:
+            exec(compile(self.source, self.file, "exec"), made.__dict__)  # noqa: S102 - the user said trust: true
+        except Exception as err:  # the user's text may raise anything
+            del sys.modules[module]
+            raise SettingsError(f"{self.file} cannot be run: {describe_error(err)}") from err
 
 
 def read_code(reference: str) -> OwnCode:
@@ -91,6 +98,12 @@ class OwnScore:
         """Return its value."""
         given = scores[:, 0] if scores.shape[1] == 1 else scores
         return float(self.code.load()(labels, given))
+
+
+def metric_id(metric: Metric) -> str:
+    """Return a metric's name, with a digest of its text where it is the user's own."""
+    of = metric.of
+    return f"{metric.name}:{of.code.digest}" if isinstance(of, OwnScore) else metric.name
 
 
 def workflow_metric(workflow: Workflow) -> Metric:

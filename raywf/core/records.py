@@ -172,7 +172,8 @@ class Sweep:
 class Attempt:
     """One run of a search, from its start until it ended or was cut off: what it occupied and its price.
 
-    A search that was interrupted and goes on, or is done again, has several. `started` is of the wall's time.
+    A search that was interrupted and goes on, or is done again, has several. `started` is of the wall's time,
+    `decision` the id of the one that it was made for, or empty.
     """
 
     workflow: str
@@ -180,6 +181,7 @@ class Attempt:
     wall_s: float
     cpu_s: float
     cost_usd: float
+    decision: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

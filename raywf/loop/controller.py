@@ -24,7 +24,7 @@ from raywf.loop.jobs import ENDED, Jobs
 from raywf.loop.landed import TableWatch
 from raywf.loop.node_history import NodeRecorder
 from raywf.loop.rollout import RolloutKeeper
-from raywf.loop.spending import spent_since
+from raywf.loop.spending import spent_on
 from raywf.policy.policy import FALLEN, decide
 from raywf.policy.rollout import Move
 from raywf.policy.worth import WEIGHED
@@ -222,14 +222,13 @@ class Controller:
                 return
             if status == "UNKNOWN" and self._is_elsewhere(stages[f"submitted-{attempt}"]):
                 return
-            root, since = self._workflow.stores.root, stages[f"submitted-{attempt}"].wall_time
-            cost = {"cost_usd": spent_since(root, self._workflow.name, since)}
+            spent = spent_on(self._workflow.stores.root, decision.id)
             if status == "STOPPED":
                 reason = "its job was stopped by hand"
-                self._journal.record(decision, "failed", reasons=(reason,), figures=cost)
+                self._journal.record(decision, "failed", reasons=(reason,), figures=spent)
                 return
             reason = f"job {self._job_id(decision, attempt)} ended as {status} without a result"
-            figures = {"log": self._log_tail(decision, attempt), **cost}
+            figures = {"log": self._log_tail(decision, attempt), **spent}
             self._journal.record(decision, f"lost-{attempt}", reasons=(reason,), figures=figures)
             if attempt >= attempts:
                 self._journal.record(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from raywf.core.codec import decode
@@ -18,18 +17,18 @@ def past_decisions(
 ) -> tuple[PastDecision, ...]:
     """Return the decisions with the last stage and the cost of each; entries are in the wall's order of time.
 
-    A retraining whose version was taken back counts as rejected. A search that came to its end costs what all
-    of its attempts did, one that did not what those of the decision's jobs did that were lost.
+    A retraining whose version was taken back counts as rejected. It cost what all attempts of its searches
+    did, those of jobs that were lost or failed too.
     """
     back = {d.id for d in decisions if d.kind == "rollback"}
     last: dict[str, str] = {}
-    usd, lost = defaultdict[str, float](float), defaultdict[str, float](float)
+    usd: dict[str, float] = {}
     made: dict[str, str] = {}  # which decision's version became champion
     for entry in entries:
         if entry.stage == "searched":
-            usd[entry.decision_id] = float(entry.figures.get("cost_usd", 0.0))
-        elif entry.stage == "failed" or entry.stage.startswith("lost-"):
-            lost[entry.decision_id] += float(entry.figures.get("cost_usd", 0.0))
+            usd.setdefault(entry.decision_id, float(entry.figures.get("cost_usd", 0.0)))
+        if "spent_usd" in entry.figures:
+            usd[entry.decision_id] = float(entry.figures["spent_usd"])
         if last.get(entry.decision_id) not in FINAL:  # what an orphaned attempt adds changes nothing
             last[entry.decision_id] = entry.stage
         if entry.stage == "promoted" and entry.decision_id in back:
@@ -37,8 +36,7 @@ def past_decisions(
         elif entry.stage == "promoted" and "version" in entry.figures:
             made[str(entry.figures["version"])] = entry.decision_id
     return tuple(
-        PastDecision(decision=d, stage=last.get(d.id, "decided"), usd=max(usd[d.id], lost[d.id]))
-        for d in decisions
+        PastDecision(decision=d, stage=last.get(d.id, "decided"), usd=usd.get(d.id, 0.0)) for d in decisions
     )
 
 

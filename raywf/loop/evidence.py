@@ -57,7 +57,7 @@ def read_windows(
     Raises:
         NoVersionError: if nothing has that name.
         RegistryError: if the registry does not answer.
-        SettingsError: if the version's model has no such column.
+        SettingsError: if the version's model has no such column, or the code of the user's metric is gone.
     """
     number = find_version(workflow, version).version
     references = RegistryReferences(workflow, open_registry(workflow))
@@ -109,13 +109,14 @@ def estimate_of(window: Evidence, metric: str) -> Estimate | None:
 def fold_log(workflow: Workflow, references: PatientReferences) -> Fold:
     """Return the fold of the whole log, from the monitor's last checkpoint on where there is a good one."""
     reader = ColumnReader(workflow.stores.root, workflow.name)
-    checkpoints = Checkpoints(Path(reader.folder), workflow.monitor, metric=workflow.metric)
+    metric = workflow_metric(workflow)
+    checkpoints = Checkpoints(Path(reader.folder), workflow.monitor, metric=metric)
     try:
         found = checkpoints.load(references)
     except CheckpointError:  # the log is the truth
         found = None
     state, cursor = (found.state, found.cursor) if found else (None, {})
-    fold = Fold(workflow.monitor, references, metric=workflow_metric(workflow), state=state)
+    fold = Fold(workflow.monitor, references, metric=metric, state=state)
     before: dict[str, int] | None = None
     while cursor != before:
         before = dict(cursor)

@@ -34,7 +34,7 @@ from raywf.loop.judging import Judge, Rows
 from raywf.loop.local import cluster_address, find_local
 from raywf.loop.promote import is_serving, promote
 from raywf.loop.span import choose_part
-from raywf.loop.spending import spent_since
+from raywf.loop.spending import spent_on
 from raywf.loop.unfinished import remembered
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
@@ -84,14 +84,12 @@ def retrain(workflow: Workflow, decision: Decision, *, listener: Listener | None
     """
     journal = Journal(workflow.stores.root, workflow.name)
     journal.decide(decision)
-    began = datetime.now(UTC)
     try:
         resolve_rate(workflow.cost)  # a node type without a price is refused before anything is built
         return _carry_out(workflow, decision, journal, listener=listener or Listener())
     except _LASTING as err:
-        cost = spent_since(workflow.stores.root, workflow.name, began)
-        reasons = (f"{type(err).__name__}: {err}",)
-        journal.record(decision, "failed", reasons=reasons, figures={"cost_usd": cost})
+        figures = spent_on(workflow.stores.root, decision.id)
+        journal.record(decision, "failed", reasons=(f"{type(err).__name__}: {err}",), figures=figures)
         raise
 
 
@@ -159,8 +157,10 @@ def _train(
             listener=listener,
             effort=decision.effort,
             passes=passes,
+            decision=decision.id,
         )
-        journal.record(decision, "searched", figures=_sweep_figures(found.sweep))
+        spent = spent_on(workflow.stores.root, decision.id)
+        journal.record(decision, "searched", figures=_sweep_figures(found.sweep) | spent)
         verdict = passes.verdict
         block = table.take(pa.array(found.gate_rows))
         made = make_expectations(workflow, snapshot, block, found.proof)
@@ -242,11 +242,12 @@ def search(
     hold_gate: bool = True,
     effort: Effort = "full",
     passes: Passes = lambda _proof, _rows: True,
+    decision: str = "",
 ) -> SearchResult:
     """Search from where the champion's sweep came to; the same data and settings resume the same sweep.
 
     Without a former sweep any effort is a full one. `passes` says by the proof and the gate's rows whether a
-    final model is wanted.
+    final model is wanted. What it takes is noted for a `decision`, by its id.
     """
     root = workflow.stores.root
     former = _former_sweeps(root, champion)
@@ -273,6 +274,7 @@ def search(
         grows=find_local(workflow) is None and cluster_address(workflow) is not None,
         say=listener.stage,
         passes=lambda proof, rows: passes(proof, part.rows(rows)),
+        decision=decision,
     )
     found = part.whole(run_search(workflow, snapshot, part.table, plan=plan))
     done = sum(t.status == "done" for t in found.sweep.trials)

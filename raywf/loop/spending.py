@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from math import fsum
 from pathlib import Path
 
 from raywf.core.clock import format_time
+from raywf.core.errors import RaywfError, describe_error
 from raywf.core.journal import Journal
 from raywf.core.records import Attempt, ModelVersion, Sweep
 from raywf.core.settings import Workflow
@@ -18,6 +20,7 @@ from raywf.registry.client import tracking_uri
 from raywf.registry.registry import Registry
 from raywf.search.ledger import Ledger
 
+_log = logging.getLogger(__name__)
 SEARCH_ONLY = "search"  # the cause of a sweep that no decision asked for
 
 
@@ -59,9 +62,18 @@ def attempts_of(root: str, workflow: str) -> list[Attempt]:
     return [a for ledger in ledgers for a in ledger.attempts() if a.workflow == workflow]
 
 
-def spent_since(root: str, workflow: str, start: datetime) -> float:
-    """Return what those of a workflow's searches cost that began at `start` or later, by the wall's time."""
-    return sum(a.cost_usd for a in attempts_of(root, workflow) if a.started >= start)
+def spent_on(root: str, decision: str) -> dict[str, float]:
+    """Return as figures for the journal what a decision's searches cost so far; none where that is not known.
+
+    A store that is away, or what another raywf has written, is no reason not to write the rest down.
+    """
+    try:
+        ledgers = [Ledger(root, sweep_id) for sweep_id in Store(root).list("sweeps")]
+        attempts = [a for ledger in ledgers for a in ledger.attempts() if a.decision == decision]
+    except (RaywfError, OSError, ValueError) as err:
+        _log.warning("what decision %s cost is not known: %s", decision, describe_error(err))
+        return {}
+    return {"spent_usd": fsum(a.cost_usd for a in attempts)}
 
 
 def read_spending(workflow: Workflow) -> tuple[SearchCost, ...]:

@@ -35,10 +35,12 @@ def up(workflow: Workflow) -> str:
     outlives this process.
 
     Raises:
+        SettingsError: if the code of the user's metric cannot be read.
         RegistryError: if there is no champion to serve.
         ServingError: if the endpoint does not come up.
     """
     check_schedule(workflow.retrain)
+    metric = workflow_metric(workflow)
     registry = open_registry(workflow)
     registry.resolve("champion")
     if cluster_address(workflow) is None:
@@ -54,7 +56,7 @@ def up(workflow: Workflow) -> str:
             raise
         _remember(workflow, {"url": url, "settings": _settings_id(workflow)})
     references = RegistryReferences(workflow, registry)
-    watching = _actor(MonitorActor, monitor_name(workflow), workflow, references, workflow_metric(workflow))
+    watching = _actor(MonitorActor, monitor_name(workflow), workflow, references, metric)
     controller = _actor(Controller, controller_name(workflow), workflow, registry, watching)
     ray.get(controller.ping.remote(), timeout=60)
     return url

@@ -96,7 +96,7 @@ class MonitorActor:
         self._reader = ColumnReader(workflow.stores.root, workflow.name)
         self._references = PatientReferences(references)
         self._settings, self._metric = workflow.monitor, metric
-        self._checkpoints = Checkpoints(self._reader.folder, workflow.monitor, metric=metric.name)
+        self._checkpoints = Checkpoints(self._reader.folder, workflow.monitor, metric=metric)
         self._fold = Fold(workflow.monitor, self._references, metric=metric)
         self._outcomes: dict[str, Outcome] = {}  # of the duels' rows, while they are asked for
         self._duels = self._no_duels()

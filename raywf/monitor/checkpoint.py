@@ -23,6 +23,8 @@ import pyarrow as pa
 from raywf.core.clock import from_microseconds
 from raywf.core.codec import decode, encode
 from raywf.core.ids import digest_bytes
+from raywf.core.metrics import Metric
+from raywf.core.own import metric_id
 from raywf.core.records import Drift, Evidence
 from raywf.core.settings import MonitorSettings
 from raywf.monitor.fold import FoldState
@@ -64,14 +66,14 @@ class Checkpoints:
     `folder` is where they lie.
     """
 
-    def __init__(self, log: Path, settings: MonitorSettings, *, metric: str) -> None:
+    def __init__(self, log: Path, settings: MonitorSettings, *, metric: Metric) -> None:
         self._log, self.folder = log, log / "fold"
         self._length, self._share = settings.window // MICROSECOND, settings.labelled_share
         self._made_with: _Data = {
             "window": self._length,
             "horizon": settings.horizon // MICROSECOND,
             "min_labelled": settings.min_labelled,
-            "metric": metric,
+            "metric": metric_id(metric),
             "key": int(id_keys(["raywf"])[0]),  # ids have the same keys still
         }
         if settings.values:

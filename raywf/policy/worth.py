@@ -67,6 +67,7 @@ def judge_worth(asked: Question) -> Worth | None:
 
 
 def _price(asked: Question, champion: ModelVersion) -> float:
+    # one that failed did not do all of what the next would
     priced = [p for p in asked.history.ended if p.usd > 0 and p.stage != "failed"]
     alike = [p for p in priced if p.decision.effort == asked.effort]
     return next((p.usd for p in (*alike, *priced)), champion.cost_usd)

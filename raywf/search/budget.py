@@ -108,9 +108,9 @@ def allowed_seconds(
 class Budget:
     """A search's clock: `start` is when it would have begun without its interruptions (`time.time()`).
 
-    What it takes is noted in the ledger as an attempt of `workflow`, at `rate`; without one it costs nothing.
-    `cpus`, `gpus` and `slots` are what it may occupy now. Where that changes, `measure` tells it with each
-    note, and the time between two is charged at the larger.
+    What it takes is noted in the ledger as an attempt of `workflow` for a `decision`, at `rate`; without one
+    it costs nothing. `cpus`, `gpus` and `slots` are what it may occupy now. Where that changes, `measure`
+    tells it with each note, and the time between two is charged at the larger.
     """
 
     ledger: Ledger
@@ -119,6 +119,7 @@ class Budget:
     gpus: float = 0.0
     slots: int = 0
     workflow: str = ""
+    decision: str = ""
     rate: Rate | None = None
     start: float = 0.0
     noted: float = 0.0
@@ -169,6 +170,7 @@ class Budget:
                 wall_s=self._wall_s,
                 cpu_s=self._cpu_s,
                 cost_usd=self._cost_usd,
+                decision=self.decision,
             )
             self.ledger.note(attempt)
 

@@ -70,6 +70,7 @@ def find_means(
     nodes: Mapping[str, str],
     *,
     workflow: str,
+    decision: str,
     rate: Rate | None,
     grows: bool,
     say: Callable[[str], None],
@@ -98,6 +99,7 @@ def find_means(
         gpus=now.gpus,
         slots=now.slots,
         workflow=workflow,
+        decision=decision,
         rate=rate,
         measure=measure,
     )

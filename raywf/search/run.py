@@ -62,7 +62,8 @@ class SearchPlan:
     the champion's sweep and those before it, which any `effort` but a full one needs. `span` is noted: the
     table that is searched is that part of the snapshot already. On a cluster that `grows` more slots than
     there are may be asked for, and `say` hears what is waited for. `passes` says by the proof and the gate's
-    rows whether a final model is wanted: whoever judges it may, while the search waits.
+    rows whether a final model is wanted: whoever judges it may, while the search waits. What it takes is
+    noted for a `decision`, by its id.
     """
 
     sweep_id: str
@@ -76,6 +77,7 @@ class SearchPlan:
     grows: bool = False
     say: Callable[[str], None] = field(default=lambda _text: None)
     passes: Callable[[Bundle, NDArray[np.int64]], bool] = field(default=lambda _proof, _rows: True)
+    decision: str = ""
 
     @property
     def searches(self) -> bool:
@@ -222,6 +224,7 @@ def _means(workflow: Workflow, plan: SearchPlan, ledger: Ledger, nodes: dict[str
         ledger,
         nodes,
         workflow=workflow.name,
+        decision=plan.decision,
         rate=plan.rate,
         grows=plan.grows,
         say=plan.say,

@@ -142,7 +142,7 @@ def test_job_without_a_result_is_submitted_again(
     controller.tick()
     assert list(jobs.states) == ["w-d1", "w-d1-2"]
     assert list(journal.stages("d1")) == ["submitted-1", "lost-1", "submitted-2"]
-    assert journal.stages("d1")["lost-1"].figures == {"log": "the log of w-d1", "cost_usd": 0.0}
+    assert journal.stages("d1")["lost-1"].figures == {"log": "the log of w-d1", "spent_usd": 0.0}
 
 
 def test_gives_up_after_the_last_attempt(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
@@ -205,27 +205,37 @@ def test_a_retraining_that_was_taken_back_was_in_vain(journal: Journal) -> None:
 
 
 def test_the_policy_is_told_what_searches_cost(journal: Journal) -> None:
-    """By what the journal has of each: of one that came to no end what its lost jobs took."""
-    for one in ("d1", "d2", "d3"):
+    """By what the journal has of each; of one that came to no end what its lost jobs took."""
+    for one in ("d1", "d2", "d3", "d4"):
         journal.decide(decision(one, kind="retrain"))
-    stages = [("d1", "lost-1", 0.5), ("d1", "searched", 1.5), ("d3", "lost-1", 0.5), ("d3", "failed", 0.25)]
-    for one, stage, cost in stages:
-        journal.record(decision(one, kind="retrain"), stage, figures={"cost_usd": cost})
+    stages = [
+        ("d1", "lost-1", {"spent_usd": 0.5}),
+        ("d1", "searched", {"cost_usd": 1.5, "spent_usd": 2.0}),
+        ("d3", "lost-1", {"spent_usd": 0.5}),
+        ("d3", "failed", {"spent_usd": 0.75}),
+        ("d4", "searched", {"cost_usd": 1.5}),  # of before the whole was noted
+    ]
+    for one, stage, figures in stages:
+        journal.record(decision(one, kind="retrain"), stage, figures=figures)
     past = past_decisions(journal.decisions(), journal.entries())
-    assert {p.decision.id: p.usd for p in past} == {"d1": 1.5, "d2": 0.0, "d3": 0.75}
+    assert {p.decision.id: p.usd for p in past} == {"d1": 2.0, "d2": 0.0, "d3": 0.75, "d4": 1.5}
 
 
 def test_a_lost_job_is_noted_with_what_it_took(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
-    """The attempts of this workflow's searches that began since the job was submitted."""
+    """The attempts of all searches that were made for the decision; what cannot be read stops nothing."""
     controller = make(tmp_path, jobs=jobs)
     controller.tick()
-    now, before = datetime.now(UTC), datetime.now(UTC) - timedelta(hours=1)
-    for workflow, started in (("w", now), ("w", before), ("other", now)):
-        made = Attempt(workflow=workflow, started=started, wall_s=60.0, cpu_s=120.0, cost_usd=0.25)
-        Ledger(str(tmp_path), f"{workflow}-{started:%H}").note(made)
+    for i, name in enumerate(("d1", "d1", "d2", "")):
+        started = datetime.now(UTC) - timedelta(hours=i)
+        spent = {"wall_s": 60.0, "cpu_s": 120.0, "cost_usd": 0.25, "decision": name}
+        Ledger(str(tmp_path), f"sweep{i}").note(Attempt(workflow="w", started=started, **spent))
     jobs.states["w-d1"] = "FAILED"
     controller.tick()
-    assert journal.stages("d1")["lost-1"].figures["cost_usd"] == 0.25
+    assert journal.stages("d1")["lost-1"].figures["spent_usd"] == 0.5
+    (tmp_path / "sweeps" / "sweep0" / "attempts" / "odd.json").write_text("{}")
+    jobs.states["w-d1-2"] = "STOPPED"
+    controller.tick()
+    assert journal.stages("d1")["failed"].figures == {}
 
 
 def test_the_policy_is_told_of_requests_and_data(journal: Journal) -> None:

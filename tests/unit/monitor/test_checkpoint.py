@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raywf.core.ids import digest_bytes
-from raywf.core.metrics import METRICS
+from raywf.core.metrics import METRICS, Metric
+from raywf.core.own import OwnScore, read_code
 from raywf.core.records import ColumnProfile, Outcome, Prediction
 from raywf.core.settings import MonitorSettings
 from raywf.monitor import rowfiles
 from raywf.monitor.checkpoint import CheckpointError, Checkpoints, _holds
-from raywf.monitor.fold import Fold
+from raywf.monitor.fold import Fold, FoldState
 from raywf.monitor.reference import KnownReferences, Reference
 from raywf.outcomes.columns import parse_columns
 from raywf.outcomes.lines import to_line
@@ -61,7 +62,7 @@ class Monitor:
 
     def __init__(self, folder, chosen, known):
         self.chosen, self.known = chosen, known
-        self.checkpoints = Checkpoints(Path(folder), chosen, metric="log_loss")
+        self.checkpoints = Checkpoints(Path(folder), chosen, metric=METRICS["log_loss"])
         self.fold = Fold(chosen, known, metric=METRICS["log_loss"])
 
     def read(self, records):
@@ -70,7 +71,7 @@ class Monitor:
 
     def restart(self):
         self.checkpoints.save(self.fold.state, {}, {})
-        self.checkpoints = Checkpoints(self.checkpoints._log, self.chosen, metric="log_loss")
+        self.checkpoints = Checkpoints(self.checkpoints._log, self.chosen, metric=METRICS["log_loss"])
         found = self.checkpoints.load(self.known)
         self.fold = Fold(self.chosen, self.known, metric=METRICS["log_loss"], state=found.state)
 
@@ -134,7 +135,7 @@ def saved(tmp_path, *, chosen=LONG):
     return log, before
 
 
-def load(log, *, chosen=LONG, metric="log_loss", versions=None):
+def load(log, *, chosen=LONG, metric=METRICS["log_loss"], versions=None):
     references = KnownReferences(VERSIONS if versions is None else versions)
     return Checkpoints(log, chosen, metric=metric).load(references)
 
@@ -256,7 +257,21 @@ def test_other_settings_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="other settings"):
         load(log, chosen=SHORT)
     with pytest.raises(CheckpointError, match="other settings"):
-        load(log, metric="roc_auc")
+        load(log, metric=METRICS["roc_auc"])
+
+
+def test_another_text_of_the_user_s_metric_is_refused(tmp_path):
+    """What has its name was another figure, in closed windows too."""
+    found = []
+    for text in ("return 1.0", "return 2.0"):
+        (tmp_path / "mine.py").write_text(f"def own(labels, scores):\n    {text}\n")
+        of = OwnScore(read_code(f"{tmp_path}/mine.py:own"))
+        found.append(Metric("own", True, ("binary",), of))
+    one, other = found
+    Checkpoints(tmp_path, LONG, metric=one).save(FoldState(), {}, {})
+    assert load(tmp_path, metric=one) is not None
+    with pytest.raises(CheckpointError, match="other settings"):
+        load(tmp_path, metric=other)
 
 
 def test_another_log_is_refused(tmp_path):

@@ -150,9 +150,9 @@ def test_estimates_do_not_depend_on_the_order(task: str, tmp_path: Path) -> None
     metric = "mae" if task == "regression" else "roc_auc"
     first = fold(known)
     first.update(said[:120])
-    Checkpoints(tmp_path, SETTINGS, metric=metric).save(first.state, {}, {})
+    Checkpoints(tmp_path, SETTINGS, metric=METRICS[metric]).save(first.state, {}, {})
     source = KnownReferences({"1": known})
-    found = Checkpoints(tmp_path, SETTINGS, metric=metric).load(source)
+    found = Checkpoints(tmp_path, SETTINGS, metric=METRICS[metric]).load(source)
     assert found is not None
     again = Fold(SETTINGS, source, metric=METRICS[metric], state=found.state)
     again.update([*said[120:], *came])
