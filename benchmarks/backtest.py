@@ -88,7 +88,7 @@ def beside_refits(past: Past, chances: Any, days: int) -> dict[str, Any]:
     never, every, ours = played["never"], played[periodic[0]], played["raywf effort=refit"]
     rivals = {
         "periodic": at_cpu([never, *(played[p] for p in periodic)], ours.cpu_s),
-        "adwin": at_cpu([never, *(played[p] for p in adwin)], ours.cpu_s),
+        "adwin": at_cpu([never, *(played[p] for p in adwin), every], ours.cpu_s),
     }
     best = next(course for name, course in played.items() if name.startswith(ORACLE))
     return {

@@ -102,8 +102,10 @@ def prepare_data(
     rest = np.flatnonzero(~held)
     if times is not None and known is not None and held.any():
         between = _between(rest, times, held, search)
-        rest = _fitted(rest, times, known, cut=times[held].min(), maturity=maturity)
-        rest = np.union1d(rest, between)
+        cut = times[held].min()
+        # the champion that the proof is beside learned from rows as young as these
+        before = rest[times[rest] < cut] if maturity else rest[known[rest] <= cut]
+        rest = np.union1d(before, between)
     check_labels(snapshot, labels, rest)
     as_they_are = any(model.input == "table" for model in search.models.values())
     columns = table.select([c.name for c in snapshot.columns]).combine_chunks() if as_they_are else None

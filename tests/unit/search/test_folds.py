@@ -15,7 +15,6 @@ from raywf.core.metrics import METRICS
 from raywf.core.records import Column, Snapshot
 from raywf.core.settings import GateSettings, SearchSettings
 from raywf.search.data import (
-    Fold,
     SearchData,
     hashed_share,
     newest_block,
@@ -147,14 +146,22 @@ def test_fits_lie_before_what_they_score(hours: list[int], folds: int, purge_hou
 def test_fits_are_of_mature_rows(hours: list[int], folds: int, age: int) -> None:
     """Fitted are rows as old as the snapshot's maturity when the first scored one came, or five sixths."""
     data = ordered(hours, folds=folds, maturity_h=age)
-    gate = Fold(fit=data.rest, score=data.gate), np.arange(len(data.times))
-    for fold, rows in (*((f, data.rest) for f in data.folds), gate):
+    for fold in data.folds:
         cut = data.times[fold.score].min()
-        before = rows[data.times[rows] < cut]
+        before = data.rest[data.times[data.rest] < cut]
         young = np.setdiff1d(before, fold.fit)
         assert data.times[fold.fit].max() < cut
         assert len(young) <= len(before) / 6 or data.times[fold.fit].max() <= cut - age * 3_600_000_000
         assert (data.times[young] > data.times[fold.fit].max()).all()
+
+
+@few
+@given(TIMES, st.integers(0, 10))
+def test_a_proof_is_of_all_rows_before_the_gate(hours: list[int], age: int) -> None:
+    """As young as those that the champion had when it was made, which is judged on the same rows."""
+    data = ordered(hours, folds=2, maturity_h=age)
+    before = np.flatnonzero(data.times < data.times[data.gate].min())
+    assert data.rest.tolist() == before.tolist()
 
 
 @few
