@@ -10,7 +10,8 @@ Each stream is played back in its steps (`streams.py`), with one first model for
 ``beats_adwin_and_periodic`` counts the streams on which the refitting policy's loss lies below what periodic
 refits, and refits when ADWIN finds a rise, would have for the same CPU-seconds (each by interpolation between
 its settings; never and every step are the ends). The refits and searches of the yardsticks and the rivals
-always serve; the policy's go through the gate. A run goes on where it was interrupted (``--folder``).
+always serve; the policy's go through the gate. A run goes on where it was interrupted (``--folder``);
+what the policy did, and why, is on stderr.
 """
 
 from __future__ import annotations
@@ -115,7 +116,12 @@ def play(past: Past, policies: list[str], chances: Any) -> dict[str, Course]:
     def say(text: str) -> None:
         print(f"  [{time.time() - start:6.0f} s] {past.workflow.name}: {text}", file=sys.stderr, flush=True)
 
-    return {course.policy: course for course in compare(past, policies, chances, say=say).courses}
+    courses = compare(past, policies, chances, say=say).courses
+    for course in courses:
+        for event in course.events if course.policy.startswith("raywf") else ():
+            came = f"{event.stage}, {event.cpu_s:.1f} CPU-s: {event.reason}"
+            say(f"{event.time:%Y-%m-%d} {event.kind} ({event.cause}, {event.effort}): {came}")
+    return {course.policy: course for course in courses}
 
 
 def at_cpu(courses: list[Course], cpu_s: float) -> float:
