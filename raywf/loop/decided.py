@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from raywf.core.codec import decode
@@ -22,22 +23,19 @@ def past_decisions(
     """
     back = {d.id for d in decisions if d.kind == "rollback"}
     last: dict[str, str] = {}
-    usd: dict[str, float] = {}
+    usd = defaultdict[str, float](float)
     made: dict[str, str] = {}  # which decision's version became champion
     for entry in entries:
         if entry.stage == "searched":
-            usd.setdefault(entry.decision_id, float(entry.figures.get("cost_usd", 0.0)))
-        if "spent_usd" in entry.figures:
-            usd[entry.decision_id] = float(entry.figures["spent_usd"])
+            usd[entry.decision_id] = max(usd[entry.decision_id], float(entry.figures.get("cost_usd", 0.0)))
+        usd[entry.decision_id] = max(usd[entry.decision_id], float(entry.figures.get("spent_usd", 0.0)))
         if last.get(entry.decision_id) not in FINAL:  # what an orphaned attempt adds changes nothing
             last[entry.decision_id] = entry.stage
         if entry.stage == "promoted" and entry.decision_id in back:
             last[made.get(str(entry.figures.get("failed")), "")] = "rejected"
         elif entry.stage == "promoted" and "version" in entry.figures:
             made[str(entry.figures["version"])] = entry.decision_id
-    return tuple(
-        PastDecision(decision=d, stage=last.get(d.id, "decided"), usd=usd.get(d.id, 0.0)) for d in decisions
-    )
+    return tuple(PastDecision(decision=d, stage=last.get(d.id, "decided"), usd=usd[d.id]) for d in decisions)
 
 
 def history_of(

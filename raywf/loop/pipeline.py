@@ -50,7 +50,7 @@ _LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleErro
 
 FORMER = 6  # sweeps that a new one learns from
 Passes = Callable[[Bundle, Rows], bool]
-FORMAT = 3  # of what trials keep: a search of another one does not go on with it
+FORMAT = 4  # of what trials keep: a search of another one does not go on with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

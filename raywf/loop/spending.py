@@ -67,13 +67,22 @@ def spent_on(root: str, decision: str) -> dict[str, float]:
 
     A store that is away, or what another raywf has written, is no reason not to write the rest down.
     """
+    found = []
     try:
-        ledgers = [Ledger(root, sweep_id) for sweep_id in Store(root).list("sweeps")]
-        attempts = [a for ledger in ledgers for a in ledger.attempts() if a.decision == decision]
-    except (RaywfError, OSError, ValueError) as err:
+        for sweep_id in Store(root).list("sweeps"):
+            found += _attempts_for(Ledger(root, sweep_id), decision)
+    except (RaywfError, OSError) as err:
         _log.warning("what decision %s cost is not known: %s", decision, describe_error(err))
         return {}
-    return {"spent_usd": fsum(a.cost_usd for a in attempts)}
+    return {"spent_usd": fsum(attempt.cost_usd for attempt in found)}
+
+
+def _attempts_for(ledger: Ledger, decision: str) -> list[Attempt]:
+    try:
+        return [attempt for attempt in ledger.attempts() if attempt.decision == decision]
+    except ValueError as err:
+        _log.warning("what sweep %s cost cannot be read: %s", ledger.sweep_id, describe_error(err))
+        return []
 
 
 def read_spending(workflow: Workflow) -> tuple[SearchCost, ...]:

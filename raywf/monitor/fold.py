@@ -193,9 +193,9 @@ class Fold:
         state = self._state
         mine = [w for (v, _), w in sorted(state.windows.items()) if v == version]
         held = [w for w in mine if len(w.members(state.rows))]
-        found, least = {}, self._settings.min_labelled
+        found = {}
         for before, after in pairwise(held):
-            moved = moved_since(before, after, state.rows, state.pool, least=least)
+            moved = moved_since(before, after, state.rows, state.pool, settings=self._settings)
             if moved is not None:
                 found[from_microseconds(after.start)] = moved
         return found

@@ -8,6 +8,7 @@ import numpy as np
 
 from raywf.core.metrics import Array
 from raywf.core.records import Drift
+from raywf.core.settings import MonitorSettings
 from raywf.monitor.drift import bin_counts, stability_index
 from raywf.monitor.histogram import Histogram, answered
 from raywf.monitor.labels import LabelPool
@@ -24,11 +25,13 @@ class Moved:
     label_psi: float | None = None
 
 
-def moved_since(before: Window, after: Window, table: Rows, pool: LabelPool, *, least: int) -> Moved | None:
+def moved_since(
+    before: Window, after: Window, table: Rows, pool: LabelPool, *, settings: MonitorSettings
+) -> Moved | None:
     """Return how far a window moved from one before it, both of one version; None while that is not known.
 
-    Answers and labels have an index where both windows have `least` of them, and the version has bins for
-    them: those of the gate's rows.
+    Answers and labels have an index where both windows have rows enough to tell (`monitor.min_labelled`, and
+    of labels `labelled_share`), and the version has bins for them: those of the gate's rows.
     """
     of = after.reference
     if of is None:
@@ -39,21 +42,26 @@ def moved_since(before: Window, after: Window, table: Rows, pool: LabelPool, *, 
         were, are = (bin_counts(column[rows], profile) for rows in held)
         psi, count = stability_index(were, are), len(held[1])
         drift.append(Drift(column=profile.name, psi=psi, rows=count, missing=float(are[-1] / count)))
-    expected = of.expectations
+    expected, least = of.expectations, max(1, settings.min_labelled)
+    if expected is None:
+        return Moved(drift=tuple(drift))
     answers, labels = [], []
     for window, rows in zip((before, after), held, strict=True):
         scores, whole = table.whole_scores(rows)
-        known = window.labels(table, pool, rows)
-        answers.append(answered(scores[whole]) if scores.shape[1] == of.width else np.empty(0))
-        labels.append(known[~np.isnan(known)])
+        whole &= scores.shape[1] == of.width
+        told = window.labels(table, pool, rows)
+        known = whole & ~np.isnan(told)
+        enough = known.sum() >= settings.labelled_share * len(rows)
+        answers.append(answered(scores[whole]))
+        labels.append(told[known & enough])
     return Moved(
         drift=tuple(drift),
-        answer_psi=None if expected is None else _psi(expected.answers, answers, least),
-        label_psi=None if expected is None else _psi(expected.labels, labels, least),
+        answer_psi=_psi(expected.answers, answers, least),
+        label_psi=_psi(expected.labels, labels, least),
     )
 
 
 def _psi(bins: Histogram | None, values: list[Array], least: int) -> float | None:
-    if bins is None or min(map(len, values)) < max(1, least):
+    if bins is None or min(map(len, values)) < least:
         return None
     return stability_index(*(bins.count(each) for each in values))

@@ -84,12 +84,16 @@ def slice_evidence(
     return tuple(sorted(found, key=lambda one: -one.rows))
 
 
-def _figures(labels: Array, scores: Array, of: Reference, asked: Asked) -> dict[str, float]:
+def _figures(labels: Array, scores: Array, of: Reference, asked: Asked) -> dict[str, float | None]:
     if len(labels) < max(1, asked.min_labelled):
         return {}
     losses = of.losses(labels, scores)
     mean, half = float(losses.mean()), _Z * float(losses.std() / math.sqrt(len(losses)))
-    figures = {"loss": mean, "loss_low": max(0.0, mean - half), "loss_high": min(1.0, mean + half)}
+    figures: dict[str, float | None] = {
+        "loss": mean,
+        "loss_low": max(0.0, mean - half),
+        "loss_high": min(1.0, mean + half),
+    }
     interval = metric_interval(asked.metric, labels, scores, threshold=of.threshold)
     if interval is not None:
         figures |= dict(zip(("metric", "metric_low", "metric_high"), interval, strict=True))

@@ -44,7 +44,7 @@ class SearchData:
 
     `gate` are the rows that no fold touches: the newest block or pieces, or a stable share by key hash where
     there is no time. `rest` are all others; where there are times, those whose labels were known when it
-    began, and those between its pieces.
+    began (of a snapshot with a maturity all before it, less the purge), and those between its pieces.
     `asked` is how many folds were asked for: there are fewer where the metric is not defined on all.
     `times` and `known` (when the label was) are microseconds since 1970, shape ``(n_rows,)``, or None;
     `maturity` is the snapshot's, in microseconds.
@@ -104,7 +104,8 @@ def prepare_data(
         between = _between(rest, times, held, search)
         cut = times[held].min()
         # the champion that the proof is beside learned from rows as young as these
-        before = rest[times[rest] < cut] if maturity else rest[known[rest] <= cut]
+        purge = search.purge // timedelta(microseconds=1)
+        before = rest[times[rest] < cut - purge] if maturity else rest[known[rest] <= cut]
         rest = np.union1d(before, between)
     check_labels(snapshot, labels, rest)
     as_they_are = any(model.input == "table" for model in search.models.values())

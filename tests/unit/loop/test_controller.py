@@ -211,9 +211,10 @@ def test_the_policy_is_told_what_searches_cost(journal: Journal) -> None:
     stages = [
         ("d1", "lost-1", {"spent_usd": 0.5}),
         ("d1", "searched", {"cost_usd": 1.5, "spent_usd": 2.0}),
-        ("d3", "lost-1", {"spent_usd": 0.5}),
+        ("d3", "lost-1", {"spent_usd": 0.5, "log": ""}),
         ("d3", "failed", {"spent_usd": 0.75}),
-        ("d4", "searched", {"cost_usd": 1.5}),  # of before the whole was noted
+        ("d4", "lost-1", {"spent_usd": 0.5}),
+        ("d4", "searched", {"cost_usd": 1.5}),  # the whole is not known
     ]
     for one, stage, figures in stages:
         journal.record(decision(one, kind="retrain"), stage, figures=figures)
@@ -235,7 +236,7 @@ def test_a_lost_job_is_noted_with_what_it_took(tmp_path: Path, journal: Journal,
     (tmp_path / "sweeps" / "sweep0" / "attempts" / "odd.json").write_text("{}")
     jobs.states["w-d1-2"] = "STOPPED"
     controller.tick()
-    assert journal.stages("d1")["failed"].figures == {}
+    assert journal.stages("d1")["failed"].figures == {"spent_usd": 0.25}
 
 
 def test_the_policy_is_told_of_requests_and_data(journal: Journal) -> None:
