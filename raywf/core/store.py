@@ -51,6 +51,11 @@ class Store:
         filesystem, base = fs.FileSystem.from_uri(self.root)
         return filesystem, base
 
+    @property
+    def _folder(self) -> str:
+        """The root's path on this machine, where it is local."""
+        return self.filesystem()[1] if "://" in self.root else str(Path(self.root).absolute())
+
     def read(self, path: str) -> bytes:
         """Return a file's bytes.
 
@@ -84,7 +89,7 @@ class Store:
         """
         if not self.is_local:
             return create_object(self.uri(path), data)
-        target = f"{self.filesystem()[1]}/{path}"
+        target = f"{self._folder}/{path}"
         draft = _local_draft(target, data, synced=synced)
         try:
             os.link(draft, target)
@@ -150,10 +155,14 @@ def absolute(path: str) -> str:
 
 
 def _local_draft(target: str, data: bytes, *, synced: bool = True) -> str:
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
     folder, _, name = target.rpartition("/")
     draft = f"{folder}/.draft-{uuid.uuid4().hex}-{name}"  # a name that readers of folders pass over
-    with open(draft, "wb") as file:
+    try:
+        file = open(draft, "wb")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        file = open(draft, "wb")  # noqa: SIM115 - closed below
+    with file:
         file.write(data)
         if synced:
             file.flush()

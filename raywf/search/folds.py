@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,8 @@ from raywf.search.data import SearchData
 from raywf.search.ledger import FoldResult, Ledger
 from raywf.search.own import Families
 
-_ROW_CALLS = 15
+_ROW_CALLS, _FEW_CALLS = 15, 5  # that tell what a row takes
+_QUICK_S = 0.25  # a fold that took less is not held up by more than a few
 _SHARE = 0.6  # of the time left that one trial may take while others are to follow
 _SHORT_S = 8.0  # less than this left is for the trial alone
 
@@ -155,8 +157,8 @@ def fold_stages(
         scores=scores.astype(np.float32),
         loss=loss,
         rounds=model.rounds,
-        seconds=time.perf_counter() - start,
-        row_s=_row_seconds(model, held),
+        seconds=(took := time.perf_counter() - start),
+        row_s=_row_seconds(model, held, _ROW_CALLS if took > _QUICK_S else _FEW_CALLS),
     )
     kept = _saved(model) if plan.keep_models and traits(trial.family).merges else None
     plan.ledger.record_fold(trial.id, number, result, model=kept)
@@ -173,28 +175,28 @@ def _models(
 
 def summarise(trial: Trial, results: Sequence[FoldResult], metric: Metric, status: str) -> Trial:
     """Return a trial's record with what its folds gave."""
-    mean = float(np.mean([r.loss for r in results])) if results else None
+    mean = statistics.fmean(r.loss for r in results) if results else None
     return dataclasses.replace(
         trial,
         status=status,
         fold_losses=tuple(r.loss for r in results),
         score=None if mean is None else (-mean if metric.greater_is_better else mean),
-        rounds=round(float(np.mean([r.rounds for r in results]))) if results else 0,
+        rounds=round(statistics.fmean(r.rounds for r in results)) if results else 0,
         seconds=sum(r.seconds for r in results),
-        row_us=1e6 * float(np.median([r.row_s for r in results])) if results else 0.0,
+        row_us=1e6 * statistics.median(r.row_s for r in results) if results else 0.0,
     )
 
 
-def _row_seconds(model: Model, held: Rows) -> float:
+def _row_seconds(model: Model, held: Rows, calls: int) -> float:
     """Return the median time of one row's answer, without making pairs, which members of a bundle share."""
     model, pairs = unwrap(model)
     held, spent = dataclasses.replace(held, X=pairs.widen(held.X)), []
-    for i in range(min(_ROW_CALLS, len(held.y))):
+    for i in range(min(calls, len(held.y))):
         row = held.take(np.array([i]))
         start = time.perf_counter()
         answer(model, row)
         spent.append(time.perf_counter() - start)
-    return float(np.median(spent))
+    return statistics.median(spent)
 
 
 def _saved(model: Model) -> dict[str, bytes]:
