@@ -152,8 +152,8 @@ def _bootstrap(
         drawn = rng.integers(0, count, count)
         try:
             values.append(metric.score(labels[drawn], scores[drawn], threshold=threshold))
-        except Exception:
-            if not isinstance(metric.of, OwnScore):  # the user's own may not bear that a class was not drawn
+        except Exception:  # the user's own may not bear that a class was not drawn
+            if not isinstance(metric.of, OwnScore):
                 raise
     found = np.array([one for one in values if np.isfinite(one)])
     if len(found) <= wanted / 2:
