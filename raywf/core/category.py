@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+MAX_CATEGORIES = 500  # of a column that models tell apart, the commonest
+
 
 def category_text(value: Any) -> str:
     """Write flags as true/false and whole numbers without a point.

@@ -18,14 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from raywf.core.category import category_text, spellings
+from raywf.core.category import MAX_CATEGORIES, category_text, spellings
 from raywf.core.clock import parse_time
 from raywf.core.columns import ARROW_TYPE
 from raywf.core.errors import RowError
 from raywf.core.records import Column
 
 Matrix = NDArray[np.float32]
-MAX_CATEGORIES = 500
 _NAN = float("nan")
 _LARGEST, _SMALLEST = 1e30, 1e-35
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from raywf.core.category import MAX_CATEGORIES
 from raywf.core.errors import ValidationError
 from raywf.core.records import Column
 from raywf.core.settings import Workflow
@@ -140,7 +141,18 @@ def _check_columns(content: Content, workflow: Workflow) -> list[str]:
             warnings.append(
                 f"column {column.name!r} looks like an identifier ({distinct} values); exclude it"
             )
+        elif column.kind == "category" and distinct > MAX_CATEGORIES:
+            others = 1 - _share_of_commonest(values)
+            warnings.append(
+                f"column {column.name!r} has {distinct:,} values; models read the commonest {MAX_CATEGORIES} "
+                f"and the others, in {others:.1%} of the rows that have one, as missing: group them"
+            )
     return warnings
+
+
+def _share_of_commonest(values: pa.ChunkedArray) -> float:
+    counts = np.sort(pc.value_counts(values.drop_null()).field("counts").to_numpy())
+    return float(counts[-MAX_CATEGORIES:].sum() / counts.sum())
 
 
 def _check_leaks(content: Content, workflow: Workflow) -> list[str]:

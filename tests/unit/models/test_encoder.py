@@ -12,10 +12,11 @@ from conftest import COLUMNS, make_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raywf.core.category import MAX_CATEGORIES
 from raywf.core.clock import format_time
 from raywf.core.errors import RowError
 from raywf.core.records import Column
-from raywf.models.encoding import MAX_CATEGORIES, fit_encoder
+from raywf.models.encoding import fit_encoder
 
 ENCODER = fit_encoder(make_table(), COLUMNS)
 NUMBERS = st.none() | st.floats(allow_nan=False)

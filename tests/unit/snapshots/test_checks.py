@@ -111,6 +111,15 @@ def test_odd_columns_are_warned_of(values, kind, warning):
     assert warning in text
 
 
+def test_many_categories_are_warned_of():
+    """Those that models do not tell apart, with the share of rows that have them."""
+    names = [f"n{i}" for i in range(500)] * 3 + [f"rare{i}" for i in range(100)]
+    given = content(["a"] * N, kind="category")
+    sample = given.sample.take(pa.array(np.arange(len(names)) % N)).set_column(0, "x", [names])
+    (text,) = check_content(dataclasses.replace(given, sample=sample), workflow())
+    assert "has 600 values; models read the commonest 500 and the others, in 6.2% of the rows" in text
+
+
 def test_a_mostly_missing_column_is_warned_of():
     """Above `max_missing`, with the share."""
     values = pa.array([None] * 380 + list(np.random.default_rng(1).normal(size=20)))
