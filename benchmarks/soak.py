@@ -131,9 +131,7 @@ def soak(workflow: Workflow, folder: Path, seconds: float) -> dict[str, Any]:
     reports.end()
     answered = load.samples()
     ray.shutdown()
-    late = [(t, one) for t, one in samples if t >= SETTLE * seconds]
-    times = np.array([t for t, _ in late])
-    found: dict[str, Any] = {
+    return {
         "minutes": round(seconds / 60, 1),
         "requests": len(answered) + reports.made,
         "failed": sum(s[2] != 200 for s in answered) + reports.failed,
@@ -141,10 +139,14 @@ def soak(workflow: Workflow, folder: Path, seconds: float) -> dict[str, Any]:
         "swaps": swaps,
         "rps": round(len(answered) / seconds, 1),
         "most_rps": round(most, 1),
-        "is_flat": True,
-        "fd_growth": 0,
+        **trends([(t, one) for t, one in samples if t >= SETTLE * seconds]),
     }
-    for name in pids:
+
+
+def trends(late: list[tuple[float, dict[str, tuple[float, int]]]]) -> dict[str, Any]:
+    """Return how each process' memory and open files grew over the looks, and whether none did."""
+    times, found = np.array([t for t, _ in late]), dict[str, Any](is_flat=True, fd_growth=0)
+    for name in late[0][1]:
         memory = np.array([one[name][0] for _, one in late])
         rise, error = slope(times, memory)
         over_run = rise * (times[-1] - times[0])
