@@ -368,7 +368,7 @@ class Evidence:
     `unlike` counts the rows with a value that training had not: a number beyond its range, a category that it
     did not hold, none where it always had one; None where the version's profile is of before this was kept.
     `answer_psi` and `label_psi` are the stability indices of answers and labels beside those of the gate's
-    rows, None of fewer than `monitor.min_labelled`.
+    rows, None of fewer than `monitor.min_labelled`, and of labels before `labelled_share` have come.
     """
 
     version: str
