@@ -223,7 +223,12 @@ def mae(labels: Array, scores: Array) -> float:
 
 def mape(labels: Array, scores: Array) -> float:
     """Return the mean absolute error as a share of the label's size."""
-    return float(np.mean(np.abs(labels - scores[:, 0]) / np.maximum(np.abs(labels), _EPS)))
+    return float(np.mean(relative_errors(labels, scores)))
+
+
+def relative_errors(labels: Array, scores: Array) -> Array:
+    """Return each row's absolute error as a share of the label's size, ``(n_rows,)``."""
+    return np.asarray(np.abs(labels - scores[:, 0]) / np.maximum(np.abs(labels), _EPS))
 
 
 def pinball(labels: Array, scores: Array, *, quantile: float) -> float:

@@ -175,10 +175,8 @@ class MonitorActor:
                 self._stopped.wait(self._poll_s)
 
     def _no_duels(self) -> DuelFold:
-        def outcome_of(identity: str) -> Outcome | None:
-            return self._outcomes.get(identity)
-
-        return DuelFold(self._references, outcome_of, values=self._settings.values)
+        values = self._settings.values
+        return DuelFold(self._references, lambda identity: self._outcomes.get(identity), values=values)
 
     def _go_on(self) -> None:
         """Take the last checkpoint up; without one, or with one that is no good, begin at the log's start."""

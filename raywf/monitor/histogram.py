@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raywf.core.metrics import Array
+from raywf.core.settings import MonitorSettings
 from raywf.monitor.drift import stability_index
 
 _BINS, _BIN_ROWS = 10, 100  # with fewer rows in each, chance alone makes the index large
@@ -51,6 +52,19 @@ class Histogram:
     def count(self, values: Array) -> NDArray[np.int64]:
         """Return how many other numbers lie in each bin, shape ``(n_bins,)``."""
         return _counts(values, np.asarray(self.edges))
+
+
+def telling(
+    labels: Array, scores: Array, whole: NDArray[np.bool_], *, settings: MonitorSettings
+) -> tuple[Array, Array]:
+    """Return the answers and the labels of a window's rows that an index may rest on; none of too few.
+
+    `labels` is nan where there is none, `whole` says which rows have all scores. The first labels of a window
+    are often of one kind, and are waited for.
+    """
+    known, least = whole & ~np.isnan(labels), max(1, settings.min_labelled)
+    enough = known.sum() >= max(least, settings.labelled_share * len(labels))
+    return answered(scores[whole & (whole.sum() >= least)]), labels[known & enough]
 
 
 def answered(scores: Array) -> Array:

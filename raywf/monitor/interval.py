@@ -15,6 +15,7 @@ from raywf.core.metrics import (
     class_probabilities,
     mean_ranks,
     pinball_losses,
+    relative_errors,
 )
 from raywf.core.own import OwnScore, metric_id
 
@@ -53,19 +54,18 @@ def metric_interval(
     return value, *_bootstrap(value, metric, labels, scores, threshold)
 
 
-def _value(metric: Metric, labels: Array, scores: Array, threshold: float) -> float:
+def _value(metric: Metric, labels: Array, scores: Array, threshold: float, *, quiet: bool = False) -> float:
     """Return a metric; nan where one of the user's own raises, which the log tells once a kind."""
-    if not isinstance(metric.of, OwnScore):
-        return metric.score(labels, scores, threshold=threshold)
     try:
         return metric.score(labels, scores, threshold=threshold)
-    except Exception as err:  # noqa: BLE001 - the user's text may raise anything
+    except Exception as err:  # the user's text may raise anything
+        if not isinstance(metric.of, OwnScore):
+            raise
         kind = metric_id(metric), type(err).__name__
-        if kind not in _told:
+        if not quiet and kind not in _told:
             _told.add(kind)
-            _log.warning(
-                "metric %s has no value on %d rows: %s", metric.name, len(labels), describe_error(err)
-            )
+            why = describe_error(err)
+            _log.warning("metric %s has no value on %d rows: %s", metric.name, len(labels), why)
         return float("nan")
 
 
@@ -88,16 +88,12 @@ def _distances(labels: Array, scores: Array) -> Array:
     return np.asarray(np.abs(labels - scores[:, 0]))
 
 
-def _relative_distances(labels: Array, scores: Array) -> Array:
-    return _distances(labels, scores) / np.maximum(np.abs(labels), 1e-7)
-
-
 _ROWS: dict[str, Callable[[Array, Array], Array]] = {
     "log_loss": _log_losses,
     "accuracy": _hits,
     "brier": _briers,
     "mae": _distances,
-    "mape": _relative_distances,
+    "mape": relative_errors,
 }
 
 
@@ -110,20 +106,22 @@ def _error(rows: Array) -> float:
 
 
 def _auc_error(labels: Array, scores: Array) -> float:
+    """Return the error of one class against the other, or of the mean over the classes that have rows."""
+    pairs = [(labels == c, scores[:, c]) for c in range(scores.shape[1])]
     if scores.shape[1] <= 2:
-        return _delong_error(labels, scores[:, -1])
+        pairs = [(labels > 0.5, scores[:, -1])]
     parts, classes, alone = np.zeros(len(labels)), 0, 0.0
-    for c in range(scores.shape[1]):
-        positive = labels == c
-        if 0 < positive.sum() < len(labels):
-            placed = _placements(scores[positive, c], scores[~positive, c])
-            for rows, values in zip((positive, ~positive), placed, strict=True):
-                k = len(values)
-                if k > 1:
-                    parts[rows] += (values - values.mean()) / np.sqrt(k * (k - 1))
-                else:
-                    alone += _ALONE
-            classes += 1
+    for positive, values in pairs:
+        if not 0 < positive.sum() < len(labels):
+            continue
+        placed = _placements(values[positive], values[~positive])
+        for rows, shares in zip((positive, ~positive), placed, strict=True):
+            k = len(shares)
+            if k > 1:
+                parts[rows] += (shares - shares.mean()) / np.sqrt(k * (k - 1))
+            else:
+                alone += _ALONE
+        classes += 1
     return float(np.sqrt(np.sum(parts**2) + alone)) / classes
 
 
@@ -134,28 +132,15 @@ def _placements(positive: Array, negative: Array) -> tuple[Array, Array]:
     return (ranks[:m] - mean_ranks(positive)) / n, 1 - (ranks[m:] - mean_ranks(negative)) / m
 
 
-def _delong_error(labels: Array, scores: Array) -> float:
-    positive, negative = scores[labels > 0.5], scores[labels <= 0.5]
-    m, n = len(positive), len(negative)
-    above, below = _placements(positive, negative)
-    variance = above.var(ddof=1) / m if m > 1 else _ALONE
-    return float(np.sqrt(variance + (below.var(ddof=1) / n if n > 1 else _ALONE)))
-
-
 def _bootstrap(
     value: float, metric: Metric, labels: Array, scores: Array, threshold: float
 ) -> tuple[float | None, float | None]:
     rng, count = np.random.default_rng(0), len(labels)
     wanted = int(np.clip(_RESAMPLES * _QUICK_ROWS / count, _FEW, _RESAMPLES))
-    values = []
-    for _ in range(wanted):
-        drawn = rng.integers(0, count, count)
-        try:
-            values.append(metric.score(labels[drawn], scores[drawn], threshold=threshold))
-        except Exception:  # the user's own may not bear that a class was not drawn
-            if not isinstance(metric.of, OwnScore):
-                raise
-    found = np.array([one for one in values if np.isfinite(one)])
+    draws = (rng.integers(0, count, count) for _ in range(wanted))
+    # a metric of the user's own may not bear that a class was not drawn
+    values = np.array([_value(metric, labels[d], scores[d], threshold, quiet=True) for d in draws])
+    found = values[np.isfinite(values)]
     if len(found) <= wanted / 2:
         return None, None
     if wanted < _RESAMPLES:

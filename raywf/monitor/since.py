@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from raywf.core.metrics import Array
 from raywf.core.records import Drift
 from raywf.core.settings import MonitorSettings
 from raywf.monitor.drift import bin_counts, stability_index
-from raywf.monitor.histogram import Histogram, answered
+from raywf.monitor.histogram import Histogram, telling
 from raywf.monitor.labels import LabelPool
 from raywf.monitor.rows import Rows
 from raywf.monitor.window import Window
@@ -42,26 +40,23 @@ def moved_since(
         were, are = (bin_counts(column[rows], profile) for rows in held)
         psi, count = stability_index(were, are), len(held[1])
         drift.append(Drift(column=profile.name, psi=psi, rows=count, missing=float(are[-1] / count)))
-    expected, least = of.expectations, max(1, settings.min_labelled)
+    expected = of.expectations
     if expected is None:
         return Moved(drift=tuple(drift))
-    answers, labels = [], []
+    told = []
     for window, rows in zip((before, after), held, strict=True):
         scores, whole = table.whole_scores(rows)
         whole &= scores.shape[1] == of.width
-        told = window.labels(table, pool, rows)
-        known = whole & ~np.isnan(told)
-        enough = known.sum() >= settings.labelled_share * len(rows)
-        answers.append(answered(scores[whole]))
-        labels.append(told[known & enough])
+        told.append(telling(window.labels(table, pool, rows), scores, whole, settings=settings))
+    answers, labels = zip(*told, strict=True)
     return Moved(
         drift=tuple(drift),
-        answer_psi=_psi(expected.answers, answers, least),
-        label_psi=_psi(expected.labels, labels, least),
+        answer_psi=_psi(expected.answers, *answers),
+        label_psi=_psi(expected.labels, *labels),
     )
 
 
-def _psi(bins: Histogram | None, values: list[Array], least: int) -> float | None:
-    if bins is None or min(map(len, values)) < least:
+def _psi(bins: Histogram | None, before: Array, after: Array) -> float | None:
+    if bins is None or not len(before) or not len(after):
         return None
-    return stability_index(*(bins.count(each) for each in values))
+    return stability_index(bins.count(before), bins.count(after))

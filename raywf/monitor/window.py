@@ -18,7 +18,7 @@ from raywf.monitor.drift import Codes, as_in_training, measure_drift, unlike_tra
 from raywf.monitor.earned import earned
 from raywf.monitor.estimate import Estimate
 from raywf.monitor.expectations import MOST_ROWS
-from raywf.monitor.histogram import answered
+from raywf.monitor.histogram import telling
 from raywf.monitor.interval import metric_interval
 from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.labels import NONE, LabelPool
@@ -187,7 +187,7 @@ class Window:
             estimated_error=loss.error if loss else 0.0,
             labelled_share=settings.labelled_share,
             unlike=unlike,
-            **_spread(reference, labels, scores, (known, whole), settings=settings),
+            **_spread(reference, labels, scores, whole, settings=settings),
         )
 
     def labels(self, table: Rows, pool: LabelPool, rows: RowNumbers) -> Array:
@@ -231,25 +231,18 @@ def _spread(
     reference: Reference,
     labels: Array,
     scores: Array,
-    told: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    whole: NDArray[np.bool_],
     *,
     settings: MonitorSettings,
 ) -> dict[str, float]:
-    """Return how far answers and labels have moved since the promotion, where rows enough tell.
-
-    `told` are the rows with a label, and those with all scores. The first labels of a window are often of one
-    kind, and are waited for.
-    """
-    known, whole = told
-    expected, least, found = reference.expectations, max(1, settings.min_labelled), {}
+    """Return how far answers and labels have moved since the promotion, where rows enough tell."""
+    expected = reference.expectations
     if expected is None or scores.shape[1] != reference.width:
         return {}
-    if expected.answers is not None and whole.sum() >= least:
-        found["answer_psi"] = expected.answers.psi(answered(scores[whole]))
-    enough = known.sum() >= max(least, settings.labelled_share * len(labels))
-    if expected.labels is not None and enough:
-        found["label_psi"] = expected.labels.psi(labels[known])
-    return found
+    told = telling(labels, scores, whole, settings=settings)
+    bins = {"answer_psi": expected.answers, "label_psi": expected.labels}
+    pairs = zip(bins.items(), told, strict=True)
+    return {name: one.psi(values) for (name, one), values in pairs if one is not None and len(values)}
 
 
 def _squares(values: Array) -> float:
