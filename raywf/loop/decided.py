@@ -26,9 +26,8 @@ def past_decisions(
     usd = defaultdict[str, float](float)
     made: dict[str, str] = {}  # which decision's version became champion
     for entry in entries:
-        if entry.stage == "searched":
-            usd[entry.decision_id] = max(usd[entry.decision_id], float(entry.figures.get("cost_usd", 0.0)))
-        usd[entry.decision_id] = max(usd[entry.decision_id], float(entry.figures.get("spent_usd", 0.0)))
+        told = (float(entry.figures.get(name, 0.0)) for name in ("cost_usd", "spent_usd"))
+        usd[entry.decision_id] = max(usd[entry.decision_id], *told)
         if last.get(entry.decision_id) not in FINAL:  # what an orphaned attempt adds changes nothing
             last[entry.decision_id] = entry.stage
         if entry.stage == "promoted" and entry.decision_id in back:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import fsum
 from pathlib import Path
@@ -56,10 +56,13 @@ class CostLine:
     note: str = ""
 
 
+def _ledgers(root: str) -> Iterator[Ledger]:
+    return (Ledger(root, sweep_id) for sweep_id in Store(root).list("sweeps"))
+
+
 def attempts_of(root: str, workflow: str) -> list[Attempt]:
     """Return the attempts of all searches of a workflow, finished or not."""
-    ledgers = (Ledger(root, sweep_id) for sweep_id in Store(root).list("sweeps"))
-    return [a for ledger in ledgers for a in ledger.attempts() if a.workflow == workflow]
+    return [a for ledger in _ledgers(root) for a in ledger.attempts() if a.workflow == workflow]
 
 
 def spent_on(root: str, decision: str) -> dict[str, float]:
@@ -67,22 +70,20 @@ def spent_on(root: str, decision: str) -> dict[str, float]:
 
     A store that is away, or what another raywf has written, is no reason not to write the rest down.
     """
-    found = []
     try:
-        for sweep_id in Store(root).list("sweeps"):
-            found += _attempts_for(Ledger(root, sweep_id), decision)
+        found = [a for ledger in _ledgers(root) for a in _readable(ledger) if a.decision == decision]
     except (RaywfError, OSError) as err:
         _log.warning("what decision %s cost is not known: %s", decision, describe_error(err))
         return {}
     return {"spent_usd": fsum(attempt.cost_usd for attempt in found)}
 
 
-def _attempts_for(ledger: Ledger, decision: str) -> list[Attempt]:
+def _readable(ledger: Ledger) -> tuple[Attempt, ...]:
     try:
-        return [attempt for attempt in ledger.attempts() if attempt.decision == decision]
+        return ledger.attempts()
     except ValueError as err:
         _log.warning("what sweep %s cost cannot be read: %s", ledger.sweep_id, describe_error(err))
-        return []
+        return ()
 
 
 def read_spending(workflow: Workflow) -> tuple[SearchCost, ...]:
@@ -93,11 +94,10 @@ def read_spending(workflow: Workflow) -> tuple[SearchCost, ...]:
     """
     root = workflow.stores.root
     found = []
-    for sweep_id in Store(root).list("sweeps"):
-        ledger = Ledger(root, sweep_id)
+    for ledger in _ledgers(root):
         attempts = ledger.attempts()
         if attempts:
-            found.append((attempts, ledger.read_sweep(), sweep_id))
+            found.append((attempts, ledger.read_sweep(), ledger.sweep_id))
     causes, versions = (
         _causes(root),
         _first_versions(workflow, {attempts[0].workflow for attempts, _, _ in found}),
