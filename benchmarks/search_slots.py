@@ -8,9 +8,9 @@ until all are up, and the clock begins there. The model writes when each of its 
 `busy_share` is the share of the slots' time, each from its first sleep to the end of the last trial of all,
 that was slept; `busy_share_all_up` counts from the moment when the last slot had started. `per_trial_ms` is
 the time from the first sleep to the end of all by the number of trials, `driver_mb` the driver's memory when
-that time begins, after a quarter of it and at its end. What each raylet and its
-two agents do by the clock is done more rarely (of 33 idle nodes 0.25 of a core and not 0.45): a real node has
-CPUs of its own for it. Exits 0 only if all trials ended well. Needs about 8 GB of memory.
+that time begins, after a quarter of it and at its end. What each raylet and its two agents do by
+the clock is done more rarely (of 33 idle nodes 0.25 of a core and not 0.45): a real node has CPUs of its own
+for it. Exits 0 only if all trials ended well. Needs about 8 GB of memory.
 
 ``--nodes 64 --one-machine --seconds 0.01`` has as many workers on one node: what the control plane takes.
 """

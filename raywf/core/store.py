@@ -34,7 +34,7 @@ class Store:
         That lies in the user's cache folder, below ``XDG_CACHE_HOME`` or ``~/.cache``.
         """
         if self.is_local:
-            return Path(self.filesystem()[1])
+            return Path(self._folder)
         cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         return Path(cache) / "raywf" / stable_id(self.root)
 
@@ -47,7 +47,7 @@ class Store:
         from pyarrow import fs
 
         if "://" not in self.root:
-            return fs.LocalFileSystem(), str(Path(self.root).absolute())
+            return fs.LocalFileSystem(), self._folder
         filesystem, base = fs.FileSystem.from_uri(self.root)
         return filesystem, base
 
@@ -69,13 +69,13 @@ class Store:
 
     def write(self, path: str, data: bytes) -> None:
         """Replace a file, atomically."""
-        filesystem, base = self.filesystem()
-        target = f"{base}/{path}"
-        if not self.is_local:
-            with filesystem.open_output_stream(target) as stream:
-                stream.write(data)
+        if self.is_local:
+            target = f"{self._folder}/{path}"
+            os.replace(_local_draft(target, data), target)
             return
-        os.replace(_local_draft(target, data), target)
+        filesystem, base = self.filesystem()
+        with filesystem.open_output_stream(f"{base}/{path}") as stream:
+            stream.write(data)
 
     def create(self, path: str, data: bytes, *, synced: bool = True) -> bool:
         """Write a file unless it exists; return whether this call wrote it.

@@ -101,10 +101,9 @@ def prepare_data(
     held = _held(table, times, gate, groups)
     rest = np.flatnonzero(~held)
     if times is not None and known is not None and held.any():
-        between = _between(rest, times, held, search)
-        cut = times[held].min()
+        cut, purge = times[held].min(), search.purge // timedelta(microseconds=1)
+        between = _between(rest, times, held, purge)
         # the champion that the proof is beside learned from rows as young as these
-        purge = search.purge // timedelta(microseconds=1)
         before = rest[times[rest] < cut - purge] if maturity else rest[known[rest] <= cut]
         rest = np.union1d(before, between)
     check_labels(snapshot, labels, rest)
@@ -239,9 +238,8 @@ def _fitted(before: Index, times: Index, known: Index, *, cut: int, maturity: in
     return before[times[before] <= youngest]
 
 
-def _between(rest: Index, times: Index, held: NDArray[np.bool_], search: SearchSettings) -> Index:
+def _between(rest: Index, times: Index, held: NDArray[np.bool_], purge: int) -> Index:
     """Return the rows between pieces of the gate's, less those within the purge of a held one."""
-    purge = search.purge // timedelta(microseconds=1)
     edges = np.sort(times[held])
     between = rest[(times[rest] > edges[0]) & (times[rest] < edges[-1])]
     after = np.searchsorted(edges, times[between])

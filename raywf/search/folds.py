@@ -153,11 +153,12 @@ def fold_stages(
             raise ValueError(f"{plan.metric.name} of the fold is {loss}")
     assert loss is not None
     assert model is not None
+    took = time.perf_counter() - start
     result = FoldResult(
         scores=scores.astype(np.float32),
         loss=loss,
         rounds=model.rounds,
-        seconds=(took := time.perf_counter() - start),
+        seconds=took,
         row_s=_row_seconds(model, held, _ROW_CALLS if took > _QUICK_S else _FEW_CALLS),
     )
     kept = _saved(model) if plan.keep_models and traits(trial.family).merges else None
