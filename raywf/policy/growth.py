@@ -18,8 +18,9 @@ def offer_growth(asked: Question) -> Trigger | None:
 
     Regret does not tell of it where the champion's kind is far better than the quick one. So the last look is
     asked what newer rows do for quick models; what is within the regret that each look forgives is nothing.
-    The decision's window is the version and how often the history has grown so: one a time. One that failed
-    is tried again, under a number.
+    One that brought no new champion is tried again at each further root of `times`, for the gate has more
+    rows then. The decision's window is the version and the growth that was reached. One that failed is tried
+    again, under a number.
     """
     times, regret, champion = asked.settings.growth, asked.settings.regret, asked.history.champion
     if times is None or regret is None or champion is None:
@@ -33,10 +34,10 @@ def offer_growth(asked: Question) -> Trigger | None:
         f"the history is {look.growth:.1f} times what the champion can have learned from, of {times:g}, and "
         f"newer rows help quick models by {look.newer:.1%}"
     )
-    grown = math.floor(math.log(max(1.0, look.growth), times) + 1e-9)
-    window = f"{champion.version} x{grown}"
+    halves = math.floor(2 * math.log(max(1.0, look.growth), times) + 1e-9)
+    window = f"{champion.version} x{times ** (halves / 2):.2f}"
     failed = [p for p in _tries(asked, GROWTH, window) if p.stage == "failed"]
-    due = grown >= 1 and look.newer >= regret / 2
+    due = halves >= 2 and look.newer >= regret / 2
     return Trigger(cause=GROWTH, words=words, due=due, window=window + _number(failed))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from raywf.core.journal import BY_HAND
 from raywf.core.probe import Probe
@@ -75,6 +75,26 @@ class History:
                 break
             count += past.stage == "rejected" and past.decision.cause not in _ASKED
         return count
+
+    @property
+    def growth_since_search(self) -> float:
+        """How many times the rows that the last search can have had are known by now; 1 where no look tells.
+
+        It is the champion's growth times those of the champions before it, each as the last look before its
+        end told, back to the one that a search made.
+        """
+        growth, until = 1.0, datetime.max.replace(tzinfo=UTC)
+        for brought in (p.decision for p in self.ended if p.stage == "promoted"):
+            growth *= self._growth(brought.time, until)
+            if brought.effort != "refit":
+                return growth
+            until = brought.time
+        return growth * self._growth(datetime.min.replace(tzinfo=UTC), until)
+
+    def _growth(self, after: datetime, until: datetime) -> float:
+        """Return what the last look of a span told of the history's growth."""
+        told = [p for p in self.probes if p.growth is not None and after < p.time <= until]
+        return max(told, key=lambda look: look.time).growth or 1.0 if told else 1.0
 
     def has(self, decision_id: str) -> bool:
         """Return whether a decision of that id was made."""

@@ -67,15 +67,16 @@ def choose_effort(history: History, settings: RetrainSettings) -> Effort:
     """Return how much a retraining does now.
 
     By itself it begins with a refit and does more after each one that gave no new champion: a warm search,
-    then full ones. After three refits in a row it searches too, lest the configurations grow old;
-    and where the look after a refit finds much to regret, though the quick model has no newer rows than the
-    champion.
+    then full ones. It searches too where the configurations may be too old: after three refits in a row;
+    where there are `growth` times the rows that they were chosen by; and where the look after a refit finds
+    much to regret, though the quick model has no newer rows than the champion.
     """
     if settings.effort != "auto":
         return settings.effort
     vain = history.vain
     refits = len(list(itertools.takewhile(lambda p: p.decision.effort == "refit", history.ended[vain:])))
-    if vain == 0 and (refits >= _REFITS or (refits and _is_regretted(history, settings))):
+    outgrown = settings.growth is not None and history.growth_since_search >= settings.growth
+    if vain == 0 and (refits >= _REFITS or outgrown or (refits and _is_regretted(history, settings))):
         return "warm"
     return _LADDER[min(vain, len(_LADDER) - 1)]
 

@@ -342,6 +342,32 @@ def test_regret_right_after_a_refit_asks_for_a_search():
     assert choose_effort(first, RetrainSettings(effort="refit")) == "refit"
 
 
+def grown(day, growth):
+    """A look that found so many times the rows that the champion can have seen."""
+    return dataclasses.replace(seen(day, 0.1, 0.1), growth=growth)
+
+
+@pytest.mark.parametrize(
+    ("past", "looks", "times"),
+    [
+        ((), (), 1.0),
+        ((), ((5, 1.4), (7, 1.6)), 1.6),
+        (((10, "promoted", "refit"),), ((5, 1.2), (10, 1.5), (17, 1.4)), 2.1),
+        (((10, "promoted", "refit"), (12, "promoted", "refit")), ((10, 1.5), (17, 1.4)), 2.1),
+        (((10, "rejected", "refit"),), ((10, 1.5), (17, 1.9)), 1.9),
+        (((10, "promoted", "warm"), (20, "promoted", "refit")), ((10, 3.0), (20, 1.5), (27, 1.2)), 1.8),
+    ],
+)
+def test_configurations_are_outgrown_by_twice_the_rows(past, looks, times):
+    """Counted over the refits since the last search; where growth does not count, nor does this."""
+    decisions, probes = tuple(ended(*p) for p in past), tuple(grown(*look) for look in looks)
+    history = History(champion=champion(), decisions=decisions, probes=probes)
+    assert history.growth_since_search == pytest.approx(times)
+    if not history.vain:
+        assert choose_effort(history, RetrainSettings()) == ("warm" if times >= 2 else "refit")
+    assert choose_effort(history, RetrainSettings(growth=None)) == ("warm" if history.vain else "refit")
+
+
 def test_a_look_tells_from_when_on_labels_are_new_to_it():
     """Its window is the look before, or the champion's coming; the id stands while it waits."""
     first = run(look=7 * DAY)

@@ -182,9 +182,10 @@ def grown(growth, newer, *, day=19.0, version="1"):
 @pytest.mark.parametrize(
     ("told", "window_id"),
     [
-        ({"probes": (grown(2.1, 0.05),)}, "1 x1"),
-        ({"probes": (grown(4.5, 0.05),)}, "1 x2"),
-        ({"probes": (grown(4.5, 0.05),), "growth": 4.0}, "1 x1"),
+        ({"probes": (grown(2.1, 0.05),)}, "1 x2.00"),
+        ({"probes": (grown(2.9, 0.05),)}, "1 x2.83"),
+        ({"probes": (grown(4.5, 0.05),)}, "1 x4.00"),
+        ({"probes": (grown(4.5, 0.05),), "growth": 4.0}, "1 x4.00"),
         ({"probes": (grown(1.9, 0.05),)}, None),
         ({"probes": (grown(2.1, 0.009),)}, None),
         ({"probes": (grown(2.1, 0.05, day=12), grown(2.2, 0.0))}, None),
