@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ _REFIT_SHARE, _MOST_SHARE = 0.6, 0.92
 _ORDERED_ROOM, _ROOM = 1.5, 1.1  # for the last fits, beside what is foreseen
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
+_LEAST_OTHERS = 2  # than the former members, that a warm search tries
 _MOST_START_S, _MOST_START_SHARE = 10.0, 0.25  # that a worker is thought to need
 
 
@@ -88,7 +90,7 @@ class SearchPlan:
         self, settings: SearchSettings, data: SearchData, pace: Pace | None, *, speed: float = 1.0
     ) -> tuple[Trial, ...]:
         """Return the trials in order, by what the pace says of pairs of numbers."""
-        return plan_trials(
+        found = plan_trials(
             settings,
             rows=len(data.rest),
             former=self.former,
@@ -97,6 +99,14 @@ class SearchPlan:
             width=data.problem().width,
             gain=0.0 if pace is None else pace.gain,
         )
+        return found[: self.most_trials(settings)]
+
+    def most_trials(self, settings: SearchSettings) -> int:
+        """Return how many trials there may be: of a warm search its share, and some besides the members."""
+        if self.effort != "warm" or not self.former:
+            return settings.trials
+        least = len(self.former[0].members) + _LEAST_OTHERS
+        return min(settings.trials, max(least, math.ceil(settings.warm_share * settings.trials)))
 
     def weights(self) -> Former | None:
         """Return the former members' weights: a refit keeps them, a warm search begins from them."""
@@ -443,7 +453,7 @@ def _queue(
     return QueuePlan(
         trials=(*drawn_before, *trials),
         fold_rows=tuple(len(f.score) for f in data.folds),
-        most=settings.trials,
+        most=plan.most_trials(settings),
         sure=frozenset(planned & former.weights.keys() if former else ()),
         deadline=budget.instant(_REFIT_SHARE if ordered or former else _MOST_SHARE),
         latest=trial_plan.deadline,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -18,6 +19,7 @@ from raywf.search.portfolio import (
     pool_trials,
     trial_id,
 )
+from raywf.search.run import SearchPlan
 
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 
@@ -245,3 +247,17 @@ def test_members_of_no_use_leave_the_portfolio(effort: Effort) -> None:
     old = sweep(("xgboost", {"max_depth": 2}, 1.0))
     settings = SearchSettings(families=("linear",))
     assert {t.family for t in plan_trials(settings, rows=1000, former=[old], effort=effort)} == {"linear"}
+
+
+@pytest.mark.parametrize(
+    ("effort", "trials", "most"),
+    [("warm", 40, 8), ("warm", 100, 20), ("warm", 10, 5), ("warm", 4, 4), ("full", 40, 40)],
+)
+def test_a_warm_search_has_its_share_of_trials(
+    tmp_path: Path, effort: Effort, trials: int, most: int
+) -> None:
+    """A fifth of a full one's, and two beside the former members at least; where there are none, all."""
+    former = (sweep(*((name, {}, 1.0) for name in ("linear", "lightgbm", "xgboost"))),)
+    plan = SearchPlan(sweep_id="s", folder=tmp_path, former=former, effort=effort)
+    assert plan.most_trials(SearchSettings(trials=trials)) == most
+    assert dataclasses.replace(plan, former=()).most_trials(SearchSettings(trials=trials)) == trials
