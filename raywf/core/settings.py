@@ -176,12 +176,12 @@ class SearchSettings:
     """The budget of one search and what it may try.
 
     `budget_s` bounds the wall-clock time, `max_cpu_s` and `max_usd` (by the price of `cost`) that time
-    multiplied by the CPUs which the search may occupy; `max_concurrent` bounds the trials at once, and is how
-    many a cluster that grows is asked to have room for. A warm search has `warm_share` of the budgets and of
-    `trials`, and of a small one seconds enough to start its workers. `folds` None leaves their number to the costs;
-    `row_ms` bounds the time that the ensemble may take for one row. `class_weight` "balanced" lets each class
-    count alike in the fits, as in scikit-learn. `spaces` are drawn from by family once the portfolio is
-    through.
+    multiplied by the CPUs which the search may occupy; `max_concurrent` bounds the trials at once, and is
+    how many a cluster that grows is asked to have room for. A warm search has `warm_share` of the budgets
+    and of `trials`, and of a small one seconds enough to start its workers. `folds` None leaves their
+    number to the costs; `row_ms` bounds the time that the ensemble may take for one row. `class_weight`
+    "balanced" lets each class count alike in the fits, as in scikit-learn. `spaces` are drawn from by
+    family once the portfolio is through.
     """
 
     budget_s: float = 60.0
