@@ -23,7 +23,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 Scores = NDArray[np.float64]
 SINGLE_ROWS = 200
-_FEWEST_ROWS = 20
+_WARM_ROWS, _FEWEST_ROWS = 20, 20
+_SETTLED_S = 3.0  # until the processes that a fit started have ended, which take the processor from a row
 _BATCHES = 3
 _PATIENCE_S = 30.0
 
@@ -84,6 +85,7 @@ def _last_line(err: Exception) -> str:
 
 def measure(job: Job, fitted: Fitted) -> dict[str, Any]:
     """Return score, loss and timings of a fitted contender."""
+    time.sleep(_SETTLED_S)
     row_p50_ms = time_rows(fitted)
     scores, table_s = time_tables(fitted)
     score = score_of(job.metric, fitted, scores)
@@ -114,10 +116,17 @@ def score_of(metric: str, fitted: Fitted, scores: Scores) -> float:
 
 
 def time_rows(fitted: Fitted) -> float:
-    """Return the median milliseconds of one row; fewer rows than given where they take too long."""
-    fitted.predict_row(fitted.rows[0])
+    """Return the median milliseconds of one row, each asked once; fewer than given where they take long.
+
+    The first rows are not counted.
+    """
     spent: list[float] = []
-    for row in fitted.rows:
+    begun = time.perf_counter()
+    for row in fitted.rows[:_WARM_ROWS]:
+        fitted.predict_row(row)
+        if time.perf_counter() - begun > _PATIENCE_S:
+            break
+    for row in fitted.rows[_WARM_ROWS:]:
         start = time.perf_counter()
         fitted.predict_row(row)
         spent.append(time.perf_counter() - start)

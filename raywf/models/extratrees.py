@@ -80,6 +80,7 @@ def _translate(forest: Any, columns: NDArray[np.int64], problem: Problem, scale:
         base=(scale.center,) * width,
         share=scale.spread / count,
         fill=(_MISSING,) * len(problem.sizes),
+        alike=width > 1,
     )
     trees = (part for tree in forest.estimators_ for part in _trees(tree.tree_, columns, problem))
     return TreeModel(trees_text(trees, features=len(problem.sizes), width=width), output, count)

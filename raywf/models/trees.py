@@ -26,7 +26,7 @@ from raywf.models.encoding import Matrix
 from raywf.models.family import Contributions, Scores
 
 _C = lgb.basic._LIB  # noqa: SLF001 - the calls for single rows have no public wrapper
-_RAW = 1  # C_API_PREDICT_RAW_SCORE
+_RAW, _LEAF = 1, 2  # C_API_PREDICT_RAW_SCORE, C_API_PREDICT_LEAF_INDEX
 _FLOAT32 = 0  # C_API_DTYPE_FLOAT32
 _FEW = 16  # rows up to which one call a row is quicker than a batch
 _NAN_MISSING, _DEFAULT_LEFT, _CATEGORICAL = 8, 2, 1  # bits of LightGBM's decision_type
@@ -40,7 +40,8 @@ class Output:
     """How sums of leaves become scores: ``link(base + share * sum)``, by score column.
 
     `task` names the link ("regression" for none); `fill` are the values that missing inputs are replaced
-    with, by encoded column (nan: left missing), or empty for no replacement.
+    with, by encoded column (nan: left missing), or empty for no replacement. Where the score columns' trees
+    are `alike` but for their leaves, as a forest's are, a row walks one of them for all columns.
     """
 
     task: str
@@ -48,6 +49,7 @@ class Output:
     base: tuple[float, ...]
     share: float = 1.0
     fill: tuple[float, ...] = ()
+    alike: bool = False
 
 
 class TreeModel:
@@ -55,8 +57,7 @@ class TreeModel:
 
     def __init__(self, text: str, output: Output, rounds: int) -> None:
         self.text, self.output, self.rounds = text, output, rounds
-        self._booster = lgb.Booster(model_str=text)
-        self._single = _SingleRow(self._booster, output.width)
+        self._sums = (_LeafSums if output.alike else _TreeSums)(text, output.width)
         self._base = np.asarray(output.base, dtype=np.float64)
         self._fill = np.asarray(output.fill, dtype=np.float32) if output.fill else None
         self._explaining: lgb.Booster | None = None
@@ -69,17 +70,16 @@ class TreeModel:
         if len(filled) == 1:
             return self._answer(filled)
         if len(filled) <= _FEW:
-            found = [self._single(row).copy() for row in filled]
-            sums = np.stack(found) if found else np.zeros((0, 1))
+            found = [self._sums.of_row(row).copy() for row in filled]
+            sums = np.stack(found) if found else np.zeros(0)
         else:
-            threads = 1 if len(filled) < _THREAD_ROWS else 0
-            sums = np.asarray(self._booster.predict(filled, raw_score=True, num_threads=threads))
-        raw = self._base + self.output.share * sums.reshape(len(X), -1)
+            sums = self._sums.of_rows(filled, threads=1 if len(filled) < _THREAD_ROWS else 0)
+        raw = self._base + self.output.share * sums.reshape(len(X), self.output.width)
         return activate(raw, self.output.task)
 
     def _answer(self, row: Matrix) -> Scores:
         """Return the scores of one row: as above, where a call of numpy takes as long as fifty trees."""
-        sums, output = self._single(row), self.output
+        sums, output = self._sums.of_row(row), self.output
         if output.width > 1:
             return activate((self._base + output.share * sums)[np.newaxis], output.task)
         raw = output.base[0] + output.share * float(sums[0])
@@ -129,7 +129,7 @@ class TreeModel:
         (folder / "trees.json").write_text(json.dumps(_without_nan(output)))
 
 
-_OUTPUT_KEYS = ("task", "width", "base", "share", "fill")
+_OUTPUT_KEYS = ("task", "width", "base", "share", "fill", "alike")
 
 
 def load_trees(folder: Path) -> TreeModel:
@@ -141,6 +141,7 @@ def load_trees(folder: Path) -> TreeModel:
         base=tuple(stored["base"]),
         share=stored["share"],
         fill=tuple(float("nan") if v is None else v for v in stored["fill"]),
+        alike=stored.get("alike", False),
     )
     return TreeModel((folder / "model.txt").read_text(), output, stored["rounds"])
 
@@ -157,7 +158,7 @@ def merge_trees(models: Sequence[TreeModel]) -> TreeModel:
     rounds = round(float(np.mean([m.rounds for m in models])))
     fills = [np.asarray(m.output.fill) for m in models]
     same = all(np.array_equal(fills[0], fill, equal_nan=True) for fill in fills)
-    if not same:
+    if not same or len({m.output.alike for m in models}) > 1:
         raise ValueError("models of different kinds do not merge")
     return TreeModel(_text(header, blocks), replace(first, base=base, share=share), rounds)
 
@@ -292,14 +293,61 @@ def _without_nan(output: dict[str, Any]) -> dict[str, Any]:
     return {**output, "fill": [None if np.isnan(v) else v for v in output["fill"]]}
 
 
+class _TreeSums:
+    """Sums of leaves by score column, each of which has trees of its own."""
+
+    def __init__(self, text: str, width: int) -> None:
+        self._booster = lgb.Booster(model_str=text)
+        self.of_row = _SingleRow(self._booster, width, kind=_RAW)
+
+    def of_rows(self, X: Matrix, *, threads: int) -> NDArray[np.float64]:
+        return np.asarray(self._booster.predict(X, raw_score=True, num_threads=threads))
+
+
+class _LeafSums:
+    """Sums of leaves where the columns' trees are alike: a leaf is found once, and has `width` values."""
+
+    def __init__(self, text: str, width: int) -> None:
+        blocks = _blocks(text)
+        header = text.partition("\nTree=0\n")[0]
+        for name in ("num_class", "num_tree_per_iteration"):
+            header = header.replace(f"\n{name}={width}\n", f"\n{name}=1\n")
+        self._booster = lgb.Booster(model_str=_text(header, blocks[::width]))
+        values = [_leaf_values(block) for block in blocks]
+        groups = [np.stack(values[i : i + width], axis=1) for i in range(0, len(values), width)]
+        self._values = np.concatenate(groups)
+        self._starts = np.cumsum([0, *(len(group) for group in groups[:-1])])
+        self._single = _SingleRow(self._booster, len(groups), kind=_LEAF)
+
+    def of_row(self, row: Matrix) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = self._values[self._single(row).astype(np.int64) + self._starts].sum(
+            axis=0
+        )
+        return found
+
+    def of_rows(self, X: Matrix, *, threads: int) -> NDArray[np.float64]:
+        leaves = np.asarray(self._booster.predict(X, pred_leaf=True, num_threads=threads))
+        sums = np.zeros((len(X), self._values.shape[1]))
+        for tree, start in zip(leaves.reshape(len(X), -1).T, self._starts, strict=True):
+            sums += self._values[tree + start]
+        return sums
+
+
+def _leaf_values(block: str) -> NDArray[np.float64]:
+    line = block.partition("leaf_value=")[2].partition("\n")[0]
+    return np.array(line.split(), dtype=np.float64)
+
+
 class _SingleRow:
     """LightGBM's prepared call for one row, which its Python package does not wrap; one a thread.
 
-    The next call in the same thread overwrites what it returned.
+    It gives `width` sums of leaves, or as many leaves' numbers. The next call in the same thread overwrites
+    what it returned.
     """
 
-    def __init__(self, booster: lgb.Booster, width: int) -> None:
+    def __init__(self, booster: lgb.Booster, width: int, *, kind: int) -> None:
         self._booster, self._width, self._columns = booster, width, booster.num_feature()
+        self._kind = kind
         self._local = threading.local()
 
     def __call__(self, row: Matrix) -> NDArray[np.float64]:
@@ -321,7 +369,7 @@ class _SingleRow:
         config = ctypes.c_void_p()
         code = _C.LGBM_BoosterPredictForMatSingleRowFastInit(
             self._booster._handle,  # noqa: SLF001 - as above
-            ctypes.c_int(_RAW),
+            ctypes.c_int(self._kind),
             ctypes.c_int(0),
             ctypes.c_int(-1),
             ctypes.c_int(_FLOAT32),

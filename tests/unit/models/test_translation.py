@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from raywf.models import xgboost
+from raywf.models import families, xgboost
 from raywf.models.family import Problem, Rows
-from raywf.models.trees import TreeModel
+from raywf.models.trees import TreeModel, load_trees, merge_trees
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(300, 3)).astype(np.float32)
@@ -29,3 +32,31 @@ def test_a_wrong_translation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(xgboost, "_translate", wrong)
     with pytest.raises(ValueError, match="would be served answers otherwise than the fitted one"):
         family.fit(PROBLEM, ROWS, {}, valid=None, rounds=5)
+
+
+def test_a_forest_of_several_classes_walks_each_tree_once(tmp_path: Path) -> None:
+    """And answers as the trees of each class would, a row, a few or many, merged, moved, or read again."""
+    labels = np.floor(3 * RNG.random(len(X)))
+    problem = Problem(task="multiclass", n_classes=3, sizes=(0, 0, 0))
+    forest = families.family("extratrees")
+    params = {"n_estimators": 7, "min_samples_leaf": 2}
+    first, second = (
+        forest.fit(dataclasses.replace(problem, seed=s), Rows(X, labels), params, valid=None, rounds=0)
+        for s in (0, 1)
+    )
+    assert isinstance(first, TreeModel)
+    assert isinstance(second, TreeModel)
+    first.save(tmp_path)
+    for made in (
+        first,
+        load_trees(tmp_path),
+        merge_trees([first, second]),
+        first.placed((2, 0, 1), 4, like=0),
+    ):
+        apart = TreeModel(made.text, dataclasses.replace(made.output, alike=False), made.rounds)
+        rows = np.resize(X, (400, len(made.output.fill)))
+        assert made.output.alike
+        for count in (0, 1, 9, 400):
+            np.testing.assert_allclose(made.predict(rows[:count]), apart.predict(rows[:count]), atol=1e-12)
+    with pytest.raises(ValueError, match="different kinds"):
+        merge_trees([first, apart])
