@@ -15,7 +15,7 @@ from raywf.core.errors import SearchError
 from raywf.core.metrics import Metric
 from raywf.core.records import Member, Trial
 from raywf.models.calibration import Calibration
-from raywf.models.families import traits
+from raywf.models.families import is_family, traits
 from raywf.search.calibrate import fit_calibration
 from raywf.search.data import SearchData
 from raywf.search.ensemble import Candidates, keep_largest, most_candidates, select_ensemble
@@ -142,9 +142,11 @@ def choose(
     order = np.concatenate([f.score for f in data.folds])
     labels = data.rows.y[order]
     groups = None if data.rows.groups is None else data.rows.groups[order]
+    room_us = _room_us(bounds.row_ms, data, (t for t, _ in found))
+    if not (former and former.stay):
+        found = [(t, r) for t, r in found if not _is_too_slow(t, room_us)] or found
     scores = {t.id: np.concatenate([r.scores for r in results]) for t, results in found}
     by_id = {t.id: t for t, _ in found}
-    room_us = _room_us(bounds.row_ms, data, by_id.values())
     candidates = Candidates(
         labels=labels,
         scores=scores,
@@ -188,6 +190,11 @@ def _finished(
         )
         raise SearchError(f"no trial of {len(trials)} gave a model: {reason}")
     return found
+
+
+def _is_too_slow(trial: Trial, room_us: float) -> bool:
+    """Whether it would break the time for a row by itself; a user's own model may."""
+    return is_family(trial.family) and trial.row_us > room_us
 
 
 def _reasons(trials: list[Trial]) -> str:

@@ -126,6 +126,16 @@ def test_too_slow_members_are_dropped(data: SearchData, ledger: Ledger) -> None:
     assert len(pick(data, ledger, trials, dataclasses.replace(AMPLE, row_ms=0.1)).members) == 1
 
 
+def test_what_is_too_slow_by_itself_is_no_member(data: SearchData, ledger: Ledger) -> None:
+    """However good it is, unless there is nothing else."""
+    trials = three(data, ledger)
+    slow = run(data, ledger, "extratrees", seed=9, row_s=1e-3, seconds=1)
+    slow = dataclasses.replace(slow, fold_losses=tuple(0.5 * x for x in trials[0].fold_losses))
+    bounds = dataclasses.replace(AMPLE, row_ms=0.3)
+    assert slow.id not in {m.trial_id for m in pick(data, ledger, [slow, *trials], bounds).members}
+    assert [m.trial_id for m in pick(data, ledger, [slow], bounds).members] == [slow.id]
+
+
 def test_no_time_for_fits_drops_members(data: SearchData, ledger: Ledger) -> None:
     """Where every member has to be fitted again."""
     trials = three(data, ledger, seconds=40)
