@@ -126,7 +126,7 @@ def time_rows(fitted: Fitted) -> float:
         fitted.predict_row(row)
         if time.perf_counter() - begun > _PATIENCE_S:
             break
-    for row in fitted.rows[_WARM_ROWS:]:
+    for row in fitted.rows[_WARM_ROWS:] or fitted.rows:
         start = time.perf_counter()
         fitted.predict_row(row)
         spent.append(time.perf_counter() - start)

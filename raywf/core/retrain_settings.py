@@ -59,7 +59,8 @@ class RetrainSettings:
     has added up to the share `regret` of its loss. One is due too once the history has `growth` times the
     rows that the champion can have learned from and newer ones help quick models. `effort` "auto" begins with
     a refit of the champion's members, goes on to a warm search where a challenger was not good enough (or
-    three refits in a row were), then to a full one.
+    three refits in a row were, or there are `growth` times the rows that the configurations were chosen by),
+    then to a full one.
 
     A retraining is due too `every` so often, at `cron` (of the IANA `timezone`), `after_rows` rows with new
     labels, when what the champion learned from is older than `max_age`, with `windows` when so many of the

@@ -30,7 +30,7 @@ _RAW, _LEAF = 1, 2  # C_API_PREDICT_RAW_SCORE, C_API_PREDICT_LEAF_INDEX
 _FLOAT32 = 0  # C_API_DTYPE_FLOAT32
 _FEW = 16  # rows up to which one call a row is quicker than a batch
 _NAN_MISSING, _DEFAULT_LEFT, _CATEGORICAL = 8, 2, 1  # bits of LightGBM's decision_type
-_THREAD_ROWS = 256
+_THREAD_ROWS, _LEAF_ROWS = 256, 2048  # of a batch: from which on threads help, of which leaves are kept
 _MOST_EXPLAINED = 250_000  # leaves: TreeSHAP visits each, which takes up to a microsecond
 _MOST_COUNTED = 1_000_000  # rows that a tree's root counts, where covers are no counts
 
@@ -158,9 +158,10 @@ def merge_trees(models: Sequence[TreeModel]) -> TreeModel:
     rounds = round(float(np.mean([m.rounds for m in models])))
     fills = [np.asarray(m.output.fill) for m in models]
     same = all(np.array_equal(fills[0], fill, equal_nan=True) for fill in fills)
-    if not same or len({m.output.alike for m in models}) > 1:
+    if not same:
         raise ValueError("models of different kinds do not merge")
-    return TreeModel(_text(header, blocks), replace(first, base=base, share=share), rounds)
+    alike = all(m.output.alike for m in models)
+    return TreeModel(_text(header, blocks), replace(first, base=base, share=share, alike=alike), rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +327,10 @@ class _LeafSums:
         return found
 
     def of_rows(self, X: Matrix, *, threads: int) -> NDArray[np.float64]:
+        parts = (X[i : i + _LEAF_ROWS] for i in range(0, len(X), _LEAF_ROWS))
+        return np.concatenate([self._of_some(part, threads) for part in parts])
+
+    def _of_some(self, X: Matrix, threads: int) -> NDArray[np.float64]:
         leaves = np.asarray(self._booster.predict(X, pred_leaf=True, num_threads=threads))
         sums = np.zeros((len(X), self._values.shape[1]))
         for tree, start in zip(leaves.reshape(len(X), -1).T, self._starts, strict=True):

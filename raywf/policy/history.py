@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from raywf.core.journal import BY_HAND
 from raywf.core.probe import Probe
@@ -12,6 +12,7 @@ from raywf.core.records import Decision, ModelVersion
 
 _ENDED = frozenset({"promoted", "rejected", "failed"})
 _ASKED = frozenset({"request", BY_HAND})
+_SEARCHES = frozenset({"warm", "full"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,18 +84,23 @@ class History:
         It is the champion's growth times those of the champions before it, each as the last look before its
         end told, back to the one that a search made.
         """
-        growth, until = 1.0, datetime.max.replace(tzinfo=UTC)
-        for brought in (p.decision for p in self.ended if p.stage == "promoted"):
-            growth *= self._growth(brought.time, until)
-            if brought.effort != "refit":
-                return growth
-            until = brought.time
-        return growth * self._growth(datetime.min.replace(tzinfo=UTC), until)
+        if self.champion is None:
+            return 1.0
+        growth = _last_growth([p for p in self.probes if p.version == self.champion.version])
+        brought = self._brought()
+        for made, former in itertools.pairwise([*brought, None]):
+            assert made is not None
+            if made.effort in _SEARCHES:
+                break
+            looks = [p for p in self.probes if p.time <= made.time]
+            growth *= _last_growth([p for p in looks if former is None or p.time > former.time])
+        return growth
 
-    def _growth(self, after: datetime, until: datetime) -> float:
-        """Return what the last look of a span told of the history's growth."""
-        told = [p for p in self.probes if p.growth is not None and after < p.time <= until]
-        return max(told, key=lambda look: look.time).growth or 1.0 if told else 1.0
+    def _brought(self) -> list[Decision]:
+        """Return the retrainings that brought the champion and those before it, newest first."""
+        found = [p.decision for p in self.ended if p.stage == "promoted"]
+        own = [i for i, d in enumerate(found) if self.champion and d.id == self.champion.decision_id]
+        return found[own[0] :] if own else found
 
     def has(self, decision_id: str) -> bool:
         """Return whether a decision of that id was made."""
@@ -115,3 +121,9 @@ class History:
         """The later of the last retraining and the champion's promotion."""
         known = [time for time in (self.since, self.last_retrain) if time is not None]
         return max(known, default=None)
+
+
+def _last_growth(looks: list[Probe]) -> float:
+    """Return what the last look that could tell found of the history's growth."""
+    told = [p for p in looks if p.growth is not None]
+    return max(told, key=lambda look: look.time).growth or 1.0 if told else 1.0

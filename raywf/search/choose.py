@@ -60,14 +60,16 @@ class Former:
 class Bounds:
     """What the ensemble may take: milliseconds a row when served, seconds for fits, `slots` at a time.
 
-    `bag` allows folds' models; `made` are trials whose proof's fit is done already, `cut` those whose last
-    fit was cut short.
+    `alone_ms` is what a member may take by itself, where `row_ms` is less for what members take together;
+    None: `row_ms`. `bag` allows folds' models; `made` are trials whose proof's fit is done already, `cut`
+    those whose last fit was cut short.
     """
 
     row_ms: float
     left_s: float
     slots: int
     bag: bool
+    alone_ms: float | None = None
     made: frozenset[str] = frozenset()
     cut: frozenset[str] = frozenset()
 
@@ -84,7 +86,7 @@ def fits_to_come_s(done: Sequence[Trial], data: SearchData, *, row_ms: float, sl
 
     The best trials stand for the members, as many as fit the time for a row.
     """
-    whole = [t for t in done if len(t.fold_losses) == len(data.folds)]
+    whole = _quick_enough([t for t in done if len(t.fold_losses) == len(data.folds)], data, row_ms)
     best = {t.id: t for t in heapq.nsmallest(_LIKELY, whole, key=lambda t: fmean(t.fold_losses))}
     if not best:
         return 0.0
@@ -138,13 +140,12 @@ def choose(
     Raises:
         SearchError: if no trial finished its folds.
     """
-    found = _finished(data, trials, ledger)
+    stays = former is not None and former.stay
+    found = _finished(data, trials, ledger, row_ms=None if stays else bounds.alone_ms or bounds.row_ms)
     order = np.concatenate([f.score for f in data.folds])
     labels = data.rows.y[order]
     groups = None if data.rows.groups is None else data.rows.groups[order]
     room_us = _room_us(bounds.row_ms, data, (t for t, _ in found))
-    if not (former and former.stay):
-        found = [(t, r) for t, r in found if not _is_too_slow(t, room_us)] or found
     scores = {t.id: np.concatenate([r.scores for r in results]) for t, results in found}
     by_id = {t.id: t for t, _ in found}
     candidates = Candidates(
@@ -156,7 +157,7 @@ def choose(
         times={} if bounds.bag else _time_shares(data, by_id.values(), bounds),
     )
     kept = {i: w for i, w in former.weights.items() if i in by_id} if former else {}
-    if former and former.stay and kept:
+    if stays and kept:
         weights = keep_largest(kept, len(kept))
     else:
         weights = select_ensemble(candidates, metric, prior=kept)
@@ -176,10 +177,14 @@ def choose(
 
 
 def _finished(
-    data: SearchData, trials: list[Trial], ledger: Ledger
+    data: SearchData, trials: list[Trial], ledger: Ledger, *, row_ms: float | None
 ) -> list[tuple[Trial, tuple[FoldResult, ...]]]:
-    """Return the best finished trials with their folds, as many as the rows can tell apart."""
+    """Return the best finished trials with their folds, as many as the rows can tell apart.
+
+    Those that would break the time for a row, if it is bounded, are passed over.
+    """
     done = [t for t in trials if t.status == "done" and t.score is not None]
+    done = done if row_ms is None else _quick_enough(done, data, row_ms)
     ranked = sorted(done, key=lambda t: float(np.mean(t.fold_losses)))
     ranked = ranked[: most_candidates(len(np.unique(np.concatenate([f.score for f in data.folds]))))]
     found = [(t, ledger.folds(t.id, len(data.folds))) for t in ranked]
@@ -192,9 +197,13 @@ def _finished(
     return found
 
 
-def _is_too_slow(trial: Trial, room_us: float) -> bool:
-    """Whether it would break the time for a row by itself; a user's own model may."""
-    return is_family(trial.family) and trial.row_us > room_us
+def _quick_enough(trials: list[Trial], data: SearchData, row_ms: float) -> list[Trial]:
+    """Return those that do not break the time for a row by themselves, all where there are none.
+
+    A user's own model may.
+    """
+    room_us = _room_us(row_ms, data, trials)
+    return [t for t in trials if t.row_us <= room_us or not is_family(t.family)] or trials
 
 
 def _reasons(trials: list[Trial]) -> str:

@@ -112,6 +112,7 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
             left_s=_left_s(ending, cut),
             slots=ending.slots,
             bag=ending.trial_plan.keep_models,
+            alone_ms=ending.row_ms,
             made=frozenset(name for name, folds in fits[0] if not folds and name not in cut),
             cut=cut,
         )

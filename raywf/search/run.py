@@ -99,10 +99,18 @@ class SearchPlan:
             width=data.problem().width,
             gain=0.0 if pace is None else pace.gain,
         )
-        return found[: self.most_trials(settings)]
+        return found[: self._most_planned(settings)]
+
+    def _most_planned(self, settings: SearchSettings) -> int:
+        """Return how many trials are planned: of a warm search so few that each space is drawn from."""
+        most = self.most_trials(settings)
+        if self.effort != "warm" or not self.former:
+            return most
+        spaces = len(settings.spaces) + sum(bool(model.space) for model in settings.models.values())
+        return max(len(self.former[0].members), most - spaces)
 
     def most_trials(self, settings: SearchSettings) -> int:
-        """Return how many trials there may be: of a warm search its share, and some besides the members."""
+        """Return how many there may be: of a warm search its share, and some besides the members."""
         if self.effort != "warm" or not self.former:
             return settings.trials
         least = len(self.former[0].members) + _LEAST_OTHERS

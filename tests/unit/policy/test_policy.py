@@ -240,6 +240,7 @@ def ended(day, stage, effort, *, cause="loss"):
         (((1, "promoted", "full"),), "refit"),
         (((1, "promoted", "full"), (2, "rejected", "refit")), "warm"),
         (((2, "rejected", "refit"), (3, "failed", "warm")), "full"),
+        (((1, "promoted", "full"), (2, "rejected", "warm")), "full"),
         (((2, "rejected", "refit"), (3, "failed", "warm"), (4, "rejected", "full")), "full"),
         (((1, "rejected", "refit"), (2, "promoted", "warm")), "refit"),
         (tuple((d, "promoted", "refit") for d in range(1, 4)), "warm"),
@@ -342,9 +343,9 @@ def test_regret_right_after_a_refit_asks_for_a_search():
     assert choose_effort(first, RetrainSettings(effort="refit")) == "refit"
 
 
-def grown(day, growth):
-    """A look that found so many times the rows that the champion can have seen."""
-    return dataclasses.replace(seen(day, 0.1, 0.1), growth=growth)
+def grown(day, growth, version="1"):
+    """A look that found so many times the rows that a champion can have seen."""
+    return dataclasses.replace(seen(day, 0.1, 0.1, version=version), growth=growth)
 
 
 @pytest.mark.parametrize(
@@ -354,6 +355,8 @@ def grown(day, growth):
         ((), ((5, 1.4), (7, 1.6)), 1.6),
         (((10, "promoted", "refit"),), ((5, 1.2), (10, 1.5), (17, 1.4)), 2.1),
         (((10, "promoted", "refit"), (12, "promoted", "refit")), ((10, 1.5), (17, 1.4)), 2.1),
+        (((10, "promoted", "reweight"),), ((10, 1.5), (17, 1.4)), 2.1),
+        (((10, "promoted", "refit"),), ((10, 1.5, "0"), (17, 1.4), (18, 5.0, "2")), 2.1),
         (((10, "rejected", "refit"),), ((10, 1.5), (17, 1.9)), 1.9),
         (((10, "promoted", "warm"), (20, "promoted", "refit")), ((10, 3.0), (20, 1.5), (27, 1.2)), 1.8),
     ],
@@ -366,6 +369,14 @@ def test_configurations_are_outgrown_by_twice_the_rows(past, looks, times):
     if not history.vain:
         assert choose_effort(history, RetrainSettings()) == ("warm" if times >= 2 else "refit")
     assert choose_effort(history, RetrainSettings(growth=None)) == ("warm" if history.vain else "refit")
+
+
+def test_growth_is_counted_back_from_the_retraining_that_made_the_champion():
+    """Not from later ones, whose versions somebody took out again."""
+    past = (ended(5, "promoted", "full"), ended(10, "promoted", "refit"), ended(20, "promoted", "refit"))
+    looks = (grown(10, 1.2), grown(20, 1.3, "2"), grown(27, 1.8))
+    back = dataclasses.replace(champion(), decision_id=past[0].decision.id)
+    assert History(champion=back, decisions=past, probes=looks).growth_since_search == pytest.approx(1.8)
 
 
 def test_a_look_tells_from_when_on_labels_are_new_to_it():

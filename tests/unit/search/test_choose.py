@@ -84,7 +84,7 @@ def test_the_fits_to_come_are_foreseen(data: SearchData, ledger: Ledger, row_ms:
 def test_long_fits_are_foreseen_by_the_choice(data: SearchData, ledger: Ledger) -> None:
     """The best trial may not become a member: one that takes all the time for a row."""
     trials = three(data, ledger, row_s=1e-5)
-    slow = run(data, ledger, "torch", seed=9, row_s=1.0, seconds=4000)
+    slow = run(data, ledger, "torch", seed=9, row_s=6e-5, seconds=4000)
     slow = dataclasses.replace(slow, fold_losses=tuple(0.9 * x for x in trials[0].fold_losses))
     bounds = dataclasses.replace(AMPLE, row_ms=0.107)
     until = time.time() + 1000
@@ -96,6 +96,8 @@ def test_long_fits_are_foreseen_by_the_choice(data: SearchData, ledger: Ledger) 
     assert foreseen.seconds([*trials, slow]) == pytest.approx(found + WORKER_S, abs=0.5)
     assert fits_to_come_s([*trials, slow], data, row_ms=0.107, slots=2, bag=True) > 1000
     assert foreseen.seconds(trials) < 10  # short ones need no choice
+    slower = dataclasses.replace(slow, row_us=80.0)  # no member by itself, which needs no choice either
+    assert fits_to_come_s([*trials, slower], data, row_ms=0.107, slots=2, bag=True) < 10
 
 
 def test_with_time_to_spare_all_folds_answer(data: SearchData, ledger: Ledger) -> None:
