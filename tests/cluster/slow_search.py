@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import random
-import re
 import subprocess
 import time
 from collections import Counter
@@ -13,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_RAYS = re.compile(r"(\x1b\[\d+m)?\(\w+")  # as "(raylet) A worker died"
 SETTINGS = """\
 name: churn
 task: binary
@@ -126,17 +124,13 @@ class SlowSearch:
         )
 
     def await_log(self, job_id: str, end: str) -> None:
-        """Wait until what the store kept of the job's output ends with a line; no cluster is there to ask.
-
-        What Ray says of processes that end with it may come after it.
-        """
+        """Wait until what the store kept of the job's output ends so, no cluster being there to ask."""
         kept = ""
 
         def ends() -> bool:
             nonlocal kept
             kept = self.raywf("job", "logs", job_id, address="http://127.0.0.1:9").stdout
-            told = [line for line in kept.splitlines() if not _RAYS.match(line)]
-            return told[-1:] == [end]
+            return kept.endswith(end)
 
         try:
             wait_until(ends, f"the output of {job_id} ends with {end!r}", seconds=20)

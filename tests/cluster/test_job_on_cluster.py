@@ -134,7 +134,7 @@ def test_a_stopped_search_is_taken_up_again(ray_cluster: Any, tmp_path: Path) ->
     asked = time.monotonic()
     slow.await_status(job_id, "STOPPED")
     assert time.monotonic() - asked < 15  # it would be killed after 20
-    slow.await_log(job_id, "Aborted!")
+    slow.await_log(job_id, "Aborted!\n")
     kept = slow.folds()
     again = slow.raywf("job", "resume", job_id, "--wait", "--json")
     assert again.returncode == 0, again.stderr[-3000:]
