@@ -114,7 +114,7 @@ class TreeModel:
 
         What they do not read is filled as column `like` is, so that models which do read it merge with them.
         """
-        header, blocks = self.text.partition("\nTree=0\n")[0], _blocks(self.text)
+        header, blocks = _head(self.text), _blocks(self.text)
         fill = self.output.fill
         if fill:
             moved = np.full(width, fill[like])
@@ -148,7 +148,7 @@ def load_trees(folder: Path) -> TreeModel:
 
 def merge_trees(models: Sequence[TreeModel]) -> TreeModel:
     """Return one model whose raw score is the mean of the models' raw scores."""
-    header = models[0].text.partition("\nTree=0\n")[0]
+    header = _head(models[0].text)
     first = models[0].output
     blocks = [
         _times(block, model.output.share / first.share) for model in models for block in _blocks(model.text)
@@ -194,6 +194,10 @@ def _text(header: str, blocks: Sequence[str]) -> str:
     kept = "\n".join(line for line in header.splitlines() if not line.startswith("tree_sizes="))
     numbered = "\n\n".join(f"Tree={i}\n{block.strip()}" for i, block in enumerate(blocks))
     return f"{kept}\n\n{numbered}\n\n\nend of trees\n"
+
+
+def _head(text: str) -> str:
+    return text.partition("\nTree=0\n")[0]
 
 
 def _blocks(text: str) -> list[str]:
@@ -310,7 +314,7 @@ class _LeafSums:
 
     def __init__(self, text: str, width: int) -> None:
         blocks = _blocks(text)
-        header = text.partition("\nTree=0\n")[0]
+        header = _head(text)
         for name in ("num_class", "num_tree_per_iteration"):
             header = header.replace(f"\n{name}={width}\n", f"\n{name}=1\n")
         self._booster = lgb.Booster(model_str=_text(header, blocks[::width]))
@@ -321,10 +325,8 @@ class _LeafSums:
         self._single = _SingleRow(self._booster, len(groups), kind=_LEAF)
 
     def of_row(self, row: Matrix) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = self._values[self._single(row).astype(np.int64) + self._starts].sum(
-            axis=0
-        )
-        return found
+        leaves = self._single(row).astype(np.int64)
+        return np.asarray(self._values[leaves + self._starts].sum(axis=0))
 
     def of_rows(self, X: Matrix, *, threads: int) -> NDArray[np.float64]:
         parts = (X[i : i + _LEAF_ROWS] for i in range(0, len(X), _LEAF_ROWS))

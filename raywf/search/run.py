@@ -104,17 +104,21 @@ class SearchPlan:
     def _most_planned(self, settings: SearchSettings) -> int:
         """Return how many trials are planned: of a warm search so few that each space is drawn from."""
         most = self.most_trials(settings)
-        if self.effort != "warm" or not self.former:
+        if not self._is_warm:
             return most
         spaces = len(settings.spaces) + sum(bool(model.space) for model in settings.models.values())
         return max(len(self.former[0].members), most - spaces)
 
     def most_trials(self, settings: SearchSettings) -> int:
         """Return how many there may be: of a warm search its share, and some besides the members."""
-        if self.effort != "warm" or not self.former:
+        if not self._is_warm:
             return settings.trials
         least = len(self.former[0].members) + _LEAST_OTHERS
         return min(settings.trials, max(least, math.ceil(settings.warm_share * settings.trials)))
+
+    @property
+    def _is_warm(self) -> bool:
+        return self.effort == "warm" and len(self.former) > 0
 
     def weights(self) -> Former | None:
         """Return the former members' weights: a refit keeps them, a warm search begins from them."""
