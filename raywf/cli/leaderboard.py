@@ -30,7 +30,7 @@ def draw(sweep: Sweep, standings: Sequence[Standing], *, most: int | None = None
             _number(s.margin),
             _number(s.behind),
             _number(s.behind_margin),
-            f"{s.weight:.2f}" if s.weight else "",
+            f"{s.weight:.2f}" if s.weight else "slow" if s.is_slow else "",
             f"{s.row_us:.0f}",
             f"{s.seconds:.1f}",
         )
@@ -40,7 +40,8 @@ def draw(sweep: Sweep, standings: Sequence[Standing], *, most: int | None = None
     headers = [*_HEADERS[:3], sweep.metric, *_HEADERS[3:]]
     left = len(standings) - len(shown)
     more = f"{left} more trials; " if left else ""
-    foot = f"{more}behind: the best, on the same folds; +-: half a 95 % interval"
+    slow = "; slow: alone above search.row_ms" if any(s.is_slow for s in shown) else ""
+    foot = f"{more}behind: the best, on the same folds; +-: half a 95 % interval{slow}"
     return [title, *table(headers, rows), foot]
 
 

@@ -13,7 +13,7 @@ class Standing:
     """A trial's place in its sweep; a margin is half of a 95 % interval over the folds, None with one fold.
 
     `behind` is how much better the best trial scores on the folds that both finished, and its margin that of
-    this paired difference.
+    this paired difference. One that `is_slow` took too long for a row to become a member.
     """
 
     trial_id: str
@@ -27,6 +27,7 @@ class Standing:
     weight: float
     row_us: float
     seconds: float
+    is_slow: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,7 +143,8 @@ class Sweep:
     """One search over a snapshot: its trials and the ensemble that came of it.
 
     `cost_usd` is the price of the CPUs that it occupied, busy or not, in all of its attempts. `span` is what
-    was trained on: all, the newest half or quarter, or all with old rows counting less.
+    was trained on: all, the newest half or quarter, or all with old rows counting less. `passed_over` are ids
+    of finished trials that could be no members, for a row would have taken each of them too long by itself.
     """
 
     id: str
@@ -161,6 +162,7 @@ class Sweep:
     effort: Effort = "full"
     cost_usd: float = 0.0
     span: Span = "all"
+    passed_over: tuple[str, ...] = ()
 
     @property
     def idle_usd(self) -> float:

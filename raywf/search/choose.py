@@ -26,6 +26,7 @@ _HELD_GROWTH = 1.3  # the same beside one on four fifths of them
 _AROUND_US, _COLUMN_US = 20.0, 0.5  # what a row takes beside the members, and its encoder for a column
 _PAIRS_US = 15.0  # what making the pairs of numbers takes, once for all members
 _TOGETHER = 1.25  # what models take one after the other, beside what each takes asked again and again
+_LEAST_ROOM_US = 20.0
 _LEAST_BAG = 2
 _LIKELY = 3  # the best trials that are likely to become members
 
@@ -34,13 +35,15 @@ _LIKELY = 3  # the best trials that are likely to become members
 class Chosen:
     """The members, heaviest first, the calibration and the out-of-fold score of the whole.
 
-    `threshold` is the probability from which on the second of two classes is the prediction.
+    `threshold` is the probability from which on the second of two classes is the prediction; `passed_over`
+    are trials that by themselves take too long for a row.
     """
 
     members: tuple[Member, ...]
     calibration: Calibration | None
     score: float
     threshold: float = 0.5
+    passed_over: tuple[str, ...] = ()
 
     @property
     def is_divisible(self) -> bool:
@@ -74,11 +77,11 @@ class Bounds:
     cut: frozenset[str] = frozenset()
 
 
-def _room_us(row_ms: float, data: SearchData, trials: Iterable[Trial]) -> float:
+def row_room_us(row_ms: float, data: SearchData, trials: Iterable[Trial] = ()) -> float:
     """Return the microseconds that the members' answers to a row may take."""
     around_us = _AROUND_US + _COLUMN_US * float(data.rows.X.shape[1])
     around_us += _PAIRS_US if any(t.params.get("pairs") for t in trials) else 0.0
-    return max(20.0, (1000.0 * row_ms - around_us) / _TOGETHER)
+    return max(_LEAST_ROOM_US, (1000.0 * row_ms - around_us) / _TOGETHER)
 
 
 def fits_to_come_s(done: Sequence[Trial], data: SearchData, *, row_ms: float, slots: int, bag: bool) -> float:
@@ -86,13 +89,14 @@ def fits_to_come_s(done: Sequence[Trial], data: SearchData, *, row_ms: float, sl
 
     The best trials stand for the members, as many as fit the time for a row.
     """
-    whole = _quick_enough([t for t in done if len(t.fold_losses) == len(data.folds)], data, row_ms)
+    alone_us = _alone_us(done, data, row_ms)
+    whole = [t for t in done if len(t.fold_losses) == len(data.folds) and not _is_slow(t, alone_us)]
     best = {t.id: t for t in heapq.nsmallest(_LIKELY, whole, key=lambda t: fmean(t.fold_losses))}
     if not best:
         return 0.0
-    room_us = _room_us(row_ms, data, best.values())
-    weights = _within({name: 1 / (1 + at) for at, name in enumerate(best)}, best, room_us)
-    count = _bag_size(weights, best, room_us, len(data.folds)) if bag else 0
+    room = row_room_us(row_ms, data, best.values())
+    weights = _within({name: 1 / (1 + at) for at, name in enumerate(best)}, best, room)
+    count = _bag_size(weights, best, room, len(data.folds)) if bag else 0
     again = [best[name] for name in weights if not _is_merged(best[name], count)]
     return _span_s([s for trial in again for s in _fits_s(trial, data)], slots)
 
@@ -141,11 +145,12 @@ def choose(
         SearchError: if no trial finished its folds.
     """
     stays = former is not None and former.stay
-    found = _finished(data, trials, ledger, row_ms=None if stays else bounds.alone_ms or bounds.row_ms)
+    alone_us = math.inf if stays else _alone_us(trials, data, bounds.alone_ms or bounds.row_ms)
+    found = _finished(data, trials, ledger, alone_us=alone_us)
     order = np.concatenate([f.score for f in data.folds])
     labels = data.rows.y[order]
     groups = None if data.rows.groups is None else data.rows.groups[order]
-    room_us = _room_us(bounds.row_ms, data, (t for t, _ in found))
+    room = row_room_us(bounds.row_ms, data, (t for t, _ in found))
     scores = {t.id: np.concatenate([r.scores for r in results]) for t, results in found}
     by_id = {t.id: t for t, _ in found}
     candidates = Candidates(
@@ -153,7 +158,7 @@ def choose(
         scores=scores,
         blocks=_blocks(data),
         groups=groups,
-        costs={t.id: t.row_us / room_us for t, _ in found},
+        costs={t.id: t.row_us / room for t, _ in found},
         times={} if bounds.bag else _time_shares(data, by_id.values(), bounds),
     )
     kept = {i: w for i, w in former.weights.items() if i in by_id} if former else {}
@@ -161,8 +166,8 @@ def choose(
         weights = keep_largest(kept, len(kept))
     else:
         weights = select_ensemble(candidates, metric, prior=kept)
-    weights = _within(weights, by_id, room_us)
-    weights, bag = _makeable(weights, by_id, data, bounds, room_us)
+    weights = _within(weights, by_id, room)
+    weights, bag = _makeable(weights, by_id, data, bounds, room)
     members = _members(weights, by_id, data, bounds, bag=bag)
     weights = {m.trial_id: m.weight for m in members}
     mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
@@ -173,18 +178,23 @@ def choose(
         metric.score(part, final[b], groups=g, threshold=threshold) for b, part, g in candidates.parts()
     ]
     score = float(np.mean(found_scores))
-    return Chosen(members=members, calibration=calibration, score=score, threshold=threshold)
+    return Chosen(
+        members=members,
+        calibration=calibration,
+        score=score,
+        threshold=threshold,
+        passed_over=tuple(t.id for t in trials if _is_done(t) and _is_slow(t, alone_us)),
+    )
 
 
 def _finished(
-    data: SearchData, trials: list[Trial], ledger: Ledger, *, row_ms: float | None
+    data: SearchData, trials: list[Trial], ledger: Ledger, *, alone_us: float
 ) -> list[tuple[Trial, tuple[FoldResult, ...]]]:
     """Return the best finished trials with their folds, as many as the rows can tell apart.
 
-    Those that would break the time for a row, if it is bounded, are passed over.
+    Those that take longer than `alone_us` for a row are passed over.
     """
-    done = [t for t in trials if t.status == "done" and t.score is not None]
-    done = done if row_ms is None else _quick_enough(done, data, row_ms)
+    done = [t for t in trials if _is_done(t) and not _is_slow(t, alone_us)]
     ranked = sorted(done, key=lambda t: float(np.mean(t.fold_losses)))
     ranked = ranked[: most_candidates(len(np.unique(np.concatenate([f.score for f in data.folds]))))]
     found = [(t, ledger.folds(t.id, len(data.folds))) for t in ranked]
@@ -197,13 +207,24 @@ def _finished(
     return found
 
 
-def _quick_enough(trials: list[Trial], data: SearchData, row_ms: float) -> list[Trial]:
-    """Return those that do not break the time for a row by themselves, all where there are none.
+def _alone_us(trials: Iterable[Trial], data: SearchData, row_ms: float) -> float:
+    """Return the microseconds for a row that one of raywf's families may take by itself.
 
-    A user's own model may.
+    Without bound where none is as quick, or where a row's many columns leave next to nothing for models.
     """
-    room_us = _room_us(row_ms, data, trials)
-    return [t for t in trials if t.row_us <= room_us or not is_family(t.family)] or trials
+    done = [t for t in trials if _is_done(t)]
+    room = row_room_us(row_ms, data, done)
+    is_met = any(t.row_us <= room for t in done if is_family(t.family))
+    return room if is_met and room > _LEAST_ROOM_US else math.inf
+
+
+def _is_slow(trial: Trial, alone_us: float) -> bool:
+    """Whether a row takes a trial's model too long; a user's own may take what it takes."""
+    return trial.row_us > alone_us and is_family(trial.family)
+
+
+def _is_done(trial: Trial) -> bool:
+    return trial.status == "done" and trial.score is not None
 
 
 def _reasons(trials: list[Trial]) -> str:

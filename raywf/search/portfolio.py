@@ -324,7 +324,9 @@ def pool_trials(former: Sequence[Sweep]) -> list[Trial]:
 
 
 def _ranked(sweep: Sweep) -> list[Trial]:
-    done = [t for t in sweep.trials if t.status == "done" and t.fold_losses]
+    """Return a sweep's finished trials, the best first, but for those that cannot be members."""
+    over = set(sweep.passed_over)
+    done = [t for t in sweep.trials if t.status == "done" and t.fold_losses and t.id not in over]
     return sorted(done, key=lambda t: float(np.mean(t.fold_losses)))
 
 

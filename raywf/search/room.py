@@ -39,8 +39,11 @@ class Room:
         (Occupied(slots=3, cpus=3, gpus=0.0), Occupied(slots=4, cpus=4, gpus=0.0))
         """
         slots = min(self.most, int(cpus) // self.search.slot_cpus)
+        at_once = max(1, slots)
         return Occupied(
-            slots=slots, cpus=min(cpus, max(1, slots) * _widest(self.search)), gpus=gpus if cpus else 0.0
+            slots=slots,
+            cpus=min(cpus, at_once * _widest(self.search)),
+            gpus=min(gpus, at_once * _most_gpus(self.search)) if cpus else 0.0,
         )
 
     def slot_seconds(self, seconds: float) -> float:
@@ -84,12 +87,17 @@ def most_occupied(
     search: SearchSettings, slots: int, *, cpus: float, gpus: float = 0.0, grows: bool = False
 ) -> Occupied:
     """Return the most that so many slots may come to occupy on a cluster that has so much now."""
+    most_cpus, most_gpus = float(slots * _widest(search)), slots * _most_gpus(search)
     if not grows:
-        return Occupied(slots=slots, cpus=max(1.0, min(cpus, slots * _widest(search))), gpus=gpus)
-    each = max([0.0, *(model.gpus * model.workers for model in search.models.values())])
-    return Occupied(slots=slots, cpus=float(slots * _widest(search)), gpus=max(gpus, slots * each))
+        return Occupied(slots=slots, cpus=max(1.0, min(cpus, most_cpus)), gpus=min(gpus, most_gpus))
+    return Occupied(slots=slots, cpus=most_cpus, gpus=max(gpus, most_gpus))
 
 
 def _widest(search: SearchSettings) -> int:
     """Return the CPUs of the trial that takes most."""
     return max([search.slot_cpus, *(model.cpus * model.workers for model in search.models.values())])
+
+
+def _most_gpus(search: SearchSettings) -> float:
+    """Return the GPUs of the trial that takes most: none, unless a model of the user's own takes some."""
+    return max([0.0, *(model.gpus * model.workers for model in search.models.values())])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ray.exceptions import RayError
 
 from raywf.core.errors import SearchError
+from raywf.core.ids import stable_number
 from raywf.core.metrics import Metric, loss_scale
 from raywf.core.own import workflow_metric
 from raywf.core.records import Bundle, Effort, Rate, Snapshot, Span, Sweep, Trial
@@ -101,19 +102,20 @@ class SearchPlan:
         )
         return found[: self._most_planned(settings)]
 
+    def seed(self, settings: SearchSettings) -> int:
+        """Return what draws and neighbours are seeded by: after another search others, of 32 bits."""
+        return (settings.seed + (stable_number(self.former[0].id) if self.former else 0)) % 2**32
+
     def _most_planned(self, settings: SearchSettings) -> int:
         """Return how many trials are planned: of a warm search so few that each space is drawn from."""
         most = self.most_trials(settings)
-        if not self._is_warm:
-            return most
-        spaces = len(settings.spaces) + sum(bool(model.space) for model in settings.models.values())
-        return max(len(self.former[0].members), most - spaces)
+        return max(len(self.former[0].members), most - _count_spaces(settings)) if self._is_warm else most
 
     def most_trials(self, settings: SearchSettings) -> int:
         """Return how many there may be: of a warm search its share, and some besides the members."""
         if not self._is_warm:
             return settings.trials
-        least = len(self.former[0].members) + _LEAST_OTHERS
+        least = len(self.former[0].members) + _count_spaces(settings) + _LEAST_OTHERS
         return min(settings.trials, max(least, math.ceil(settings.warm_share * settings.trials)))
 
     @property
@@ -254,6 +256,10 @@ def _means(workflow: Workflow, plan: SearchPlan, ledger: Ledger, nodes: dict[str
     )
 
 
+def _count_spaces(settings: SearchSettings) -> int:
+    return len(settings.spaces) + sum(bool(model.space) for model in settings.models.values())
+
+
 def _teams(plan: SearchPlan) -> str:
     return f"sweeps/{plan.sweep_id}/teams"
 
@@ -283,6 +289,7 @@ def _record(
         warm_from=plan.former[0].id if plan.former else None,
         effort=plan.effort,
         span=plan.span,
+        passed_over=chosen.passed_over,
         cost_usd=sum(attempt.cost_usd for attempt in budget.ledger.attempts()),
     )
 
@@ -470,7 +477,7 @@ def _queue(
         deadline=budget.instant(_REFIT_SHARE if ordered or former else _MOST_SHARE),
         latest=trial_plan.deadline,
         until=lambda done: budget.closing - room * foreseen.seconds(done),
-        seed=settings.seed,
+        seed=plan.seed(settings),
         slots=means.room.most,
         grows=plan.grows,
         drawn=read_spaces(settings) if plan.searches else Spaces(),

@@ -18,7 +18,10 @@ def rank_trials(sweep: Sweep) -> tuple[Standing, ...]:
     """Return the trials, finished ones first, the best of them leading."""
     weights = {m.trial_id: m.weight for m in sweep.members}
     best = min((t for t in sweep.trials if t.status == "done"), key=_mean, default=None)
-    made = [_standing(t, best, weights.get(t.id, 0.0)) for t in sorted(sweep.trials, key=_mean)]
+    made = [
+        _standing(t, best, weights.get(t.id, 0.0), is_slow=t.id in sweep.passed_over)
+        for t in sorted(sweep.trials, key=_mean)
+    ]
     return tuple(sorted(made, key=lambda s: _place(s, best)))
 
 
@@ -43,7 +46,7 @@ def _mean(trial: Trial) -> float:
     return float(np.mean(trial.fold_losses)) if trial.fold_losses else float("inf")
 
 
-def _standing(trial: Trial, best: Trial | None, weight: float) -> Standing:
+def _standing(trial: Trial, best: Trial | None, weight: float, *, is_slow: bool) -> Standing:
     theirs = best.fold_losses if best is not None else ()
     apart = [mine - other for mine, other in zip(trial.fold_losses, theirs, strict=False)]
     is_best = best is not None and trial.id == best.id
@@ -59,6 +62,7 @@ def _standing(trial: Trial, best: Trial | None, weight: float) -> Standing:
         weight=weight,
         row_us=trial.row_us,
         seconds=trial.seconds,
+        is_slow=is_slow,
     )
 
 

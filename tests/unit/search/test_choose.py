@@ -134,8 +134,22 @@ def test_what_is_too_slow_by_itself_is_no_member(data: SearchData, ledger: Ledge
     slow = run(data, ledger, "extratrees", seed=9, row_s=1e-3, seconds=1)
     slow = dataclasses.replace(slow, fold_losses=tuple(0.5 * x for x in trials[0].fold_losses))
     bounds = dataclasses.replace(AMPLE, row_ms=0.3)
-    assert slow.id not in {m.trial_id for m in pick(data, ledger, [slow, *trials], bounds).members}
-    assert [m.trial_id for m in pick(data, ledger, [slow], bounds).members] == [slow.id]
+    chosen = pick(data, ledger, [slow, *trials], bounds)
+    assert slow.id not in {m.trial_id for m in chosen.members}
+    assert chosen.passed_over == (slow.id,)
+    alone = pick(data, ledger, [slow], bounds)
+    assert [m.trial_id for m in alone.members] == [slow.id]
+    assert alone.passed_over == ()
+
+
+def test_many_columns_leave_no_time_for_a_row_to_choose_by(data: SearchData, ledger: Ledger) -> None:
+    """The encoder alone takes more than there is: then what is quick is no better for it."""
+    wide = dataclasses.replace(data, rows=dataclasses.replace(data.rows, X=np.zeros((ROWS, 900), np.float32)))
+    trials = [
+        run(wide, ledger, family, seed=i, row_s=row_s, seconds=1)
+        for i, (family, row_s) in enumerate((("linear", 1e-6), ("lightgbm", 3e-5)))
+    ]
+    assert pick(wide, ledger, trials, dataclasses.replace(AMPLE, row_ms=0.3)).passed_over == ()
 
 
 def test_no_time_for_fits_drops_members(data: SearchData, ledger: Ledger) -> None:

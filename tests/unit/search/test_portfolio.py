@@ -261,3 +261,27 @@ def test_a_warm_search_has_its_share_of_trials(
     plan = SearchPlan(sweep_id="s", folder=tmp_path, former=former, effort=effort)
     assert plan.most_trials(SearchSettings(trials=trials)) == most
     assert dataclasses.replace(plan, former=()).most_trials(SearchSettings(trials=trials)) == trials
+
+
+def test_a_warm_search_draws_anew_beside_others(tmp_path: Path) -> None:
+    """A space's draws come to its trials, and are not those of the search before."""
+    former = (sweep(*((name, {}, 1.0) for name in ("linear", "lightgbm", "xgboost", "catboost", "torch"))),)
+    plan = SearchPlan(sweep_id="s", folder=tmp_path, former=former, effort="warm")
+    spaces = {"linear": {"C": [0.1, 1.0]}, "xgboost": {"max_depth": [3, 9]}}
+    assert plan.most_trials(SearchSettings(trials=20, spaces=spaces)) == 5 + 2 + 2
+    later = dataclasses.replace(plan, former=(dataclasses.replace(former[0], id="new"), *former))
+    assert plan.seed(SearchSettings()) != later.seed(SearchSettings())
+    assert later.seed(SearchSettings()) < 2**32
+
+
+def test_what_was_passed_over_is_not_tried_first_again() -> None:
+    """The best trial of all was no member, for a row took it too long."""
+    slow, runner_up, member = (make_trial("lightgbm", {"num_leaves": n}) for n in (255, 30, 20))
+    ran = tuple(
+        dataclasses.replace(t, status="done", fold_losses=(loss,))
+        for t, loss in ((slow, 0.1), (runner_up, 0.2), (member, 0.3))
+    )
+    former = dataclasses.replace(sweep(("lightgbm", {"num_leaves": 20}, 1.0)), trials=ran)
+    over = dataclasses.replace(former, passed_over=(slow.id,))
+    assert [t.id for t in pool_trials((former,))] == [slow.id, runner_up.id, member.id]
+    assert [t.id for t in pool_trials((over,))] == [runner_up.id, member.id]

@@ -73,6 +73,15 @@ def test_gpus_to_come_are_paid_for() -> None:
     assert most_occupied(search, 4, cpus=0, gpus=1, grows=True).gpus == 2
 
 
+def test_gpus_that_no_trial_takes_are_not_paid_for() -> None:
+    """A slot's trial takes half a GPU of eight."""
+    models = {"mine": {"code": "m.py:M", "trust": True, "gpus": 0.5}}
+    search = settings(max_concurrent=1, models=models)
+    assert room_for(search, None, cpus=16, gpus=8).occupied(cpus=16, gpus=8).gpus == 0.5
+    assert most_occupied(search, 1, cpus=16, gpus=8).gpus == 0.5
+    assert most_occupied(settings(max_concurrent=1), 1, cpus=16, gpus=8).gpus == 0
+
+
 def test_what_was_taken_on_more_nodes_is_taken() -> None:
     """A search that ran on ten CPUs and goes on with one has the rest of its money."""
     taken = Taken(wall_s=10, cpu_s=100, cost_usd=100)
