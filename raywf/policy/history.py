@@ -97,10 +97,13 @@ class History:
         return growth
 
     def _brought(self) -> list[Decision]:
-        """Return the retrainings that brought the champion and those before it, newest first."""
+        """Return the retrainings that brought the champion and those before it, newest first.
+
+        None where no retraining brought the champion itself.
+        """
         found = [p.decision for p in self.ended if p.stage == "promoted"]
         own = [i for i, d in enumerate(found) if self.champion and d.id == self.champion.decision_id]
-        return found[own[0] :] if own else found
+        return found[own[0] :] if own else []
 
     def has(self, decision_id: str) -> bool:
         """Return whether a decision of that id was made."""

@@ -78,7 +78,8 @@ def choose_effort(history: History, settings: RetrainSettings) -> Effort:
     outgrown = settings.growth is not None and history.growth_since_search >= settings.growth
     if vain == 0 and (refits >= _REFITS or outgrown or (refits and _is_regretted(history, settings))):
         return "warm"
-    searched = vain > 0 and history.ended[0].decision.effort == "warm"
+    last = history.ended[0] if vain else None
+    searched = last is not None and last.decision.effort == "warm" and last.stage == "rejected"
     return "full" if searched else _LADDER[min(vain, len(_LADDER) - 1)]
 
 

@@ -183,13 +183,21 @@ class Replay:
         cpu_s, usd = made.sweep.cpu_s, made.sweep.cost_usd
         made_of = Made(decision=decision, reason="not gated", cpu_s=cpu_s, cost_usd=usd)
         if not self._rule.gated:
-            new = self._adopt(made, decision.time, table, live.sweeps)
+            new = self._adopt(made, decision.time, table, live.sweeps, decision_id=decision.id)
             return self._promote(live, new, made_of, "", now=decision.time, following=following)
         verdict = self._judge(made, table, champion=live.version)
         if verdict.outcome != "accept":
             self._note(decision, "rejected", verdict.reason, cpu_s=made.refused_cpu_s, usd=made.refused_usd)
             return live
-        new = self._adopt(made, decision.time, table, live.sweeps, loss=verdict.loss, rows=verdict.rows)
+        new = self._adopt(
+            made,
+            decision.time,
+            table,
+            live.sweeps,
+            loss=verdict.loss,
+            rows=verdict.rows,
+            decision_id=decision.id,
+        )
         made_of = replace(made_of, reason=verdict.reason)
         mode = self._past.workflow.rollout.mode
         if mode == "direct":
@@ -247,11 +255,12 @@ class Replay:
         *,
         loss: float | None = None,
         rows: int = 0,
+        decision_id: str = "",
     ) -> Live:
         self._count += 1
         workflow, number = self._past.workflow, str(self._count)
         predictor = load_bundle(made.final.uri, digest=made.final.digest, trust=workflow.trusts_own_code)
-        version = made.version(workflow.name, number, loss=loss, rows=rows)
+        version = made.version(workflow.name, number, loss=loss, rows=rows, decision_id=decision_id)
         bundle = predictor.bundle
         reference = Reference(
             version=number,

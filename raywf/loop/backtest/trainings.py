@@ -49,7 +49,9 @@ class Training:
         """What it costs until the gate refuses its proof."""
         return self.sweep.cost_usd * self.refused_cpu_s / self.sweep.cpu_s if self.sweep.cpu_s else 0.0
 
-    def version(self, workflow: str, number: str, *, loss: float | None, rows: int) -> ModelVersion:
+    def version(
+        self, workflow: str, number: str, *, loss: float | None, rows: int, decision_id: str = ""
+    ) -> ModelVersion:
         """Return the final model as if it were registered under a number."""
         return ModelVersion(
             workflow=workflow,
@@ -62,7 +64,7 @@ class Training:
             sweep_id=self.sweep.id,
             code_version="",
             parent=None,
-            decision_id="",
+            decision_id=decision_id,
             metrics={},
             loss=loss,
             loss_rows=rows,

@@ -241,6 +241,7 @@ def ended(day, stage, effort, *, cause="loss"):
         (((1, "promoted", "full"), (2, "rejected", "refit")), "warm"),
         (((2, "rejected", "refit"), (3, "failed", "warm")), "full"),
         (((1, "promoted", "full"), (2, "rejected", "warm")), "full"),
+        (((1, "promoted", "full"), (2, "failed", "warm")), "warm"),
         (((2, "rejected", "refit"), (3, "failed", "warm"), (4, "rejected", "full")), "full"),
         (((1, "rejected", "refit"), (2, "promoted", "warm")), "refit"),
         (tuple((d, "promoted", "refit") for d in range(1, 4)), "warm"),
@@ -364,7 +365,9 @@ def grown(day, growth, version="1"):
 def test_configurations_are_outgrown_by_twice_the_rows(past, looks, times):
     """Counted over the refits since the last search; where growth does not count, nor does this."""
     decisions, probes = tuple(ended(*p) for p in past), tuple(grown(*look) for look in looks)
-    history = History(champion=champion(), decisions=decisions, probes=probes)
+    brought = [p.decision.id for p in decisions if p.stage == "promoted"]
+    ours = dataclasses.replace(champion(), decision_id=brought[-1] if brought else "")
+    history = History(champion=ours, decisions=decisions, probes=probes)
     assert history.growth_since_search == pytest.approx(times)
     if not history.vain:
         assert choose_effort(history, RetrainSettings()) == ("warm" if times >= 2 else "refit")
