@@ -265,9 +265,12 @@ def r2(labels: Array, scores: Array) -> float:
     return 1 - float(np.sum((labels - scores[:, 0]) ** 2)) / total if total > 0 else float("nan")
 
 
-def bounded_loss(labels: Array, scores: Array, *, scale: float | None, quantile: float = 0.5) -> Array:
+def bounded_loss(
+    labels: Array, scores: Array, *, scale: float | None, quantile: float | None = None
+) -> Array:
     """Return each row's loss in [0, 1]: half the squared distance of the class probabilities (Brier), or,
-    with a `scale` in label units, twice the pinball loss over it (of the median the absolute error), up to 1.
+    with a `scale` in label units, twice the pinball loss over it, up to 1: without a `quantile` the median's,
+    which is the absolute error.
 
     >>> bounded_loss(np.array([1.0]), np.array([[0.8]]), scale=None).round(3)
     array([0.04])
@@ -275,7 +278,7 @@ def bounded_loss(labels: Array, scores: Array, *, scale: float | None, quantile:
     array([0.36, 0.04])
     """
     if scale is not None:
-        return np.minimum(2 * pinball_losses(labels, scores, quantile) / scale, 1.0)
+        return np.minimum(2 * pinball_losses(labels, scores, quantile or 0.5) / scale, 1.0)
     p = class_probabilities(scores)
     hot = np.zeros_like(p)
     hot[np.arange(len(labels)), labels.astype(int)] = 1

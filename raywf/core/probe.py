@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from raywf.core.clock import parse_time
+from raywf.core.records import Decision
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
@@ -59,3 +62,8 @@ class Probe:
 
     def _share(self, loss: float) -> float:
         return loss / self.champion if self.champion > 0 else 0.0
+
+
+def look_since(decision: Decision) -> datetime:
+    """Return since when a decided look's rows are new: its window, less the number of times it was tried."""
+    return parse_time(decision.window.partition("#")[0])

@@ -125,6 +125,7 @@ class RetrainSettings:
         except ValueError as err:
             raise DecodeError(f"timezone must be an IANA name: {err}", ("timezone",)) from err
         self._require_triggers()
+        self._require_looks()
 
     @property
     def condition(self) -> Condition | None:
@@ -159,3 +160,11 @@ class RetrainSettings:
             if name not in self.is_set:
                 rule = f"when names {name!r}, which never holds: set retrain.{_SET_BY[name]} too"
                 raise DecodeError(rule, ("when",))
+
+    def _require_looks(self) -> None:
+        """Refuse what looks alone give a meaning to where none are taken."""
+        if self.usd_per_loss is not None and (self.look is None or self.regret is None):
+            rule = (
+                "usd_per_loss weighs what looks find: it needs retrain.look, retrain.regret, spine.event_time"
+            )
+            raise DecodeError(rule, ("usd_per_loss",))

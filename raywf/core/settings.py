@@ -302,6 +302,7 @@ class MonitorSettings:
         require(finite, "values", "finite numbers", self.values)
         require(self.window > timedelta(0), "window", "longer than nothing", self.window)
         require(self.poll_s > 0, "poll_s", "above 0", self.poll_s)
+        require(self.min_labelled >= 1, "min_labelled", "at least 1", self.min_labelled)
         share = self.labelled_share
         require(0 < share <= 1, "labelled_share", "a share of a window's rows in (0, 1]", share)
 

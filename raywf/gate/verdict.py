@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +73,7 @@ def judge(block: GateBlock, metric: Metric, settings: GateSettings) -> Verdict:
     """
     rows = len(block.labels)
     ours, theirs = _scores(block, metric)
-    loss = bounded_loss(block.labels, block.challenger, scale=block.loss_scale) if rows else np.zeros(0)
+    loss = _bounded(block, metric, block.challenger) if rows else np.zeros(0)
     mean_loss = float(loss.mean()) if rows else float("nan")
     if rows < settings.min_rows or not np.isfinite([ours, theirs]).all():
         reason = f"{rows} fresh labelled rows, the gate needs {settings.min_rows} with every class among them"
@@ -96,6 +95,10 @@ def judge(block: GateBlock, metric: Metric, settings: GateSettings) -> Verdict:
     else:
         outcome, reason = "undecided", f"{better}: not shown, {interval}"
     return _verdict(block, metric, outcome, (gain, harm), reason=reason, scores=(ours, theirs, mean_loss))
+
+
+def _bounded(block: GateBlock, metric: Metric, scores: Array) -> Array:
+    return bounded_loss(block.labels, scores, scale=block.loss_scale, quantile=metric.quantile)
 
 
 def _scores(block: GateBlock, metric: Metric) -> tuple[float, float]:
@@ -123,8 +126,7 @@ def _gain_check(block: GateBlock, metric: Metric, settings: GateSettings, *, mar
 
 
 def _loss_check(block: GateBlock, metric: Metric, settings: GateSettings) -> Check:
-    loss = partial(bounded_loss, block.labels, scale=block.loss_scale, quantile=metric.quantile or 0.5)
-    rise = loss(block.challenger) - loss(block.champion)
+    rise = _bounded(block, metric, block.challenger) - _bounded(block, metric, block.champion)
     error = float(rise.std() / np.sqrt(len(rise)))
     mean = float(rise.mean())
     # one-sided normal bounds on a mean of paired differences; rows are many by the time this is asked

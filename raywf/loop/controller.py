@@ -111,7 +111,7 @@ class Controller:
             return Pulse(problem=f"the monitor failed: {problem}")
         if self._error:
             return Pulse(problem=f"the controller failed: {self._error}")
-        if time.monotonic() > self._looked + _HANGS_S:
+        if time.monotonic() > self._looked + _HANGS_S + 2 * self._workflow.monitor.poll_s:
             return Pulse(problem="the controller hangs in what it does")
         return Pulse(predictions=counts["predictions"], labels=counts["labelled"], fallen=self._fallen)
 

@@ -6,19 +6,20 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from raywf.core.clock import parse_time, to_microseconds
+from raywf.core.clock import to_microseconds
 from raywf.core.codec import encode
 from raywf.core.errors import RegistryError
 from raywf.core.journal import LOOKED, Journal
 from raywf.core.metrics import bounded_loss
 from raywf.core.own import workflow_metric
-from raywf.core.probe import Probe
+from raywf.core.probe import Probe, look_since
 from raywf.core.records import Decision, Snapshot
 from raywf.core.settings import Workflow
 from raywf.models.bundle import Predictor, load_bundle
@@ -71,7 +72,7 @@ def look(workflow: Workflow, decision: Decision) -> Probe:
             read_snapshot(snapshot),
             predictor,
             version=champion.version,
-            since=parse_time(decision.window),
+            since=look_since(decision),
         )
     Journal(workflow.stores.root, workflow.name).record(decision, LOOKED, figures=encode(found))
     return found
@@ -202,11 +203,12 @@ def _compare(
     scale = champion.bundle.loss_scale if snapshot.task == "regression" else None
     given = champion.predict_table(table.take(pa.array(rows.new)))
     answers = spread(given, champion.bundle.classes, snapshot.classes)
-    theirs = bounded_loss(labels, answers, scale=scale)
+    losses = partial(bounded_loss, labels, scale=scale, quantile=workflow_metric(workflow).quantile)
+    theirs = losses(answers)
 
     def quick_losses(fitted: Index) -> NDArray[np.float64]:
         quick = quick_answers(workflow, snapshot, table, fitted=fitted, scored=rows.new)
-        return bounded_loss(labels, quick, scale=scale)
+        return losses(quick)
 
     ours = quick_losses(rows.then)
     found = _Losses(

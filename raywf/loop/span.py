@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raywf.core.metrics import bounded_loss, loss_scale
+from raywf.core.own import workflow_metric
 from raywf.core.records import Effort, Snapshot, Span, Sweep
 from raywf.core.settings import Workflow
 from raywf.loop.probe import quick_answers
@@ -83,6 +84,7 @@ def _gains(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, size: int
     labels = np.asarray(table.column("__label").to_numpy(), dtype=np.float64)
     scored = np.arange(cut, table.num_rows)[-_SCORED:]
     scale = loss_scale(labels[:cut]) if snapshot.task == "regression" else None
+    quantile = workflow_metric(workflow).quantile
     losses: dict[Span, float] = {}
     for span, share in _SHARES.items():
         rows = np.arange(cut - int(share * cut), cut)
@@ -92,7 +94,7 @@ def _gains(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, size: int
             rows = np.sort(np.random.default_rng(0).choice(rows, _FITTED, replace=False))
         weights = _ages(table)[rows] if span == "aging" else None
         answers = quick_answers(workflow, snapshot, table, fitted=rows, scored=scored, weights=weights)
-        losses[span] = float(bounded_loss(labels[scored], answers, scale=scale).mean())
+        losses[span] = float(bounded_loss(labels[scored], answers, scale=scale, quantile=quantile).mean())
     return {span: 1 - loss / losses["all"] for span, loss in losses.items()} if losses["all"] > 0 else {}
 
 

@@ -37,6 +37,7 @@ from raywf.models.own import load_own
 from raywf.models.pairs import Pairs, unwrap
 
 TOLERANCE = 1e-5
+_LEAST_UNIT = 1e-12
 _NO_LABELS = np.empty(0)
 
 
@@ -126,15 +127,15 @@ class Predictor:
 
         Raises:
             BundleError: if an answer is not finite or differs from the stored one by more than 1e-5
-                (relative to the answers' spread for regression).
+                (relative to the answers' spread for regression, or to their size where both are below 1).
         """
         stored = json.loads((Path(self.bundle.uri) / "reference.json").read_text())
         expected = np.asarray(stored["scores"], dtype=np.float64)
         found = self.predict_rows(stored["rows"])
-        check_answers(found, expected)
+        check_answers(found, expected, task=self.bundle.task)
 
 
-def check_answers(found: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
+def check_answers(found: NDArray[np.float64], expected: NDArray[np.float64], *, task: str) -> None:
     """Compare answers, shape ``(n_rows, k)``, with expected ones.
 
     Raises:
@@ -143,7 +144,10 @@ def check_answers(found: NDArray[np.float64], expected: NDArray[np.float64]) -> 
     if not np.isfinite(found).all():
         raise BundleError("the model answers a reference row with a value that is not finite")
     gap = float(np.max(np.abs(found - expected), initial=0))
-    scale = max(1.0, float(np.std(expected))) if len(expected) else 1.0
+    unit = 1.0
+    if task == "regression":  # whose labels may all be tiny
+        unit = max(_LEAST_UNIT, min(1.0, float(np.max(np.abs(expected), initial=0))))
+    scale = max(unit, float(np.std(expected))) if len(expected) else unit
     if found.shape != expected.shape or gap > TOLERANCE * scale:
         raise BundleError(f"reference answers differ by {gap:.3g}, allowed {TOLERANCE * scale:.3g}")
 
@@ -174,7 +178,7 @@ def write_bundle(draft: Draft, folder: Path) -> Bundle:
     fitted = Predictor(draft.bundle, draft.encoder, draft.models, calibration=draft.calibration)
     rows = plain_rows(draft.reference)
     answers = fitted.predict_rows(rows)
-    check_answers(fitted.predict_table(draft.reference), answers)
+    check_answers(fitted.predict_table(draft.reference), answers, task=draft.bundle.task)
     _write_json(folder / "reference.json", {"rows": rows, "scores": answers.tolist()})
     _write_json(folder / "encoder.json", encode(draft.encoder))
     if draft.calibration is not None:
@@ -183,7 +187,7 @@ def write_bundle(draft: Draft, folder: Path) -> Bundle:
     _write_json(folder / "bundle.json", record)
     _write_json(folder / "digests.json", _digests(folder))
     loaded = load_bundle(folder, trust=True)
-    check_answers(loaded.predict_rows(rows), answers)
+    check_answers(loaded.predict_rows(rows), answers, task=draft.bundle.task)
     return loaded.bundle
 
 

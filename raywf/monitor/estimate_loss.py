@@ -78,10 +78,11 @@ def fit_loss_estimator(metric: str, labels: Array, scores: Array, codes: Codes) 
 
 
 def fit_bounded_estimator(
-    labels: Array, scores: Array, codes: Codes, *, scale: float
+    labels: Array, scores: Array, codes: Codes, *, scale: float, quantile: float | None = None
 ) -> LossEstimator | None:
     """Return an estimator of the mean bounded loss; `scale` is in label units."""
-    return _fit("bounded_loss", bounded_loss(labels, scores, scale=scale), scores, codes)
+    losses = bounded_loss(labels, scores, scale=scale, quantile=quantile)
+    return _fit("bounded_loss", losses, scores, codes)
 
 
 def _fit(metric: str, losses: Array, scores: Array, codes: Codes) -> LossEstimator | None:

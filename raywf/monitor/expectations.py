@@ -52,16 +52,18 @@ def fit_expectations(
     profile: Sequence[ColumnProfile],
     threshold: float,
     scale: float | None,
+    quantile: float | None = None,
 ) -> Expectations:
     """Return what is expected by labelled rows that the model was not fitted on.
 
-    `scale` is the loss scale of a regression, None for classes; shapes are those of `Expectations.estimate`.
+    `scale` is the loss scale of a regression, None for classes, `quantile` what it is judged by; shapes are
+    those of `Expectations.estimate`.
     """
     ours: Estimator | None
     loss: Estimator | None
     if scale is not None:
         ours = fit_loss_estimator(metric, labels, scores, codes)
-        loss = fit_bounded_estimator(labels, scores, codes, scale=scale)
+        loss = fit_bounded_estimator(labels, scores, codes, scale=scale, quantile=quantile)
     else:
         ours = fit_class_estimator(metric, labels, scores, threshold=threshold)
         known = ours or fit_class_estimator("brier", labels, scores)
@@ -69,7 +71,7 @@ def fit_expectations(
     return Expectations(
         metric=ours,
         loss=loss,
-        by_bin=bin_losses(codes, bounded_loss(labels, scores, scale=scale), profile),
+        by_bin=bin_losses(codes, bounded_loss(labels, scores, scale=scale, quantile=quantile), profile),
         answers=Histogram.of(answered(scores)),
         labels=Histogram.of(labels),
     )

@@ -13,7 +13,7 @@ evidence can tell apart: a prediction's scores and bins, an outcome's label and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice, pairwise
 
@@ -407,14 +407,21 @@ class Fold:
         return window.evidence(state.rows, state.pool, self._metric, settings=self._settings)
 
     def _close(self, watermark: int) -> None:
-        """Forget the rows of windows that are past the horizon, and outcomes that nobody waited for."""
+        """Forget the rows of windows that are past the horizon, and outcomes that nobody waited for.
+
+        A window whose labels need longer than that stays until they have come.
+        """
         state = self._state
-        limit = watermark - max(self._settings.horizon // MICROSECOND, 2 * self._length)
+        kept = max(self._settings.horizon // MICROSECOND, 2 * self._length)
+        limit = watermark - kept
         for key, window in list(state.windows.items()):
-            if window.end < limit and window.reference is not None:
+            if window.reference is None:
+                continue
+            labelled = round(window.reference.maturity_s * 1e6) + 2 * self._length
+            if window.end < watermark - max(kept, labelled):
                 evidence = self._evidence(window)
                 if evidence is not None:
-                    state.closed[key] = evidence
+                    state.closed[key] = replace(evidence, drift=())  # of interest in the newest alone
                 state.rows.drop(window.members(state.rows))
                 state.slots[window.slot] = None
                 del state.windows[key]

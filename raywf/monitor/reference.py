@@ -16,12 +16,13 @@ from raywf.monitor.expectations import Expectations
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """The facts of one model version that evidence rests on."""
+    """The facts of one model version that evidence rests on; `quantile` is what a regression is judged by."""
 
     version: str
     task: str
     classes: tuple[str, ...] = ()
     loss_scale: float | None = None
+    quantile: float | None = None
     threshold: float = 0.5
     profile: tuple[ColumnProfile, ...] = ()
     maturity_s: float = 0.0
@@ -47,7 +48,7 @@ class Reference:
         if len(labels) == 0:
             return np.array([])
         scale = None if self.classes else (self.loss_scale or 1.0)
-        return bounded_loss(labels, scores, scale=scale)
+        return bounded_loss(labels, scores, scale=scale, quantile=self.quantile)
 
 
 class ReferenceSource(Protocol):

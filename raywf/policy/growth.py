@@ -10,6 +10,7 @@ from raywf.policy.history import PastDecision
 from raywf.policy.question import Question, Trigger, time_or
 
 GROWTH, ROWS, AGE, DATA = "growth", "rows", "age", "data"
+_FAILED = timedelta(hours=1)
 _RETRY = 10  # what is too old and was not replaced is tried again after this part of `max_age` at least
 
 
@@ -36,9 +37,9 @@ def offer_growth(asked: Question) -> Trigger | None:
     )
     halves = math.floor(2 * math.log(max(1.0, look.growth), times) + 1e-9)
     window = f"{champion.version} x{times ** (halves / 2):.2f}"
-    failed = [p for p in _tries(asked, GROWTH, window) if p.stage == "failed"]
-    due = halves >= 2 and look.newer >= regret / 2
-    return Trigger(cause=GROWTH, words=words, due=due, window=window + _number(failed))
+    window, due = _again(asked, GROWTH, window)
+    due = due and halves >= 2 and look.newer >= regret / 2
+    return Trigger(cause=GROWTH, words=words, due=due, window=window)
 
 
 def offer_rows(asked: Question) -> Trigger | None:
@@ -94,6 +95,17 @@ def _tries(asked: Question, cause: str, window: str) -> list[PastDecision]:
     ]
 
 
+def _again(asked: Question, cause: str, window: str) -> tuple[str, bool]:
+    """Return a window, under a number where retrainings for it failed, and whether it is time for another.
+
+    After the first it is tried again an hour later, then after two, four and so on.
+    """
+    failed = [p for p in _tries(asked, cause, window) if p.stage == "failed"]
+    waits = _FAILED * 2 ** (len(failed) - 1) if failed else timedelta(0)
+    due = all(asked.now >= past.decision.time + waits for past in failed)
+    return window + _number(failed), due
+
+
 def _number(tries: list[PastDecision]) -> str:
     return f"#{len(tries) + 1}" if tries else ""
 
@@ -106,4 +118,5 @@ def offer_data(asked: Question) -> Trigger | None:
     if not landed:
         return Trigger(cause=DATA, words="no table is known to have changed since the champion's snapshot")
     named = ", ".join(tables) or "the tables"
-    return Trigger(cause=DATA, words=f"new data landed in {named} ({landed})", due=True, window=landed)
+    window, due = _again(asked, DATA, landed)
+    return Trigger(cause=DATA, words=f"new data landed in {named} ({landed})", due=due, window=window)

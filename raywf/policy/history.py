@@ -115,6 +115,12 @@ class History:
         return max((p.decision.time for p in self.decisions if p.decision.kind == "probe"), default=None)
 
     @property
+    def told_until(self) -> datetime | None:
+        """The later of the last change and the last look that had rows enough to tell something."""
+        looks = [p.time for p in self.probes if p.rows]
+        return max((t for t in (*looks, self.last_change) if t is not None), default=None)
+
+    @property
     def last_look_or_change(self) -> datetime | None:
         """The later of the last look and the last change."""
         return max((t for t in (self.last_look, self.last_change) if t is not None), default=None)

@@ -17,6 +17,7 @@ from raywf.policy.sequence import rise_bound
 class LossFinding:
     """The lower bound on the loss and the bound that it must not exceed; `rows` were judged until `until`.
 
+    Their labels are a fair sample since `told`; a look before that cannot have had all of them.
     `level` is None while too few labels are known to tell.
     """
 
@@ -25,6 +26,7 @@ class LossFinding:
     level: float | None = None
     limit: float = 1.0
     until: datetime | None = None
+    told: datetime | None = None
 
     @property
     def risen(self) -> bool:
@@ -60,6 +62,7 @@ def judge_loss(
         level=level,
         limit=level + margin + settings.tolerance,
         until=windows[-1].end,
+        told=max(e.judged_from for e in windows),
     )
 
 

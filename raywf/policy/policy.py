@@ -192,7 +192,7 @@ def _unless_in_vain(trigger: Trigger | None, regret: RegretFinding) -> Trigger |
 
 def _offer_loss(finding: LossFinding, regret: RegretFinding, asked: Question) -> Choice | None:
     """Offer a retraining for a risen loss, or first a look, or nothing if the look says: in vain."""
-    if not finding.risen or finding.until is None:
+    if not finding.risen or finding.until is None or finding.told is None:
         return None
     settings = asked.settings
     reason = (
@@ -201,7 +201,7 @@ def _offer_loss(finding: LossFinding, regret: RegretFinding, asked: Question) ->
         f"and tolerance {settings.tolerance:g}"
     )
     look = _look(RISE, asked, (f"{reason}; would a retraining help?",))
-    seen = regret.until is not None and regret.until >= finding.until
+    seen = regret.until is not None and regret.until >= finding.told
     if look is not None and not seen and _may_be_early(RISE, asked):
         return look
     if regret.says_in_vain:
@@ -243,11 +243,17 @@ def _offer_look(asked: Question) -> Choice | None:
 
 
 def _look(cause: str, asked: Question, reasons: tuple[str, ...]) -> Choice | None:
-    """Return a look at what is new since the last look or change; None where there are none."""
-    since = asked.history.last_look_or_change
+    """Return a look at what is new since the last change, or a look that told something; None without looks.
+
+    The decision's window is that instant, under a number where looks since found too few rows.
+    """
+    since = asked.history.told_until
     if asked.settings.look is None or asked.settings.regret is None or since is None:
         return None
-    return Choice("probe", cause, format_time(since), reasons)
+    window = format_time(since)
+    before = [p.decision for p in asked.history.decisions if p.decision.kind == "probe"]
+    tries = sum(d.window.partition("#")[0] == window for d in before)
+    return Choice("probe", cause, f"{window}#{tries + 1}" if tries else window, reasons)
 
 
 def _may_be_early(cause: str, asked: Question) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from croniter import croniter
+from croniter import CroniterBadDateError, croniter
 
 from raywf.core.errors import SettingsError
 from raywf.core.retrain_settings import RetrainSettings
@@ -20,10 +20,16 @@ def check_schedule(settings: RetrainSettings) -> None:
     Raises:
         SettingsError: if `cron` is not valid.
     """
-    if settings.cron is not None and not croniter.is_valid(settings.cron):
+    if settings.cron is None:
+        return
+    if not croniter.is_valid(settings.cron):
         raise SettingsError(
             f"retrain.cron: five fields such as '0 3 * * 1' are wanted, got {settings.cron!r}"
         )
+    try:
+        croniter(settings.cron, datetime(2000, 1, 1, tzinfo=UTC)).get_next(datetime)
+    except CroniterBadDateError as err:
+        raise SettingsError(f"retrain.cron: no such day ever comes: {settings.cron!r}") from err
 
 
 def due_slot(settings: RetrainSettings, *, last: datetime | None, now: datetime) -> datetime | None:

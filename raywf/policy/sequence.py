@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 _MAX_BET = 0.5
 _STRIDE = 4  # windows between the starts of `rise_bound`
 
@@ -81,15 +84,34 @@ def rise_bound(windows: Sequence[WindowSums], *, alpha: float) -> float:
     the m-th gets a share ``1 / (m (m + 1))`` of alpha, which sum to at most alpha. The bound never falls as
     windows are added.
     """
-    best = 0.0
-    for m, start in enumerate(range(0, len(windows), _STRIDE), start=1):
-        bounds = confidence_sequence(windows[start:], alpha=2 * alpha / (m * (m + 1)))
-        best = max(best, bounds[-1].lower)
-    return best
+    number = np.arange(1, (len(windows) + _STRIDE - 1) // _STRIDE + 1)
+    prices = np.log(number * (number + 1) / alpha)  # of log(2 / a), a twice the m-th share
+    rows, total, spread, weight, centre, variance, lower = np.zeros((7, len(number)))
+    for i, window in enumerate(windows):
+        n = window.labelled
+        if n == 0:
+            continue
+        on = slice(i // _STRIDE + 1)  # the sequences that were started; all take the window in at once
+        mean = (0.5 + total[on]) / (rows[on] + 1)
+        known, after = (0.25 + spread[on]) / (rows[on] + 1), rows[on] + n
+        bet = np.minimum(_MAX_BET, np.sqrt(2 * prices[on] / (known * after * np.log1p(after))))
+        weight[on] += bet * n
+        centre[on] += bet * window.loss_sum
+        variance[on] += _deviations(window, mean) * (-np.log1p(-bet) - bet)
+        lower[on] = np.maximum(lower[on], (centre[on] - prices[on] - variance[on]) / weight[on])
+        rows[on] += n
+        total[on] += window.loss_sum
+        spread[on] += _deviations(window, (0.5 + total[on]) / (rows[on] + 1))
+    return float(lower.max(initial=0.0))
 
 
 def _bet(variance: float, rows: int, price: float) -> float:
     return min(_MAX_BET, math.sqrt(2 * price / (variance * rows * math.log1p(rows))))
+
+
+def _deviations(window: WindowSums, means: NDArray[np.float64]) -> NDArray[np.float64]:
+    squares = window.loss_squares - 2 * means * window.loss_sum + window.labelled * means * means
+    return np.maximum(0.0, squares)
 
 
 def _deviation(window: WindowSums, mean: float) -> float:

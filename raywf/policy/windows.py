@@ -13,13 +13,15 @@ def offer_windows(asked: Question) -> Trigger | None:
     """Return whether enough of the last windows had a loss above level and tolerance; None if not set.
 
     A plain rule, with no bound on its false alarms: each window's mean is taken as it is. The windows are
-    those that `judge_loss` judges, and the last ones must have `min_labelled` labels between them.
+    those that `judge_loss` judges, once they have ended, and the last ones must have `min_labelled` labels
+    between them.
     """
     rule, champion = asked.settings.windows, asked.history.champion
     if rule is None or champion is None:
         return None
     windows = mature_windows(asked.evidence, champion.version, since=asked.history.last_change, now=asked.now)
-    level, _, windows = level_of(windows, champion, min_labelled=asked.min_labelled)
+    ended = [e for e in windows if e.end <= asked.now]  # what a few rows begin with may look bad
+    level, _, windows = level_of(ended, champion, min_labelled=asked.min_labelled)
     last = windows[-rule.of :]
     rows = sum(e.labelled for e in last)
     if level is None or not last or rows < asked.min_labelled:

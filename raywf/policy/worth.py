@@ -15,6 +15,7 @@ from raywf.policy.regret import is_match
 
 WEIGHED = frozenset({"loss", "regret", "windows", "value", "estimate"})  # what a better model would answer
 _SEEN = timedelta(days=28)  # of traffic, the newest
+_SOONEST = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +38,8 @@ def judge_worth(asked: Question) -> Worth | None:
     Excess: what the champion lost beside the quick model at the last look after the last change, in units of
     the bounded loss; that model is quick, and so the excess rather too small, and not known where it is no
     match for the champion. Traffic: that of the windows of the last four weeks, the time between them
-    included. The next chance comes when the cooldown is over. The price is what the last retraining of the
-    same effort cost, or else the last of any, or the search that made the champion.
+    included. The next chance comes when the cooldown is over, in a day at the soonest. The price is what the
+    last retraining of the same effort cost, or else the last of any, or the search that made the champion.
     """
     usd, champion, last = asked.settings.usd_per_loss, asked.history.champion, asked.history.last_change
     if usd is None or champion is None:
@@ -56,7 +57,7 @@ def judge_worth(asked: Question) -> Worth | None:
     if not is_match(look):
         return None
     excess = max(0.0, look.champion - look.quick)
-    rows = sum(w.rows for w in windows) / seconds * asked.settings.cooldown.total_seconds()
+    rows = sum(w.rows for w in windows) / seconds * max(asked.settings.cooldown, _SOONEST).total_seconds()
     staying = excess * rows * usd
     sign = "as much as" if staying >= price else "less than"
     words = (

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from raywf.core.clock import format_time, parse_time
+from raywf.core.clock import format_time
 from raywf.core.errors import SearchError, ValidationError
 from raywf.core.ids import stable_id
 from raywf.core.journal import LOOKED, ROLLOUT
-from raywf.core.probe import Probe
+from raywf.core.own import workflow_metric
+from raywf.core.probe import Probe, look_since
 from raywf.core.records import Decision, ModelVersion, Sweep, Verdict
 from raywf.core.rollout import Mode
 from raywf.loop.backtest.answers import Answers
@@ -154,7 +155,7 @@ class Replay:
                 table,
                 live.predictor,
                 version=live.version.version,
-                since=parse_time(decision.window),
+                since=look_since(decision),
             )
         except (ValidationError, SearchError) as err:
             self._note(decision, "failed", str(err))
@@ -267,6 +268,7 @@ class Replay:
             task=bundle.task,
             classes=bundle.classes,
             loss_scale=bundle.loss_scale,
+            quantile=workflow_metric(workflow).quantile,
             threshold=bundle.threshold,
             maturity_s=made.maturity_s,
             expectations=self._expectations(made, table),

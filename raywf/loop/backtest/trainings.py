@@ -13,7 +13,7 @@ from typing import Any
 from raywf.core.codec import decode, encode
 from raywf.core.ids import stable_id
 from raywf.core.own import read_code
-from raywf.core.records import Bundle, Effort, ModelVersion, Sweep
+from raywf.core.records import Bundle, Effort, ModelVersion, Rate, Sweep
 from raywf.core.settings import GateSettings, Workflow
 from raywf.core.store import Store
 from raywf.cost.rate import resolve_rate
@@ -27,7 +27,8 @@ from raywf.search.run import SearchPlan, run_search
 class Training:
     """What a search came to, as JSON keeps it; `as_of` is its instant.
 
-    The final model is made whether the gate lets it pass or not: policies without one share it.
+    The final model is made whether the gate lets it pass or not: policies without one share it. Its cost is
+    at `rate`.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Training:
     gate_rows: tuple[int, ...]
     maturity_s: float
     final_cpu_s: float = 0.0
+    rate: Rate | None = None
 
     @property
     def refused_cpu_s(self) -> float:
@@ -48,6 +50,18 @@ class Training:
     def refused_usd(self) -> float:
         """What it costs until the gate refuses its proof."""
         return self.sweep.cost_usd * self.refused_cpu_s / self.sweep.cpu_s if self.sweep.cpu_s else 0.0
+
+    def priced(self, rate: Rate) -> Training:
+        """Return it at another rate: what its CPUs cost then, and GPUs as much more or less as those."""
+        if rate == self.rate:
+            return self
+        former = self.rate.usd_per_cpu_hour if self.rate is not None else 0.0
+        usd = (
+            self.sweep.cost_usd * rate.usd_per_cpu_hour / former
+            if former
+            else rate.usd(cpu_s=self.sweep.cpu_s)
+        )
+        return replace(self, sweep=replace(self.sweep, cost_usd=usd), rate=rate)
 
     def version(
         self, workflow: str, number: str, *, loss: float | None, rows: int, decision_id: str = ""
@@ -120,7 +134,8 @@ class Trainings:
                 if not self._store.exists(path):  # another policy may have had it done meanwhile
                     made = self._search(workflow, identity, instant, effort=effort, former=former)
                     self._store.write(path, json.dumps(encode(made)).encode())
-        return decode(Training, json.loads(self._store.read(path)))
+        found = decode(Training, json.loads(self._store.read(path)))
+        return found.priced(resolve_rate(workflow.cost))
 
     def _search(
         self,
@@ -133,13 +148,14 @@ class Trainings:
     ) -> Training:
         snapshot, table = self._past.as_of(instant)
         part = choose_part(workflow, snapshot, table, effort=effort, former=former)
+        rate = resolve_rate(workflow.cost)
         plan = SearchPlan(
             sweep_id=identity,
             folder=self._folder / "bundles" / identity,
             former=former,
             effort=effort,
             span=part.span,
-            rate=resolve_rate(workflow.cost),
+            rate=rate,
         )
         found = part.whole(run_search(workflow, snapshot, part.table, plan=plan))
         self._say(f"trained as of {instant:%Y-%m-%d} ({effort}): {found.sweep.cpu_s:.0f} CPU-s")
@@ -152,6 +168,7 @@ class Trainings:
             gate_rows=tuple(found.gate_rows.tolist()),
             maturity_s=snapshot.maturity_s,
             final_cpu_s=found.final_cpu_s,
+            rate=rate,
         )
 
     def _identity(
@@ -175,4 +192,5 @@ class Trainings:
             effort,
             given,
             *([str(window)] if window is not None else []),
+            *([encode(resolve_rate(workflow.cost))] if settings.max_usd is not None else []),
         )

@@ -26,7 +26,7 @@ def score_slices(held: Held, cuts: Iterable[Cut], *, metric: Metric, scale: floa
     `scale` is that of `bounded_loss`. q-values are of Benjamini and Hochberg over all slices looked at:
     one-sided for the excess loss, two-sided for the bias.
     """
-    losses = bounded_loss(held.labels, held.scores, scale=scale)
+    losses = bounded_loss(held.labels, held.scores, scale=scale, quantile=metric.quantile)
     threshold = metric.best_threshold(held.labels, held.scores)
     found: dict[str, _Found] = {}
     too_small = 0

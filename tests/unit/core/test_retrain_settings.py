@@ -94,6 +94,12 @@ def test_what_is_wrong_is_refused(tmp_path: Path, override: str, reason: str) ->
     assert "\n" not in str(caught.value)
 
 
+def test_what_weighs_looks_needs_them(tmp_path: Path) -> None:
+    """Without, it would do nothing."""
+    with pytest.raises(SettingsError, match=r"usd_per_loss weighs what looks find: it needs retrain\.look"):
+        load(tmp_path, FILE, "retrain.usd_per_loss=0.01", "retrain.look=null")
+
+
 def test_without_times_regret_cannot_be_named(tmp_path: Path) -> None:
     """There is nothing to look at."""
     text = "name: w\ntask: binary\nspine: {path: t.csv, label: y}\nretrain: {when: regret or loss}\n"

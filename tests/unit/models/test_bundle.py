@@ -91,13 +91,24 @@ def test_other_answers_are_refused(bundle_copy: Path) -> None:
 def test_answers_that_are_not_finite_are_refused(answer: float) -> None:
     """A model that answers nan is not served."""
     with pytest.raises(BundleError, match="not finite"):
-        check_answers(np.array([[answer]]), np.array([[0.5]]))
+        check_answers(np.array([[answer]]), np.array([[0.5]]), task="binary")
 
 
 def test_answers_of_another_shape_are_refused() -> None:
     """Fewer or more columns than at export are not the same model's."""
     with pytest.raises(BundleError, match="reference answers"):
-        check_answers(np.full((2, 3), 0.5), np.full((2, 1), 0.5))
+        check_answers(np.full((2, 3), 0.5), np.full((2, 1), 0.5), task="binary")
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_numbers_are_compared_by_their_size(size: float) -> None:
+    """A model of tiny labels that answers something else is refused too."""
+    expected = size * np.array([[1.0], [2.0]])
+    check_answers(expected * (1 + 1e-7), expected, task="regression")
+    with pytest.raises(BundleError, match="reference answers differ"):
+        check_answers(expected * 1.001, expected, task="regression")
+    zero = np.zeros((2, 1))
+    check_answers(zero, zero, task="regression")
 
 
 @pytest.mark.parametrize("name", sorted(_PLACES))

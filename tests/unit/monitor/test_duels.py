@@ -163,6 +163,24 @@ def test_young_rows_do_not_count() -> None:
     assert made.duels(STEP, BAKE, at)[0].labelled == 100
 
 
+def test_a_quantile_is_judged_as_one() -> None:
+    """What nine of ten rows lie below is better than their middle, whose absolute error is less."""
+    known = KnownReferences(
+        {v: Reference(version=v, task="regression", loss_scale=10.0, quantile=0.9) for v in ("1", "2")}
+    )
+    entries: list[Entry] = []
+    for i in range(100):
+        part = Part(STEP.tag)
+        entries += [
+            Prediction(id=f"r{i}", time=START, version="1", features={}, scores=(5.0,), part=part),
+            ShadowAnswer(id=f"r{i}", time=START, version="2", scores=(9.0,), part=part),
+        ]
+    made = DuelFold(known, {f"r{i}": Outcome(id=f"r{i}", time=START, label=i / 10) for i in range(100)}.get)
+    made.update(entries)
+    (tally,) = made.duels(STEP, BAKE, LATER)[0].pairs
+    assert tally.loss_sum < 50.0
+
+
 def test_one_scale_for_both() -> None:
     """Two equal models of a number whose training rows spread differently are equal."""
     known = KnownReferences(

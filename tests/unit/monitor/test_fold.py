@@ -195,10 +195,26 @@ def test_old_windows_keep_their_sums_only():
     folded = fold([prediction("a"), outcome("a")])
     before = folded.evidence("1")
     folded.update([prediction("z", 24 * (SETTINGS.horizon.days + 3))])
+    before = (dataclasses.replace(before[0], drift=()),)
     assert folded.evidence("1")[:1] == before
     folded.update([outcome("a", 2, "no")])
     assert folded.evidence("1")[:1] == before
     assert folded.counts()["predictions"] == 2
+
+
+def test_a_window_waits_for_labels_that_come_after_the_horizon():
+    """As long as the version wants its rows to be old."""
+    days = SETTINGS.horizon.days
+    year = KnownReferences(
+        {v: dataclasses.replace(REFERENCES.by_version[v], maturity_s=2 * days * 86400.0) for v in ("1", "2")}
+    )
+    batches = [prediction("a")], [prediction("z", 24 * 1.5 * days)], [outcome("a", 24 * 1.5 * days)]
+    assert fold(*batches).evidence("1")[0].labelled == 0  # counted only, as ever
+    folded = fold(*batches, references=year)
+    assert folded.evidence("1")[0].labelled == 1
+    folded.update([prediction("end", 24 * (2 * days + 9))])
+    folded.update([outcome("a", 24 * (2 * days + 9), "no")])
+    assert folded.evidence("1")[0].labelled == 1
 
 
 def test_an_instant_to_come_closes_nothing():

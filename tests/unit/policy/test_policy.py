@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raywf.core.clock import format_time
-from raywf.core.probe import Probe
+from raywf.core.probe import Probe, look_since
 from raywf.core.records import Decision, Evidence
 from raywf.core.settings import RetrainSettings
 from raywf.policy.history import History, PastDecision
@@ -387,4 +387,25 @@ def test_a_look_tells_from_when_on_labels_are_new_to_it():
     first = run(look=7 * DAY)
     assert first.window == "2020-01-01T00:00:00Z"
     assert run(look=7 * DAY, at=20.5).id == first.id
-    assert run(look=7 * DAY, decisions=(looked(12),)).window == "2020-01-13T00:00:00Z"
+    told = run(look=7 * DAY, decisions=(looked(12),), probes=(seen(12, 0.1, 0.1),))
+    assert told.window == "2020-01-13T00:00:00Z"
+
+
+def test_a_look_at_too_few_rows_is_followed_by_one_at_more():
+    """What is new adds up over the looks, each of which has an id of its own."""
+    few = dataclasses.replace(seen(12, 0.1, 0.1, rows=0), since=START)
+    first = dataclasses.replace(looked(12).decision, window="2020-01-01T00:00:00Z")
+    past = PastDecision(decision=first, stage="looked")
+    found = run(look=7 * DAY, decisions=(past,), probes=(few,))
+    assert (found.kind, found.window) == ("probe", "2020-01-01T00:00:00Z#2")
+    assert look_since(found) == START
+    assert run(look=10 * DAY, decisions=(past,), probes=(few,)).kind == "skip"
+
+
+def test_a_look_before_a_falls_labels_came_does_not_answer_it():
+    """The last windows' labels need five days: the look of a day before they were told saw few of them."""
+    slow = [dataclasses.replace(e, maturity_s=5 * 86400.0) for e in BAD]
+    told = {"look": 14 * DAY, "decisions": (looked(20),), "probes": (seen(20, 0.3, 0.3),)}
+    found = run(slow, at=25, **told)
+    assert (found.kind, found.cause) == ("probe", "rise")
+    assert run(BAD, at=25, **told).kind == "skip"

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raywf.core.clock import parse_time
+from raywf.core.errors import SettingsError
 from raywf.core.retrain_settings import RetrainSettings
-from raywf.policy.schedule import due_slot, next_slot
+from raywf.policy.schedule import check_schedule, due_slot, next_slot
 
 BERLIN = "Europe/Berlin"
 LAST = datetime(2020, 1, 1, tzinfo=UTC)
@@ -30,6 +31,14 @@ CASES = [  # in 2024 Berlin's clock leaps on 31 March at 01:00 UTC, and back on 
     ("0 3 * * 1", "America/New_York", "2024-07-01T06:59:00Z", "2024-06-24T07:00:00Z"),
     ("0 3 * * 1", "America/New_York", "2024-07-01T07:00:00Z", "2024-07-01T07:00:00Z"),
 ]
+
+
+@pytest.mark.parametrize(("cron", "words"), [("0 0 30 2 *", "no such day"), ("61 * * * *", "five fields")])
+def test_instants_that_never_come_are_refused(cron, words):
+    """Before anything starts; a leap day does come."""
+    with pytest.raises(SettingsError, match=words):
+        check_schedule(RetrainSettings(cron=cron))
+    check_schedule(RetrainSettings(cron="0 0 29 2 *"))
 
 
 @pytest.mark.parametrize(("cron", "zone", "now", "slot"), CASES)

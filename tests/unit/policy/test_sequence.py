@@ -34,6 +34,20 @@ def simulate(seed, windows, *, mean):
     return [sums(rng.random(50) < mean(i)) for i in range(windows)]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40), st.sampled_from([0.01, 0.05, 0.3]))
+def test_the_rise_is_the_greatest_of_all_sequences(seed, windows, alpha):
+    """One begins at every fourth window, each with its share of alpha; some windows have no labels."""
+    draw = np.random.default_rng(seed)
+    sizes = draw.integers(0, 60, windows) * draw.integers(0, 2, windows)
+    given_windows = [sums(draw.random(n) < draw.random()) for n in sizes]
+    each = [
+        confidence_sequence(given_windows[4 * m :], alpha=2 * alpha / ((m + 1) * (m + 2)))[-1].lower
+        for m in range((windows + 3) // 4)
+    ]
+    assert rise_bound(given_windows, alpha=alpha) == pytest.approx(max([0.0, *each]), abs=1e-12)
+
+
 def test_false_alarms_stay_below_alpha_whenever_one_looks():
     """400 runs of 40 windows with mean 0.3: the mean is ever left in at most alpha of them."""
     missed = 0

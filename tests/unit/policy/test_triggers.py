@@ -203,8 +203,31 @@ def test_a_history_that_has_grown_asks_where_newer_rows_help(told, window_id):
     assert (made.kind, made.cause, made.window) == ("retrain", "growth", window_id)
     done = PastDecision(decision=made, stage="rejected")
     assert run(**told, decisions=(done,)).kind == "skip"
-    again = run(**told, decisions=(dataclasses.replace(done, stage="failed"),))
+    failed = (dataclasses.replace(done, stage="failed"),)
+    assert run(**told, decisions=failed).kind == "skip"
+    again = run(**told, decisions=failed, at=20.1)
     assert (again.cause, again.window) == ("growth", f"{window_id}#2")
+
+
+def test_a_landing_whose_retraining_failed_is_tried_again():
+    """An hour later, then after two: the labels may have come meanwhile. What was rejected is not."""
+    told = {"on_data": True, "landed": "abc", "cooldown": 0 * DAY}
+    failed = (decided("data", "abc", 20, stage="failed"), decided("data", "abc#2", 20.1, stage="failed"))
+    assert run(**told, decisions=failed[:1], at=20.01).kind == "skip"
+    assert run(**told, decisions=failed[:1], at=20.05).window == "abc#2"
+    assert run(**told, decisions=failed, at=20.15).kind == "skip"
+    assert run(**told, decisions=failed, at=20.2).window == "abc#3"
+    judged = PastDecision(decision=run(**told), stage="rejected")
+    assert run(**told, decisions=(judged,), at=21).kind == "skip"
+
+
+def test_a_window_that_has_not_ended_is_not_bad_yet():
+    """The first rows of a day say little of it."""
+    young = window(19, 0.9, rows=5)
+    bad = [*ROSE_LATE[:17], *(window(d, 0.1) for d in (17,)), window(18, 0.13), young]
+    rule = BadWindowSettings(bad=2, of=5)
+    assert run(bad, windows=rule, at=19.01).kind == "skip"
+    assert run(bad, windows=rule, at=20).cause == "windows"
 
 
 @pytest.mark.parametrize(("case", "kind", "cause"), CASES)

@@ -1,0 +1,51 @@
+"""A training that a backtest has, at another price."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from raywf.core.records import Rate, Sweep
+from raywf.loop.backtest.trainings import Training
+from raywf.testing import small_bundle
+
+
+@pytest.mark.parametrize(
+    ("former", "cost", "usd"),
+    [(Rate(usd_per_cpu_hour=0.5), 3.0, 6.0), (Rate(usd_per_cpu_hour=1.0), 3.0, 3.0), (None, 0.0, 2.0)],
+)
+def test_a_training_costs_what_it_would_now(
+    tmp_path: Path, former: Rate | None, cost: float, usd: float
+) -> None:
+    """By the prices of CPUs; where none was known, by its CPU-seconds: two hours of them."""
+    bundle = small_bundle(tmp_path / "b")
+    sweep = Sweep(
+        id="s",
+        snapshot_id="n",
+        metric="log_loss",
+        greater_is_better=False,
+        trials=(),
+        members=(),
+        score=0.5,
+        calibrated=False,
+        budget_s=10,
+        spent_s=9,
+        cpu_s=7200,
+        cost_usd=cost,
+    )
+    made = Training(
+        id="t",
+        as_of=datetime(2024, 1, 1, tzinfo=UTC),
+        sweep=sweep,
+        proof=bundle,
+        final=bundle,
+        gate_rows=(),
+        maturity_s=0.0,
+        final_cpu_s=3600,
+        rate=former,
+    )
+    found = made.priced(Rate(usd_per_cpu_hour=1.0))
+    assert found.sweep.cost_usd == pytest.approx(usd)
+    assert found.refused_usd == pytest.approx(usd / 2)
