@@ -8,6 +8,7 @@ from raywf.cli.options import table
 from raywf.core.explanation import Standing
 from raywf.core.records import Sweep
 
+_MOST_SPENT = 0.75
 _HEADERS = ("trial", "status", "folds", "+-", "behind", "+-", "weight", "row us", "seconds")
 
 
@@ -42,7 +43,27 @@ def draw(sweep: Sweep, standings: Sequence[Standing], *, most: int | None = None
     more = f"{left} more trials; " if left else ""
     slow = "; slow: alone above search.row_ms" if any(s.is_slow for s in shown) else ""
     foot = f"{more}behind: the best, on the same folds; +-: half a 95 % interval{slow}"
-    return [title, *table(headers, rows), foot]
+    return [title, *table(headers, rows), foot, *_failures(sweep)]
+
+
+def _failures(sweep: Sweep) -> list[str]:
+    """Return a line a reason why trials failed, with the trials."""
+    failed: dict[str, list[str]] = {}
+    for trial in sweep.trials:
+        if trial.error:
+            failed.setdefault(trial.error, []).append(trial.id)
+    return [
+        f"failed: {ids[0]}{f' and {len(ids) - 1} more' if ids[1:] else ''}: {error}"
+        for error, ids in failed.items()
+    ]
+
+
+def left_over(sweep: Sweep, trials: int) -> list[str]:
+    """Return a line if a search ended with much of its time left since `trials` were all that it may run."""
+    if len(sweep.trials) < trials or sweep.spent_s > _MOST_SPENT * sweep.budget_s:
+        return []
+    took = f"{sweep.spent_s:.0f} of {sweep.budget_s:.0f} s"
+    return [f"all {trials} trials ran in {took}; with a higher search.trials it would have gone on"]
 
 
 def _number(value: float | None) -> str:

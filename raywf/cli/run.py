@@ -7,7 +7,7 @@ from typing import get_args
 
 import click
 
-from raywf.cli.leaderboard import leaderboard
+from raywf.cli.leaderboard import leaderboard, left_over
 from raywf.cli.options import show, workflow_options
 from raywf.cli.progress import progress
 from raywf.core.clock import format_time, parse_time
@@ -51,6 +51,7 @@ def run(workflow: Workflow, as_of: datetime | None, effort: Effort, *, as_json: 
         done = retrain(workflow, decision, listener=listener)
     lines = [
         *leaderboard(done.sweep),
+        *left_over(done.sweep, workflow.search.trials),
         "",
         *(f"warning: {text}" for text in done.snapshot.warnings),
         f"gate: {done.verdict.outcome}: {done.verdict.reason}",
@@ -81,4 +82,6 @@ def search(workflow: Workflow, as_of: datetime | None, *, resume: bool, as_json:
     with progress(workflow.search.budget_s, workflow.search.trials) as listener:
         connect(workflow)
         found = search_only(workflow, as_of=as_of, listener=listener)
-    show(found.sweep, as_json=as_json, lines=[*leaderboard(found.sweep), f"bundle: {found.final.uri}"])
+    left = left_over(found.sweep, workflow.search.trials)
+    lines = [*leaderboard(found.sweep), *left, f"bundle: {found.final.uri}"]
+    show(found.sweep, as_json=as_json, lines=lines)
