@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from raywf.core.journal import BY_HAND, FINAL, Journal
 from raywf.core.own import workflow_metric
@@ -23,6 +23,7 @@ from raywf.registry.registry import Registry
 
 _OURS = frozenset({"retrain", "probe"})
 _BETWEEN = timedelta(days=1)
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +44,17 @@ class Agreement:
 def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
     """Decide again at the event time of each of the controller's decisions, and once a day between.
 
-    The same fold is given the log's records up to then, the same policy the journal before it. What the
-    running system decided later, under the same id, it had not come to yet: it looks by the wall's time, and
-    at nothing while a job runs.
+    The same fold is given the log's records up to then, the same policy the journal before it; of several
+    decisions at one time, as a look and the retraining that follows from it, each after the one before it.
+    What the running system decided later, under the same id, it had not come to yet: it looks by the wall's
+    time, and at nothing while a job runs.
 
     Raises:
         RegistryError: if the registry does not tell of a version.
     """
     journal = Journal(workflow.stores.root, workflow.name)
-    decisions, entries = journal.decisions(), journal.entries()
+    entries = journal.entries()
+    decisions = _in_order(journal.decisions(), entries)
     log: list[Entry] = sorted(
         LogReader(workflow.stores.root, workflow.name).read()[0], key=lambda entry: entry.time
     )
@@ -59,16 +62,13 @@ def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
     if not log:
         return ()
     fold = Fold(workflow.monitor, RegistryReferences(workflow, registry), metric=workflow_metric(workflow))
-    days = (log[-1].time - log[0].time) // _BETWEEN
-    moments = {d.time: d for d in reversed(ours)}
-    between = {log[0].time + n * _BETWEEN for n in range(1, days + 1)}
     found, at = [], 0
-    for now in sorted({*moments, *between}):
+    for now, recorded in _moments(ours, log[0].time, log[-1].time):
         until = next((i for i, e in enumerate(itertools.islice(log, at, None), at) if e.time > now), len(log))
         fold.update(log[at:until])
         at = until
-        recorded = moments.get(now)
-        before = [d for d in decisions if d.time < now]
+        count = decisions.index(recorded) if recorded else sum(d.time < now for d in decisions)
+        before = decisions[:count]
         champion = _champion(registry, before, entries)
         if champion is None:
             continue
@@ -91,6 +91,22 @@ def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
             decision = replace(decision, kind="skip")  # the running system came to it when it looked next
         found.append(Agreement(replayed=decision, recorded=recorded))
     return tuple(found)
+
+
+def _in_order(decisions: Sequence[Decision], entries: Sequence[JournalEntry]) -> list[Decision]:
+    """Return decisions by their time, and of one time by when they were begun."""
+    begun = {entry.decision_id: entry.wall_time for entry in reversed(entries)}
+    return sorted(decisions, key=lambda d: (d.time, begun.get(d.id, _NEVER)))
+
+
+def _moments(
+    decided: Sequence[Decision], start: datetime, end: datetime
+) -> list[tuple[datetime, Decision | None]]:
+    """Return when to decide again, and what was decided then: nothing, once a day between."""
+    days = {start + n * _BETWEEN for n in range(1, (end - start) // _BETWEEN + 1)}
+    moments: list[tuple[datetime, Decision | None]] = [(d.time, d) for d in decided]
+    moments += [(time, None) for time in days - {d.time for d in decided}]
+    return sorted(moments, key=lambda moment: moment[0])
 
 
 def _landed(recorded: Decision | None) -> Landed | None:
