@@ -34,10 +34,17 @@ def retrain(workflow: Workflow, reason: str, *, as_json: bool) -> None:
 @click.command()
 @workflow_options
 @click.argument("decision_id", required=False)
-def decisions(workflow: Workflow, decision_id: str | None, *, as_json: bool) -> None:
+@click.option("--skips", is_flag=True, help="Show why nothing was done instead, and since when.")
+def decisions(workflow: Workflow, decision_id: str | None, *, skips: bool, as_json: bool) -> None:
     """Show what was decided, why, and what came of it; with an id, every stage of one decision."""
     from raywf.core.journal import Journal
+    from raywf.core.skips import Skips
 
+    if skips:
+        noted = Skips(workflow.stores.root, workflow.name).read()
+        told = [(format_time(e.wall_time), format_time(e.time), e.stage, "; ".join(e.reasons)) for e in noted]
+        show(noted, as_json=as_json, lines=table(["since", "event time", "cause", "reason"], told))
+        return
     journal = Journal(workflow.stores.root, workflow.name)
     made = [d for d in journal.decisions() if decision_id in {None, d.id}]
     entries = {d.id: journal.entries(d.id) for d in made}

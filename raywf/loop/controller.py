@@ -17,6 +17,7 @@ from raywf.core.journal import ATTRIBUTED, BY_HAND, FINAL, ROLLOUT, Journal
 from raywf.core.lease import Lease
 from raywf.core.records import Decision, Evidence, JournalEntry
 from raywf.core.settings import Workflow
+from raywf.core.skips import Skips
 from raywf.loop.alerts import Alerts, Pulse, keep_telling
 from raywf.loop.decided import history_of, past_decisions
 from raywf.loop.gauges import Gauges, keep_told
@@ -58,6 +59,7 @@ class Controller:
         self._jobs = Jobs(workflow)
         self._rollouts = RolloutKeeper(workflow, registry, monitor)
         self._tables = TableWatch(workflow)
+        self._skips = Skips(workflow.stores.root, workflow.name)
         self._last_skip: Decision | None = None
         self._error = ""
         self._fallen: str | None = None  # why nothing is done about a loss that is up
@@ -140,7 +142,9 @@ class Controller:
     def tick(self) -> None:
         """Look once: carry a running decision on, or ask the policy for a new one; only who leads does."""
         if not self._lease.leads():
-            self._wait("lease", f"another controller leads: that of cluster {self._lease.leader}")
+            self._last_skip = self._waits(
+                "lease", f"another controller leads: that of cluster {self._lease.leader}"
+            )
             return
         now = self._now()
         rolling = self._rollouts.tick(now)
@@ -181,12 +185,20 @@ class Controller:
             self._attribute(decision, champion.version)
             self._carry(decision)
         else:
-            self._last_skip = decision
+            self._skip(decision)
             told = {FALLEN: decision.reasons[0], "quiet": ""}
             self._fallen = told.get(decision.cause)
 
     def _wait(self, cause: str, reason: str) -> None:
-        self._last_skip = Decision(
+        self._skip(self._waits(cause, reason))
+
+    def _skip(self, skip: Decision) -> None:
+        """Remember why nothing is done, and keep it where the cause is another than before."""
+        self._last_skip = skip
+        self._skips.note(skip)
+
+    def _waits(self, cause: str, reason: str) -> Decision:
+        return Decision(
             id="",
             workflow=self._workflow.name,
             kind="skip",

@@ -13,6 +13,7 @@ from raywf.core.errors import RegistryError
 from raywf.core.journal import BY_HAND, Journal
 from raywf.core.records import Attempt, Decision, ModelVersion
 from raywf.core.settings import MonitorSettings, RetrainSettings, SpineSettings, StoreSettings, Workflow
+from raywf.core.skips import Skips
 from raywf.loop import controller as controller_module
 from raywf.loop.controller import Controller
 from raywf.loop.decided import history_of, past_decisions
@@ -101,6 +102,20 @@ def test_submits_a_decision_once(tmp_path: Path, journal: Journal, jobs: MemoryJ
         jobs.states["w-d1"] = state
     assert list(jobs.states) == ["w-d1"]
     assert journal.stages("d1")["submitted-1"].figures["job"] == "w-d1"
+
+
+def test_why_nothing_is_done_is_kept(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
+    """Each change of it once, over a restart too."""
+    controller = make(tmp_path, jobs=jobs)
+    controller.tick()
+    controller.tick()
+    journal.record(decision(), "failed")
+    for made in (controller, make(tmp_path, jobs=jobs)):
+        made.tick()
+    entries = Skips(str(tmp_path), "w").read()
+    assert [e.stage for e in entries] == ["running", "champion"]
+    assert entries[0].reasons == ("a retrain is under way (d1); one at a time",)
+    assert [d.id for d in journal.decisions()] == ["d1"]
 
 
 def test_crash_between_submission_and_journal(tmp_path: Path, journal: Journal, jobs: MemoryJobs) -> None:
