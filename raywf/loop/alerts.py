@@ -20,7 +20,7 @@ from raywf.core.clock import format_time, parse_time
 from raywf.core.codec import DecodeError, decode, encode
 from raywf.core.errors import RaywfError
 from raywf.core.ids import stable_id
-from raywf.core.journal import FINAL, LOOKED, Journal
+from raywf.core.journal import ATTRIBUTED, FINAL, LOOKED, Journal
 from raywf.core.records import Decision, Evidence, JournalEntry
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
@@ -67,8 +67,9 @@ def journal_alerts(
 
     A retraining is promoted, rejected or failed; a rollback rolls back. From the `helpless_after`-th
     retraining in a row on that was rejected, each is an alert of its own kind. Of a decision's ends the first
-    counts, as for the controller.
+    counts, as for the controller. What the fall came from is among the reasons.
     """
+    causes = {e.decision_id: e.reasons for e in entries if e.stage == ATTRIBUTED}
     known = {d.id: d for d in decisions}
     found, vain = [], 0
     for entry in sorted(entries, key=lambda e: e.wall_time):
@@ -78,7 +79,8 @@ def journal_alerts(
         if decision.kind == "retrain" and entry.stage != "failed":
             vain = 0 if entry.stage == "promoted" else vain + 1
         kind = _kind(decision, entry, vain, helpless_after)
-        found.append((entry.wall_time, _of_entry(decision, entry, kind, vain)))
+        alert = _of_entry(decision, entry, kind, vain, causes.get(decision.id, ()))
+        found.append((entry.wall_time, alert))
     return found
 
 
@@ -92,7 +94,9 @@ def _kind(decision: Decision, entry: JournalEntry, vain: int, helpless_after: in
     return "promoted"
 
 
-def _of_entry(decision: Decision, entry: JournalEntry, kind: AlertKind, vain: int) -> Alert:
+def _of_entry(
+    decision: Decision, entry: JournalEntry, kind: AlertKind, vain: int, causes: tuple[str, ...]
+) -> Alert:
     version = entry.figures.get("version")
     what = {
         "promoted": f"version {version} is champion",
@@ -107,7 +111,7 @@ def _of_entry(decision: Decision, entry: JournalEntry, kind: AlertKind, vain: in
         workflow=decision.workflow,
         title=f"raywf {decision.workflow}: {what}",
         time=decision.time,
-        reasons=tuple(dict.fromkeys((*decision.reasons, *entry.reasons))),
+        reasons=tuple(dict.fromkeys((*decision.reasons, *causes, *entry.reasons))),
         figures={"decision": decision.id, "cause": decision.cause, **entry.figures},
     )
 

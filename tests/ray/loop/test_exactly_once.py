@@ -172,7 +172,8 @@ def test_each_decision_is_done_once_and_none_is_lost(
 ) -> None:
     """Three requests and the looks that are due, with 100 crashes in each part."""
     fuse, crashes, number = Fuse(), 0, 0
-    monkeypatch.setattr(Store, "create", fuse.around(Store.create))
+    for call in ("create", "write"):
+        monkeypatch.setattr(Store, call, fuse.around(getattr(Store, call)))
     monitor = NoEvidence.remote()
     while crashes < CRASHES / 5:
         number += 1

@@ -20,7 +20,7 @@ from raywf.cli.alerts import alerts as command
 from raywf.core.alert_settings import KINDS, AlertSettings, EmailSettings
 from raywf.core.codec import DecodeError, decode, encode
 from raywf.core.errors import SettingsError
-from raywf.core.journal import Journal
+from raywf.core.journal import ATTRIBUTED, Journal
 from raywf.core.records import Evidence
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.loop.alerts import Alerts, Pulse, journal_alerts
@@ -115,6 +115,16 @@ def test_each_end_is_told_once(system: System) -> None:
     system.restarted()
     assert system.kinds(after=timedelta(days=90)) == []
     assert system.kinds(after=timedelta(days=90)) == []
+
+
+def test_what_a_fall_came_from_is_told(system: System) -> None:
+    """As the journal has it, beside what was decided and what came of it."""
+    made = make_decision("d1", kind="retrain", reasons=("the loss is up",), time=START)
+    system.journal.decide(made)
+    system.journal.record(made, ATTRIBUTED, reasons=("origin is JFK: half of it",))
+    system.end("d1", "promoted", version="2")
+    assert system.kinds() == ["promoted"]
+    assert system.told[0].reasons == ("the loss is up", "origin is JFK: half of it", "so it is")
 
 
 def test_what_was_before_is_no_news(system: System) -> None:
