@@ -60,7 +60,8 @@ def _failures(sweep: Sweep) -> list[str]:
 
 def left_over(sweep: Sweep, trials: int) -> list[str]:
     """Return a line if a search ended with much of its time left since `trials` were all that it may run."""
-    if len(sweep.trials) < trials or sweep.spent_s > _MOST_SPENT * sweep.budget_s:
+    is_spent = sweep.spent_s > _MOST_SPENT * sweep.budget_s
+    if sweep.effort != "full" or len(sweep.trials) < trials or is_spent:
         return []
     took = f"{sweep.spent_s:.0f} of {sweep.budget_s:.0f} s"
     return [f"all {trials} trials ran in {took}; with a higher search.trials it would have gone on"]

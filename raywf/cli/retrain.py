@@ -40,6 +40,8 @@ def decisions(workflow: Workflow, decision_id: str | None, *, skips: bool, as_js
     from raywf.core.journal import Journal
     from raywf.core.skips import Skips
 
+    if skips and decision_id is not None:
+        raise click.UsageError("--skips is of no decision: leave its id out")
     if skips:
         noted = Skips(workflow.stores.root, workflow.name).read()
         told = [(format_time(e.wall_time), format_time(e.time), e.stage, "; ".join(e.reasons)) for e in noted]

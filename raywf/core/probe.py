@@ -17,7 +17,8 @@ class Probe:
     rows than the champion, None where that was not tried. `champion`, `quick` and `former` are the mean
     bounded losses over `rows`, `error` is the standard error of the mean difference of the first two. `cpu_s`
     is what it took. The history has `growth` times the rows that the champion can have seen, None where that
-    is not known, or old rows leave (`validate.window`).
+    is not known, or old rows leave (`validate.window`). It is `thin` where so few rows were new that the next
+    look is to have them too.
     """
 
     version: str
@@ -30,6 +31,7 @@ class Probe:
     cpu_s: float
     former: float | None = None
     growth: float | None = None
+    thin: bool = False
 
     @property
     def regret(self) -> float:

@@ -252,8 +252,9 @@ class ReplicaSpan:
 class Bundle:
     """A servable model on disk: `uri` is its folder, `digest` covers every file in it.
 
-    `threshold` is the probability from which on the second of two classes is the prediction. `profile` is
-    what its columns looked like in training; one of before this was kept has none.
+    `threshold` is the probability from which on the second of two classes is the prediction, `quantile` what
+    a regression's loss is of (None: the absolute error). `profile` is what its columns looked like in
+    training; one of before this was kept has none.
     """
 
     uri: str
@@ -266,6 +267,7 @@ class Bundle:
     fitted_until: datetime | None
     loss_scale: float | None
     threshold: float = 0.5
+    quantile: float | None = None
     profile: tuple[ColumnProfile, ...] = ()
 
 

@@ -284,6 +284,8 @@ class GateSettings:
 class MonitorSettings:
     """How the outcome log is folded into evidence; labels later than `horizon` are only counted.
 
+    Where a version's rows need longer for their labels, that is waited for.
+
     A window is judged by its labels once `labelled_share` of its rows have one: less than that may be those
     that came soon, or that somebody cared to send. `values` say what an answer earns, by the class that was
     answered, then by the one that it was (0 where none is named); an outcome's own value goes before.

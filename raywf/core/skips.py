@@ -22,6 +22,10 @@ class Skips:
         self._store, self._path = Store(root), f"journal/{workflow}/skips.json"
         self._known: tuple[JournalEntry, ...] | None = None
 
+    def forget(self) -> None:
+        """Read what is kept anew before the next is: another process may have noted some."""
+        self._known = None
+
     def note(self, skip: Decision) -> None:
         """Keep a skip whose cause is not that of the last one."""
         known = self.read() if self._known is None else self._known
@@ -40,8 +44,8 @@ class Skips:
         self._known = known
 
     def read(self) -> tuple[JournalEntry, ...]:
-        """Return the changes, the oldest first."""
+        """Return the changes, the oldest first; none where the file is not readable."""
         try:
             return decode(tuple[JournalEntry, ...], json.loads(self._store.read(self._path)))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return ()

@@ -142,6 +142,7 @@ class Controller:
     def tick(self) -> None:
         """Look once: carry a running decision on, or ask the policy for a new one; only who leads does."""
         if not self._lease.leads():
+            self._skips.forget()
             self._last_skip = self._waits(
                 "lease", f"another controller leads: that of cluster {self._lease.leader}"
             )
@@ -195,7 +196,10 @@ class Controller:
     def _skip(self, skip: Decision) -> None:
         """Remember why nothing is done, and keep it where the cause is another than before."""
         self._last_skip = skip
-        self._skips.note(skip)
+        try:
+            self._skips.note(skip)
+        except OSError as err:
+            _log.warning("why nothing is done could not be kept: %s", err)
 
     def _waits(self, cause: str, reason: str) -> Decision:
         return Decision(
@@ -237,7 +241,7 @@ class Controller:
             spent = spent_on(self._workflow.stores.root, decision.id)
             if status == "STOPPED":
                 reason = "its job was stopped by hand"
-                self._journal.record(decision, "failed", reasons=(reason,), figures=spent)
+                self._journal.record(decision, "failed", reasons=(reason,), figures={**spent, BY_HAND: True})
                 return
             reason = f"job {self._job_id(decision, attempt)} ended as {status} without a result"
             figures = {"log": self._log_tail(decision, attempt), **spent}

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from raywf.core.codec import decode
-from raywf.core.journal import FINAL, LOOKED
+from raywf.core.journal import BY_HAND, FINAL, LOOKED
 from raywf.core.probe import Probe
 from raywf.core.records import Decision, JournalEntry, ModelVersion
 from raywf.loop.landed import Landed
@@ -25,6 +25,7 @@ def past_decisions(
     last: dict[str, str] = {}
     usd = defaultdict[str, float](float)
     made: dict[str, str] = {}  # which decision's version became champion
+    stopped = {e.decision_id for e in entries if e.stage == "failed" and e.figures.get(BY_HAND)}
     for entry in entries:
         told = (float(entry.figures.get(name, 0.0)) for name in ("cost_usd", "spent_usd"))
         usd[entry.decision_id] = max(usd[entry.decision_id], *told)
@@ -34,7 +35,10 @@ def past_decisions(
             last[made.get(str(entry.figures.get("failed")), "")] = "rejected"
         elif entry.stage == "promoted" and "version" in entry.figures:
             made[str(entry.figures["version"])] = entry.decision_id
-    return tuple(PastDecision(decision=d, stage=last.get(d.id, "decided"), usd=usd[d.id]) for d in decisions)
+    return tuple(
+        PastDecision(decision=d, stage=last.get(d.id, "decided"), usd=usd[d.id], is_stopped=d.id in stopped)
+        for d in decisions
+    )
 
 
 def history_of(

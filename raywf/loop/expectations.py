@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from raywf.core.codec import decode, encode
-from raywf.core.own import workflow_metric
 from raywf.core.records import Bundle, Snapshot
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
@@ -36,7 +35,7 @@ def make_expectations(workflow: Workflow, snapshot: Snapshot, block: pa.Table, p
         profile=snapshot.profile,
         threshold=predictor.bundle.threshold,
         scale=predictor.bundle.loss_scale if snapshot.task == "regression" else None,
-        quantile=workflow_metric(workflow).quantile,
+        quantile=predictor.bundle.quantile,
     )
 
 

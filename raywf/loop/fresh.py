@@ -16,7 +16,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raywf.core.metrics import bounded_loss
-from raywf.core.own import workflow_metric
 from raywf.core.records import ModelVersion, Snapshot
 from raywf.core.settings import GateSettings, Workflow
 from raywf.models.bundle import Predictor
@@ -56,18 +55,14 @@ def fresh_gate(
     if (
         enough
         and held.pieces == 1
-        and _loses_far_more(workflow, snapshot, table.take(pa.array(fresh[-_SCORED:])), champion, load)
+        and _loses_far_more(snapshot, table.take(pa.array(fresh[-_SCORED:])), champion, load)
     ):
         held = replace(held, pieces=_PIECES)
     return held
 
 
 def _loses_far_more(
-    workflow: Workflow,
-    snapshot: Snapshot,
-    block: pa.Table,
-    champion: ModelVersion,
-    load: Callable[[ModelVersion], Predictor],
+    snapshot: Snapshot, block: pa.Table, champion: ModelVersion, load: Callable[[ModelVersion], Predictor]
 ) -> bool:
     """Whether the champion surely loses so much more on the rows than on the gate's when it came."""
     if champion.loss is None:
@@ -77,7 +72,7 @@ def _loses_far_more(
     if not predictor.can_score(block) or (bundle.task, bundle.classes) != (snapshot.task, snapshot.classes):
         return False
     labels = np.asarray(block.column("__label").to_numpy(), dtype=np.float64)
-    answers, quantile = predictor.predict_table(block), workflow_metric(workflow).quantile
-    losses = bounded_loss(labels, answers, scale=bundle.loss_scale, quantile=quantile)
+    answers = predictor.predict_table(block)
+    losses = bounded_loss(labels, answers, scale=bundle.loss_scale, quantile=bundle.quantile)
     error = float(losses.std()) / np.sqrt(len(losses))
     return bool(losses.mean() - error > _FAR * champion.loss)

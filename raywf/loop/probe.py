@@ -112,6 +112,7 @@ def probe(
         cpu_s=time.process_time() - start,
         former=found.former,
         growth=rows.growth if workflow.validate.window is None else None,
+        thin=len(rows.new) < _FEWEST,
     )
 
 

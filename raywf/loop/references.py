@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from raywf.core.own import workflow_metric
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.expectations import read_expectations
@@ -37,7 +36,7 @@ class RegistryReferences:
             task=snapshot.task,
             classes=snapshot.classes,
             loss_scale=facts["loss_scale"],
-            quantile=workflow_metric(self.workflow).quantile,
+            quantile=facts.get("quantile"),
             threshold=facts.get("threshold", 0.5),
             profile=snapshot.profile,
             maturity_s=snapshot.maturity_s,

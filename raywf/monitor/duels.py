@@ -132,8 +132,9 @@ class DuelFold:
             pairs: list[_Pair] = []
             if champion is not None and challenger is not None:
                 aged = now - timedelta(seconds=max(champion.maturity_s, challenger.maturity_s))
-                one_scale = dataclasses.replace(challenger, loss_scale=champion.loss_scale)
-                pairs = self._pairs(rows, champion, one_scale, until=aged)
+                ours = dataclasses.replace(champion, quantile=challenger.quantile)
+                theirs = dataclasses.replace(challenger, loss_scale=champion.loss_scale)
+                pairs = self._pairs(rows, ours, theirs, until=aged)
             length = bake / _WINDOWS
             found.append(
                 Duel(

@@ -2,9 +2,9 @@
 
 A prediction that comes again counts once, the earliest by (time, version, content); of an id's outcomes the
 latest counts, equal times settled by content. Labels may come before their prediction. A window that ended
-longer than the horizon before the watermark (by a wall clock: and before now) is closed: its sums stay, its
-rows are forgotten, and what comes for it later is only counted, so the rule above holds for records that are
-no later than that.
+longer than the horizon, or than its labels need, before the watermark (by a wall clock: and before now) is
+closed: its sums stay, its rows are forgotten, and what comes for it later is only counted, so the rule above
+holds for records that are no later than that.
 
 Records come in columns and are kept in columns (`Rows`); an id is known by its key, a hash. Content is what
 evidence can tell apart: a prediction's scores and bins, an outcome's label and value.
@@ -49,6 +49,7 @@ from raywf.outcomes.lines import Entry
 
 _Key = tuple[str, int]
 _ATTRIBUTED_ROWS = 1_000
+_DRIFT_KEPT = 1_000  # closed windows of a version whose features' drift is kept
 
 
 @dataclass(slots=True)
@@ -406,6 +407,12 @@ class Fold:
         state = self._state
         return window.evidence(state.rows, state.pool, self._metric, settings=self._settings)
 
+    def _forget_drift(self, version: str) -> None:
+        """Let go of how far features moved in all but the newest closed windows of a version."""
+        closed = self._state.closed
+        for number in sorted(n for v, n in closed if v == version)[:-_DRIFT_KEPT]:
+            closed[version, number] = replace(closed[version, number], drift=())
+
     def _close(self, watermark: int) -> None:
         """Forget the rows of windows that are past the horizon, and outcomes that nobody waited for.
 
@@ -421,7 +428,8 @@ class Fold:
             if window.end < watermark - max(kept, labelled):
                 evidence = self._evidence(window)
                 if evidence is not None:
-                    state.closed[key] = replace(evidence, drift=())  # of interest in the newest alone
+                    state.closed[key] = evidence
+                    self._forget_drift(key[0])
                 state.rows.drop(window.members(state.rows))
                 state.slots[window.slot] = None
                 del state.windows[key]

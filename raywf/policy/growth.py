@@ -100,7 +100,7 @@ def _again(asked: Question, cause: str, window: str) -> tuple[str, bool]:
 
     After the first it is tried again an hour later, then after two, four and so on.
     """
-    failed = [p for p in _tries(asked, cause, window) if p.stage == "failed"]
+    failed = [p for p in _tries(asked, cause, window) if p.stage == "failed" and not p.is_stopped]
     waits = _FAILED * 2 ** (len(failed) - 1) if failed else timedelta(0)
     due = all(asked.now >= past.decision.time + waits for past in failed)
     return window + _number(failed), due

@@ -17,11 +17,15 @@ _SEARCHES = frozenset({"warm", "full"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastDecision:
-    """A decision, the last stage that it reached, and what its searches cost, also those that failed."""
+    """A decision, the last stage that it reached, and what its searches cost, also those that failed.
+
+    One that `is_stopped` failed since somebody stopped its job.
+    """
 
     decision: Decision
     stage: str
     usd: float = 0.0
+    is_stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +120,8 @@ class History:
 
     @property
     def told_until(self) -> datetime | None:
-        """The later of the last change and the last look that had rows enough to tell something."""
-        looks = [p.time for p in self.probes if p.rows]
+        """The later of the last change and the last look whose rows the next need not have again."""
+        looks = [p.time for p in self.probes if not p.thin]
         return max((t for t in (*looks, self.last_change) if t is not None), default=None)
 
     @property

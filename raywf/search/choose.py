@@ -77,7 +77,7 @@ class Bounds:
     cut: frozenset[str] = frozenset()
 
 
-def row_room_us(row_ms: float, data: SearchData, trials: Iterable[Trial] = ()) -> float:
+def _row_room_us(row_ms: float, data: SearchData, trials: Iterable[Trial] = ()) -> float:
     """Return the microseconds that the members' answers to a row may take."""
     around_us = _AROUND_US + _COLUMN_US * float(data.rows.X.shape[1])
     around_us += _PAIRS_US if any(t.params.get("pairs") for t in trials) else 0.0
@@ -94,7 +94,7 @@ def fits_to_come_s(done: Sequence[Trial], data: SearchData, *, row_ms: float, sl
     best = {t.id: t for t in heapq.nsmallest(_LIKELY, whole, key=lambda t: fmean(t.fold_losses))}
     if not best:
         return 0.0
-    room = row_room_us(row_ms, data, best.values())
+    room = _row_room_us(row_ms, data, best.values())
     weights = _within({name: 1 / (1 + at) for at, name in enumerate(best)}, best, room)
     count = _bag_size(weights, best, room, len(data.folds)) if bag else 0
     again = [best[name] for name in weights if not _is_merged(best[name], count)]
@@ -150,7 +150,7 @@ def choose(
     order = np.concatenate([f.score for f in data.folds])
     labels = data.rows.y[order]
     groups = None if data.rows.groups is None else data.rows.groups[order]
-    room = row_room_us(bounds.row_ms, data, (t for t, _ in found))
+    room = _row_room_us(bounds.row_ms, data, (t for t, _ in found))
     scores = {t.id: np.concatenate([r.scores for r in results]) for t, results in found}
     by_id = {t.id: t for t, _ in found}
     candidates = Candidates(
@@ -213,7 +213,7 @@ def _alone_us(trials: Iterable[Trial], data: SearchData, row_ms: float) -> float
     Without bound where none is as quick, or where a row's many columns leave next to nothing for models.
     """
     done = [t for t in trials if _is_done(t)]
-    room = row_room_us(row_ms, data, done)
+    room = _row_room_us(row_ms, data, done)
     is_met = any(t.row_us <= room for t in done if is_family(t.family))
     return room if is_met and room > _LEAST_ROOM_US else math.inf
 

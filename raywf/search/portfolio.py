@@ -259,7 +259,7 @@ def order_by_history(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> lis
         for place, trial in enumerate(ranked):
             places.setdefault(_likeness(trial), []).append((_DECAY**age, place / len(ranked)))
         for trial in sweep.trials:
-            if trial.status == "stopped" and trial.fold_losses:
+            if (trial.status == "stopped" or trial.id in sweep.passed_over) and trial.fold_losses:
                 places.setdefault(_likeness(trial), []).append((_DECAY**age, 1.0))
 
     def standing(item: tuple[int, Trial]) -> float:

@@ -45,6 +45,7 @@ class Recipe:
     snapshot: Snapshot
     encoder: Encoder
     loss_scale: float | None
+    quantile: float | None
     threads: int
     seed: int
     ledger: Ledger
@@ -181,6 +182,7 @@ def _draft(recipe: Recipe, made: list[Made], table: pa.Table, fitted_until: date
         fitted_until=fitted_until,
         loss_scale=recipe.loss_scale,
         threshold=recipe.threshold,
+        quantile=recipe.quantile,
         profile=snapshot.profile,
     )
     return Draft(

@@ -90,7 +90,7 @@ def most_occupied(
     most_cpus, most_gpus = float(slots * _widest(search)), slots * _most_gpus(search)
     if not grows:
         return Occupied(slots=slots, cpus=max(1.0, min(cpus, most_cpus)), gpus=min(gpus, most_gpus))
-    return Occupied(slots=slots, cpus=most_cpus, gpus=max(gpus, most_gpus))
+    return Occupied(slots=slots, cpus=most_cpus, gpus=most_gpus)
 
 
 def _widest(search: SearchSettings) -> int:

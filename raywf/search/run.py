@@ -228,6 +228,7 @@ def _recipe(
         snapshot=snapshot,
         encoder=encoder,
         loss_scale=loss_scale(data.rows.y) if snapshot.task == "regression" else None,
+        quantile=data.quantile,
         threads=plan.threads,
         seed=plan.seed,
         ledger=plan.ledger,

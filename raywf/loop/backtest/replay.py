@@ -15,7 +15,6 @@ from raywf.core.clock import format_time
 from raywf.core.errors import SearchError, ValidationError
 from raywf.core.ids import stable_id
 from raywf.core.journal import LOOKED, ROLLOUT
-from raywf.core.own import workflow_metric
 from raywf.core.probe import Probe, look_since
 from raywf.core.records import Decision, ModelVersion, Sweep, Verdict
 from raywf.core.rollout import Mode
@@ -268,7 +267,7 @@ class Replay:
             task=bundle.task,
             classes=bundle.classes,
             loss_scale=bundle.loss_scale,
-            quantile=workflow_metric(workflow).quantile,
+            quantile=bundle.quantile,
             threshold=bundle.threshold,
             maturity_s=made.maturity_s,
             expectations=self._expectations(made, table),

@@ -53,15 +53,12 @@ class Training:
 
     def priced(self, rate: Rate) -> Training:
         """Return it at another rate: what its CPUs cost then, and GPUs as much more or less as those."""
-        if rate == self.rate:
+        if self.rate is None or rate == self.rate:  # one of before this was kept has none
             return self
-        former = self.rate.usd_per_cpu_hour if self.rate is not None else 0.0
-        usd = (
-            self.sweep.cost_usd * rate.usd_per_cpu_hour / former
-            if former
-            else rate.usd(cpu_s=self.sweep.cpu_s)
-        )
-        return replace(self, sweep=replace(self.sweep, cost_usd=usd), rate=rate)
+        times = rate.usd_per_cpu_hour / self.rate.usd_per_cpu_hour
+        trials = tuple(replace(trial, cost_usd=times * trial.cost_usd) for trial in self.sweep.trials)
+        sweep = replace(self.sweep, cost_usd=times * self.sweep.cost_usd, trials=trials)
+        return replace(self, sweep=sweep, rate=rate)
 
     def version(
         self, workflow: str, number: str, *, loss: float | None, rows: int, decision_id: str = ""

@@ -61,3 +61,4 @@ def test_time_that_was_left_is_told(trials: int, spent_s: float, count: int) -> 
     found = left_over(dataclasses.replace(SWEEP, spent_s=spent_s), trials)
     assert len(found) == count
     assert all("all 2 trials ran in 20 of 60 s" in line for line in found)
+    assert left_over(dataclasses.replace(SWEEP, effort="refit"), 2) == []

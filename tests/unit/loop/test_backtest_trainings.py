@@ -14,12 +14,12 @@ from raywf.testing import small_bundle
 
 @pytest.mark.parametrize(
     ("former", "cost", "usd"),
-    [(Rate(usd_per_cpu_hour=0.5), 3.0, 6.0), (Rate(usd_per_cpu_hour=1.0), 3.0, 3.0), (None, 0.0, 2.0)],
+    [(Rate(usd_per_cpu_hour=0.5), 3.0, 6.0), (Rate(usd_per_cpu_hour=1.0), 3.0, 3.0), (None, 3.0, 3.0)],
 )
 def test_a_training_costs_what_it_would_now(
     tmp_path: Path, former: Rate | None, cost: float, usd: float
 ) -> None:
-    """By the prices of CPUs; where none was known, by its CPU-seconds: two hours of them."""
+    """By the prices of CPUs; where none is kept, what it cost."""
     bundle = small_bundle(tmp_path / "b")
     sweep = Sweep(
         id="s",

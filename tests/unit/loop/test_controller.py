@@ -251,7 +251,9 @@ def test_a_lost_job_is_noted_with_what_it_took(tmp_path: Path, journal: Journal,
     (tmp_path / "sweeps" / "sweep0" / "attempts" / "odd.json").write_text("{}")
     jobs.states["w-d1-2"] = "STOPPED"
     controller.tick()
-    assert journal.stages("d1")["failed"].figures == {"spent_usd": 0.25}
+    assert journal.stages("d1")["failed"].figures == {"spent_usd": 0.25, BY_HAND: True}
+    (past,) = past_decisions(journal.decisions(), journal.entries())
+    assert past.is_stopped
 
 
 def test_the_policy_is_told_of_requests_and_data(journal: Journal) -> None:

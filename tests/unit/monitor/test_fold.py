@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from raywf.core.metrics import METRICS, bounded_loss
 from raywf.core.records import ColumnProfile, Outcome, Prediction
 from raywf.core.settings import MonitorSettings
+from raywf.monitor import fold as fold_module
 from raywf.monitor.fold import Fold
 from raywf.monitor.reference import KnownReferences, Reference
 
@@ -195,11 +196,18 @@ def test_old_windows_keep_their_sums_only():
     folded = fold([prediction("a"), outcome("a")])
     before = folded.evidence("1")
     folded.update([prediction("z", 24 * (SETTINGS.horizon.days + 3))])
-    before = (dataclasses.replace(before[0], drift=()),)
     assert folded.evidence("1")[:1] == before
     folded.update([outcome("a", 2, "no")])
     assert folded.evidence("1")[:1] == before
     assert folded.counts()["predictions"] == 2
+
+
+def test_drift_of_very_old_windows_is_let_go(monkeypatch):
+    """That of the newest closed ones stays."""
+    monkeypatch.setattr(fold_module, "_DRIFT_KEPT", 2)
+    hours = [24.0 * day for day in (0, 1, 2, SETTINGS.horizon.days + 6)]
+    folded = fold(*([prediction(f"p{i}", hour, x=0.5)] for i, hour in enumerate(hours)))
+    assert [bool(e.drift) for e in folded.evidence("1")] == [False, True, True, True]
 
 
 def test_a_window_waits_for_labels_that_come_after_the_horizon():

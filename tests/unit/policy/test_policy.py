@@ -393,13 +393,15 @@ def test_a_look_tells_from_when_on_labels_are_new_to_it():
 
 def test_a_look_at_too_few_rows_is_followed_by_one_at_more():
     """What is new adds up over the looks, each of which has an id of its own."""
-    few = dataclasses.replace(seen(12, 0.1, 0.1, rows=0), since=START)
+    few = dataclasses.replace(seen(12, 0.1, 0.1, rows=0), since=START, thin=True)
     first = dataclasses.replace(looked(12).decision, window="2020-01-01T00:00:00Z")
     past = PastDecision(decision=first, stage="looked")
     found = run(look=7 * DAY, decisions=(past,), probes=(few,))
     assert (found.kind, found.window) == ("probe", "2020-01-01T00:00:00Z#2")
     assert look_since(found) == START
     assert run(look=10 * DAY, decisions=(past,), probes=(few,)).kind == "skip"
+    young = dataclasses.replace(few, thin=False)  # it was the old rows that were too few: they will be more
+    assert run(look=7 * DAY, decisions=(past,), probes=(young,)).window == "2020-01-13T00:00:00Z"
 
 
 def test_a_look_before_a_falls_labels_came_does_not_answer_it():

@@ -217,6 +217,8 @@ def test_a_landing_whose_retraining_failed_is_tried_again():
     assert run(**told, decisions=failed[:1], at=20.05).window == "abc#2"
     assert run(**told, decisions=failed, at=20.15).kind == "skip"
     assert run(**told, decisions=failed, at=20.2).window == "abc#3"
+    stopped = dataclasses.replace(PastDecision(decision=run(**told), stage="failed"), is_stopped=True)
+    assert run(**told, decisions=(stopped,), at=21).kind == "skip"
     judged = PastDecision(decision=run(**told), stage="rejected")
     assert run(**told, decisions=(judged,), at=21).kind == "skip"
 

@@ -285,3 +285,10 @@ def test_what_was_passed_over_is_not_tried_first_again() -> None:
     over = dataclasses.replace(former, passed_over=(slow.id,))
     assert [t.id for t in pool_trials((former,))] == [slow.id, runner_up.id, member.id]
     assert [t.id for t in pool_trials((over,))] == [runner_up.id, member.id]
+    first, *others = plan_trials(SearchSettings(), rows=1000)
+    ran = tuple(dataclasses.replace(t, status="done", fold_losses=(0.1,)) for t in (first, *others))
+    former = dataclasses.replace(over, trials=ran, passed_over=())
+    assert order_by_history((first, *others), (former,))[0].id == first.id
+    over = dataclasses.replace(former, passed_over=(first.id,))
+    places = [t.id for t in order_by_history((first, *others), (over,))]
+    assert places.index(first.id) > len(others) / 2

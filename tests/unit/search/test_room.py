@@ -79,6 +79,7 @@ def test_gpus_that_no_trial_takes_are_not_paid_for() -> None:
     search = settings(max_concurrent=1, models=models)
     assert room_for(search, None, cpus=16, gpus=8).occupied(cpus=16, gpus=8).gpus == 0.5
     assert most_occupied(search, 1, cpus=16, gpus=8).gpus == 0.5
+    assert most_occupied(search, 1, cpus=16, gpus=8, grows=True).gpus == 0.5
     assert most_occupied(settings(max_concurrent=1), 1, cpus=16, gpus=8).gpus == 0
 
 
