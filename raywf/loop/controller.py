@@ -62,7 +62,8 @@ class Controller:
         self._skips = Skips(workflow.stores.root, workflow.name)
         self._last_skip: Decision | None = None
         self._error = ""
-        self._fallen: str | None = None  # why nothing is done about a loss that is up
+        self._fallen: str | None = None  # why nothing is done about a loss that is up, and its causes:
+        self._causes: tuple[str, ...] = ()
         self._looked = time.monotonic()  # when a tick last came to its end
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="raywf-controller", daemon=True).start()
@@ -187,8 +188,14 @@ class Controller:
             self._carry(decision)
         else:
             self._skip(decision)
-            told = {FALLEN: decision.reasons[0], "quiet": ""}
-            self._fallen = told.get(decision.cause)
+            self._fall(decision, champion.version)
+
+    def _fall(self, skip: Decision, version: str) -> None:
+        """Remember whether the loss is up and nothing is done; ask what it comes from once a fall."""
+        told = {FALLEN: skip.reasons[0], "quiet": ""}.get(skip.cause)
+        if told and not self._fallen:
+            self._causes = self._attribution(version)
+        self._fallen = "; ".join((told, *self._causes)) if told else told
 
     def _wait(self, cause: str, reason: str) -> None:
         self._skip(self._waits(cause, reason))
@@ -214,15 +221,18 @@ class Controller:
 
     def _attribute(self, decision: Decision, version: str) -> None:
         """Write down what the fall comes from that a decision answers; without it nothing is amiss."""
-        if decision.cause not in FALLS:
-            return
+        causes = self._attribution(version) if decision.cause in FALLS else ()
+        if causes:
+            self._journal.record(decision, ATTRIBUTED, reasons=causes)
+
+    def _attribution(self, version: str) -> tuple[str, ...]:
+        """Return in words what a version's newest losses come from; none where that is not known."""
         try:
             found = ray.get(self._monitor.attribution.remote(version), timeout=_ANSWER_S)
         except RayError as err:
             _log.warning("what the loss of version %s comes from is not known: %s", version, err)
-            return
-        if found is not None:
-            self._journal.record(decision, ATTRIBUTED, reasons=found.told())
+            return ()
+        return () if found is None else tuple(found.told())
 
     def _carry(self, decision: Decision) -> None:
         """Submit the decision's job, or look after it: a job that failed is tried again."""
