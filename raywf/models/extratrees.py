@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,25 +80,33 @@ def _translate(forest: Any, columns: NDArray[np.int64], problem: Problem, scale:
         base=(scale.center,) * width,
         share=scale.spread / count,
         fill=(_MISSING,) * len(problem.sizes),
-        alike=width > 1,
     )
-    trees = (part for tree in forest.estimators_ for part in _trees(tree.tree_, columns, problem))
-    return TreeModel(trees_text(trees, features=len(problem.sizes), width=width), output, count)
+    shares = [_shares(tree.tree_, columns, problem) for tree in forest.estimators_]
+    leaves = None
+    if width > 1:
+        ends = [tree.tree_.children_left < 0 for tree in forest.estimators_]
+        leaves = np.concatenate([s[end] for s, end in zip(shares, ends, strict=True)]).astype(np.float32)
+    # of several columns the leaves have the values, and the text's own are nothing
+    values = [s[:, 0] if width == 1 else np.zeros(len(s)) for s in shares]
+    trees = (_tree(tree.tree_, value) for tree, value in zip(forest.estimators_, values, strict=True))
+    return TreeModel(trees_text(trees, features=len(problem.sizes), width=1), output, count, leaves)
 
 
-def _trees(tree: Any, columns: NDArray[np.int64], problem: Problem) -> Iterator[Tree]:
-    """Yield a tree for each score column: the same splits with that class's shares as leaves."""
+def _shares(tree: Any, columns: NDArray[np.int64], problem: Problem) -> NDArray[np.float64]:
+    """Return what each node answers ``(n_nodes, width)``: the shares of the classes that are scored."""
     shares = np.zeros((tree.node_count, max(problem.width, int(columns.max()) + 1, 2)))
     shares[:, columns] = tree.value[:, 0, :]
-    wanted = [1] if problem.task == "binary" else range(problem.width)
-    for column in wanted:
-        yield Tree(
-            left=tree.children_left,
-            right=tree.children_right,
-            feature=tree.feature,
-            threshold=tree.threshold,
-            value=shares[:, column],
-            missing_left=None,
-            categories={},
-            cover=tree.weighted_n_node_samples,
-        )
+    return shares[:, 1:2] if problem.task == "binary" else shares[:, : problem.width]
+
+
+def _tree(tree: Any, value: NDArray[np.float64]) -> Tree:
+    return Tree(
+        left=tree.children_left,
+        right=tree.children_right,
+        feature=tree.feature,
+        threshold=tree.threshold,
+        value=value,
+        missing_left=None,
+        categories={},
+        cover=tree.weighted_n_node_samples,
+    )

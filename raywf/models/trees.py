@@ -20,6 +20,7 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from raywf.models.design import activate
 from raywf.models.encoding import Matrix
@@ -40,8 +41,7 @@ class Output:
     """How sums of leaves become scores: ``link(base + share * sum)``, by score column.
 
     `task` names the link ("regression" for none); `fill` are the values that missing inputs are replaced
-    with, by encoded column (nan: left missing), or empty for no replacement. Where the score columns' trees
-    are `alike` but for their leaves, as a forest's are, a row walks one of them for all columns.
+    with, by encoded column (nan: left missing), or empty for no replacement.
     """
 
     task: str
@@ -49,21 +49,27 @@ class Output:
     base: tuple[float, ...]
     share: float = 1.0
     fill: tuple[float, ...] = ()
-    alike: bool = False
 
 
 class TreeModel:
-    """Trees as a member: `predict` is thread-safe, `rounds` counts boosting rounds or a forest's trees."""
+    """Trees as a member: `predict` is thread-safe, `rounds` counts boosting rounds or a forest's trees.
 
-    def __init__(self, text: str, output: Output, rounds: int) -> None:
-        self.text, self.output, self.rounds = text, output, rounds
-        self._sums = (_LeafSums if output.alike else _TreeSums)(text, output.width)
+    Of a forest, whose trees are the same for all score columns, the text has each but once, and `leaves` its
+    leaves' values ``(n_leaves, width)``, tree after tree.
+    """
+
+    def __init__(
+        self, text: str, output: Output, rounds: int, leaves: NDArray[np.float32] | None = None
+    ) -> None:
+        self.text, self.output, self.rounds, self.leaves = text, output, rounds, leaves
+        self._sums: _TreeSums | _LeafSums
+        self._sums = _TreeSums(text, output.width) if leaves is None else _LeafSums(text, leaves)
         self._base = np.asarray(output.base, dtype=np.float64)
         self._fill = np.asarray(output.fill, dtype=np.float32) if output.fill else None
         self._explaining: lgb.Booster | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TreeModel, (self.text, self.output, self.rounds)
+        return TreeModel, (self.text, self.output, self.rounds, self.leaves)
 
     def predict(self, X: Matrix) -> Scores:
         filled = self._filled(X)
@@ -94,7 +100,7 @@ class TreeModel:
         if self._explaining is None:
             if not self._is_explainable:
                 return None
-            self._explaining = lgb.Booster(model_str=self.text)  # its own: nothing that predicts waits for it
+            self._explaining = lgb.Booster(model_str=self.apart().text)  # nothing that predicts waits for it
         found = self._explaining.predict(self._filled(X), pred_contrib=True, num_threads=1)
         width, share = self.output.width, self.output.share
         sums = share * np.asarray(found).reshape(len(X), width, -1).transpose(0, 2, 1)
@@ -103,7 +109,8 @@ class TreeModel:
 
     @cached_property
     def _is_explainable(self) -> bool:
-        return _has_counts(self.text) and _leaves(self.text) <= _MOST_EXPLAINED
+        copies = 1 if self.leaves is None else self.output.width
+        return _has_counts(self.text) and copies * sum(_leaves(self.text)) <= _MOST_EXPLAINED
 
     def _filled(self, X: Matrix) -> Matrix:
         filled = X if self._fill is None else np.where(np.isnan(X), self._fill, X)
@@ -121,15 +128,29 @@ class TreeModel:
             moved[list(places)] = fill
             fill = tuple(moved.tolist())
         text = _text(_header(header, width), [_renumbered(block, places) for block in blocks])
-        return TreeModel(text, replace(self.output, fill=fill), self.rounds)
+        return TreeModel(text, replace(self.output, fill=fill), self.rounds, self.leaves)
+
+    def apart(self) -> TreeModel:
+        """Return the same model with trees for each score column."""
+        if self.leaves is None:
+            return self
+        header, width = _head(self.text), self.output.width
+        for name in ("num_class", "num_tree_per_iteration"):
+            header = header.replace(f"\n{name}=1\n", f"\n{name}={width}\n")
+        ends = np.cumsum(_leaves(self.text))[:-1]
+        each = zip(_blocks(self.text), np.split(self.leaves.astype(np.float64), ends), strict=True)
+        blocks = [_with_leaves(block, column) for block, leaves in each for column in leaves.T]
+        return TreeModel(_text(header, blocks), self.output, self.rounds)
 
     def save(self, folder: Path) -> None:
         (folder / "model.txt").write_text(self.text)
         output = {"rounds": self.rounds, **{k: getattr(self.output, k) for k in _OUTPUT_KEYS}}
         (folder / "trees.json").write_text(json.dumps(_without_nan(output)))
+        if self.leaves is not None:
+            save_file({"leaves": self.leaves}, folder / _LEAVES)
 
 
-_OUTPUT_KEYS = ("task", "width", "base", "share", "fill", "alike")
+_OUTPUT_KEYS, _LEAVES = ("task", "width", "base", "share", "fill"), "leaves.safetensors"
 
 
 def load_trees(folder: Path) -> TreeModel:
@@ -141,18 +162,20 @@ def load_trees(folder: Path) -> TreeModel:
         base=tuple(stored["base"]),
         share=stored["share"],
         fill=tuple(float("nan") if v is None else v for v in stored["fill"]),
-        alike=stored.get("alike", False),
     )
-    return TreeModel((folder / "model.txt").read_text(), output, stored["rounds"])
+    leaves = load_file(folder / _LEAVES)["leaves"] if (folder / _LEAVES).exists() else None
+    return TreeModel((folder / "model.txt").read_text(), output, stored["rounds"], leaves)
 
 
 def merge_trees(models: Sequence[TreeModel]) -> TreeModel:
     """Return one model whose raw score is the mean of the models' raw scores."""
+    alike = all(model.leaves is not None for model in models)
+    models = models if alike else [model.apart() for model in models]
     header = _head(models[0].text)
     first = models[0].output
-    blocks = [
-        _times(block, model.output.share / first.share) for model in models for block in _blocks(model.text)
-    ]
+    factors = [model.output.share / first.share for model in models]
+    pairs = list(zip(models, factors, strict=True))
+    blocks = [_times(block, factor) for model, factor in pairs for block in _blocks(model.text)]
     share = first.share / len(models)
     base = tuple(float(b) for b in np.mean([m.output.base for m in models], axis=0))
     rounds = round(float(np.mean([m.rounds for m in models])))
@@ -160,8 +183,9 @@ def merge_trees(models: Sequence[TreeModel]) -> TreeModel:
     same = all(np.array_equal(fills[0], fill, equal_nan=True) for fill in fills)
     if not same:
         raise ValueError("models of different kinds do not merge")
-    alike = all(m.output.alike for m in models)
-    return TreeModel(_text(header, blocks), replace(first, base=base, share=share, alike=alike), rounds)
+    parts = [np.float32(factor) * model.leaves for model, factor in pairs if model.leaves is not None]
+    leaves = np.concatenate(parts) if alike else None
+    return TreeModel(_text(header, blocks), replace(first, base=base, share=share), rounds, leaves)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +253,13 @@ def _times(block: str, factor: float) -> str:
     """Return a tree with its leaves' values multiplied."""
     if factor == 1:
         return block
+    return _with_leaves(block, factor * _leaf_values(block))
+
+
+def _with_leaves(block: str, values: NDArray[np.float64]) -> str:
+    """Return a tree with other values of its leaves."""
     before, _, rest = block.partition("leaf_value=")
-    values, _, after = rest.partition("\n")
-    return f"{before}leaf_value={_join([factor * float(v) for v in values.split()])}\n{after}"
+    return f"{before}leaf_value={_join(values.tolist())}\n{rest.partition(chr(10))[2]}"
 
 
 def _block(tree: Tree) -> str:
@@ -279,8 +307,9 @@ def _has_counts(text: str) -> bool:
     return all("\nleaf_count=" in block or block.startswith("num_leaves=1\n") for block in _blocks(text))
 
 
-def _leaves(text: str) -> int:
-    return sum(int(line[11:]) for line in text.split("\n") if line.startswith("num_leaves="))
+def _leaves(text: str) -> list[int]:
+    """Return the number of each tree's leaves."""
+    return [int(line[11:]) for line in text.split("\n") if line.startswith("num_leaves=")]
 
 
 def _bitset(codes: NDArray[np.int64]) -> list[int]:
@@ -310,23 +339,17 @@ class _TreeSums:
 
 
 class _LeafSums:
-    """Sums of leaves where the columns' trees are alike: a leaf is found once, and has `width` values."""
+    """Sums of leaves where the columns' trees are the same: a leaf is found once, and has `width` values."""
 
-    def __init__(self, text: str, width: int) -> None:
-        blocks = _blocks(text)
-        header = _head(text)
-        for name in ("num_class", "num_tree_per_iteration"):
-            header = header.replace(f"\n{name}={width}\n", f"\n{name}=1\n")
-        self._booster = lgb.Booster(model_str=_text(header, blocks[::width]))
-        values = [_leaf_values(block) for block in blocks]
-        groups = [np.stack(values[i : i + width], axis=1) for i in range(0, len(values), width)]
-        self._values = np.concatenate(groups)
-        self._starts = np.cumsum([0, *(len(group) for group in groups[:-1])])
-        self._single = _SingleRow(self._booster, len(groups), kind=_LEAF)
+    def __init__(self, text: str, values: NDArray[np.float32]) -> None:
+        self._booster = lgb.Booster(model_str=text)
+        self._values, counts = values, _leaves(text)
+        self._starts = np.cumsum([0, *counts[:-1]])
+        self._single = _SingleRow(self._booster, len(counts), kind=_LEAF)
 
     def of_row(self, row: Matrix) -> NDArray[np.float64]:
         leaves = self._single(row).astype(np.int64)
-        return np.asarray(self._values[leaves + self._starts].sum(axis=0))
+        return np.asarray(self._values[leaves + self._starts].sum(axis=0, dtype=np.float64))
 
     def of_rows(self, X: Matrix, *, threads: int) -> NDArray[np.float64]:
         parts = (X[i : i + _LEAF_ROWS] for i in range(0, len(X), _LEAF_ROWS))

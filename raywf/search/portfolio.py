@@ -22,7 +22,7 @@ _DECAY, _PLACE_WEIGHT = 0.5, 0.25  # of a sweep's ranks by its age; of the portf
 _POOL_WEIGHT = 0.3  # of what is expected of any configuration, beside what it showed in the newest sweep
 _RUNNERS_UP, _NEIGHBOURS, _SHAKEN = 3, 4, 4
 _MOST_ROWS = {"extratrees": 20_000, "torch": 60_000}
-_MOST_LEAVES = 8_000  # of a tree whose leaves are single rows, in all score columns
+_MOST_LEAVES = 8_000  # of a tree whose leaves are single rows
 _MAX_RATE = 0.12
 
 _MIDDLE = {
@@ -179,7 +179,6 @@ def plan_trials(
     former: Sequence[Sweep] = (),
     effort: Effort = "full",
     speed: float = 1.0,
-    width: int = 1,
     gain: float = 0.0,
 ) -> tuple[Trial, ...]:
     """Return the trials to run in order; `former` are the champion's sweep and those before it.
@@ -188,8 +187,8 @@ def plan_trials(
     order that this workflow's own history suggests; cheaper ones begin with the member that took longest. A
     warm one puts the family that was not tried for the longest, the former runners-up and neighbours of the
     best between them; a cheaper one has the members alone. `speed` raises the portfolio's learning rates,
-    where the budget would fit too few of them; `width` is the number of score columns; `gain` the share of
-    the loss that pairs of numbers took off in a short fit, by which trees read them.
+    where the budget would fit too few of them; `gain` is the share of the loss that pairs of numbers took off
+    in a short fit, by which trees read them.
     """
     own = settings.models
     families = searched_families(settings, rows=rows) | own.keys()
@@ -200,7 +199,7 @@ def plan_trials(
     ]
 
     def allowed(trials: Sequence[Trial]) -> list[Trial]:
-        return [t for t in trials if t.family in families and _is_small_enough(t, rows * width)]
+        return [t for t in trials if t.family in families and _is_small_enough(t, rows)]
 
     portfolio = allowed(portfolio)
     wanted = allowed(_members(former[0]))[: settings.trials] if former else []

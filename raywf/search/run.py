@@ -97,7 +97,6 @@ class SearchPlan:
             former=self.former,
             effort=self.effort,
             speed=speed,
-            width=data.problem().width,
             gain=0.0 if pace is None else pace.gain,
         )
         return found[: self._most_planned(settings)]

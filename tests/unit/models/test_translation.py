@@ -53,10 +53,17 @@ def test_a_forest_of_several_classes_walks_each_tree_once(tmp_path: Path) -> Non
         merge_trees([first, second]),
         first.placed((2, 0, 1), 4, like=0),
     ):
-        apart = TreeModel(made.text, dataclasses.replace(made.output, alike=False), made.rounds)
+        apart = made.apart()
         rows = np.resize(X, (3000, len(made.output.fill)))
-        assert made.output.alike
+        assert made.leaves is not None
+        assert apart.leaves is None
+        assert len(apart.text) > 2 * len(made.text)
         for count in (0, 1, 9, 3000):
             np.testing.assert_allclose(made.predict(rows[:count]), apart.predict(rows[:count]), atol=1e-12)
-    apart = TreeModel(first.text, dataclasses.replace(first.output, alike=False), first.rounds)
-    assert not merge_trees([first, apart]).output.alike
+    both, mixed = merge_trees([first, second]), merge_trees([first, second.apart()])
+    assert mixed.leaves is None
+    np.testing.assert_allclose(mixed.predict(X), both.predict(X), atol=1e-6)
+    found, expected = first.contributions(X[:9]), first.apart().contributions(X[:9])
+    assert found is not None
+    assert expected is not None
+    np.testing.assert_array_equal(found.added, expected.added)
