@@ -102,7 +102,9 @@ def _ordered(values: pa.ChunkedArray, kind: ColumnKind) -> Floats:
     if ordered.dtype.kind != "f":
         return ordered
     begin = np.searchsorted(ordered, -np.inf, side="right")
-    return ordered[begin : np.searchsorted(ordered, np.inf, side="left")]
+    found = ordered[begin : np.searchsorted(ordered, np.inf, side="left")]
+    found[np.searchsorted(found, 0, side="left") : np.searchsorted(found, 0, side="right")] = 0  # none is -0
+    return found
 
 
 def _sketch_text(values: pa.ChunkedArray, name: str) -> CategorySketch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raywf.core.records import Column
@@ -45,6 +45,7 @@ def rank_gap(sketch: NumberSketch, values: np.ndarray) -> float:
     return float(np.abs(true - read).max())
 
 
+@example([[0.0], [-0.0]])
 @given(st.lists(st.lists(st.none() | st.floats(-5, 5) | st.sampled_from([np.nan, np.inf])), min_size=1))
 def test_parts_of_few_distinct_numbers(parts: list[list[float | None]]) -> None:
     """Merged in any grouping, parts give the whole's sketch, to the last row."""
