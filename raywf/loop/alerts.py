@@ -25,6 +25,7 @@ from raywf.core.records import Decision, Evidence, JournalEntry
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.channels import MOST_WINDOWS, Alert, Channel, beat, open_channels
+from raywf.registry.registry import CHAMPION, PREVIOUS
 
 EVERY_S = 15.0
 _BEAT_S = 60.0
@@ -55,8 +56,8 @@ class Watched(Protocol):
         """Return how it is; never raises."""
         ...
 
-    def windows(self) -> Sequence[Evidence]:
-        """Return the champion's windows in time order; none where that cannot be told. Never raises."""
+    def windows(self, alias: str = CHAMPION) -> Sequence[Evidence]:
+        """Return the windows of who has an alias, in time order; none where that is not told. Never raises."""
         ...
 
 
@@ -291,6 +292,8 @@ class Alerts:
                 self._write()
 
     def _windows(self) -> tuple[dict[str, Any], ...]:
+        """Return the champion's newest windows, those of the one before it while it has none."""
+        found = self._watched.windows() or self._watched.windows(PREVIOUS)
         return tuple(
             {
                 "start": format_time(window.start),
@@ -300,7 +303,7 @@ class Alerts:
                 "loss": window.loss_sum / window.labelled if window.labelled else None,
                 "metric": window.metric,
             }
-            for window in list(self._watched.windows())[-MOST_WINDOWS:]
+            for window in list(found)[-MOST_WINDOWS:]
         )
 
     def _forget(self, now: datetime) -> None:

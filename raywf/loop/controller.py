@@ -29,7 +29,7 @@ from raywf.loop.spending import spent_on
 from raywf.policy.policy import FALLEN, decide
 from raywf.policy.rollout import Move
 from raywf.policy.worth import WEIGHED
-from raywf.registry.registry import Registry
+from raywf.registry.registry import CHAMPION, Registry
 from raywf.serving.meter import RaySink
 
 _log = logging.getLogger(__name__)
@@ -118,13 +118,13 @@ class Controller:
             return Pulse(problem="the controller hangs in what it does")
         return Pulse(predictions=counts["predictions"], labels=counts["labelled"], fallen=self._fallen)
 
-    def windows(self) -> tuple[Evidence, ...]:
-        """Return the champion's windows in time order; none where registry or monitor do not tell."""
+    def windows(self, alias: str = CHAMPION) -> tuple[Evidence, ...]:
+        """Return the windows of who has an alias, in time order; none where nobody tells of them."""
         try:
-            champion = self._registry.find("champion")
-            if champion is None:
+            version = self._registry.find(alias)
+            if version is None:
                 return ()
-            asked = self._monitor.evidence.remote(champion.version)
+            asked = self._monitor.evidence.remote(version.version)
             found: tuple[Evidence, ...] = ray.get(asked, timeout=_ANSWER_S)
         except (RaywfError, RayError):
             return ()
@@ -162,7 +162,7 @@ class Controller:
             self._fallen = None
             self._wait("rollout", "a rollout is under way; what is asked for waits for its end")
             return
-        champion = self._registry.find("champion")
+        champion = self._registry.find(CHAMPION)
         if champion is None:
             self._wait("champion", "no champion serves yet")
             return

@@ -48,7 +48,7 @@ class System:
         self.now, self.here = datetime.now(UTC) - timedelta(hours=1), Pulse()
         self.told: list[Alert] = []
         self.broken: Exception | None = None
-        self.names = ["here"]
+        self.names, self.without = ["here"], ""
         self.workflow = Workflow(
             name="w",
             task="binary",
@@ -72,7 +72,9 @@ class System:
     def pulse(self) -> Pulse:
         return self.here
 
-    def windows(self) -> tuple[Evidence, ...]:
+    def windows(self, alias: str = "champion") -> tuple[Evidence, ...]:
+        if alias == self.without:
+            return ()
         made = {"version": "1", "rows": 10, "loss_squares": 1.0}
         ends = [START + timedelta(days=i) for i in range(100)]
         return tuple(
@@ -115,6 +117,14 @@ def test_each_end_is_told_once(system: System) -> None:
     system.restarted()
     assert system.kinds(after=timedelta(days=90)) == []
     assert system.kinds(after=timedelta(days=90)) == []
+
+
+def test_a_champion_without_windows_yet(system: System) -> None:
+    """Those of the one before it are told: it was promoted a moment ago."""
+    system.without = "champion"
+    system.end("d1", "promoted", version="2")
+    assert system.kinds() == ["promoted"]
+    assert len(system.told[0].windows) == 60
 
 
 def test_what_a_fall_came_from_is_told(system: System) -> None:
