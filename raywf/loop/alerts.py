@@ -57,7 +57,7 @@ class Watched(Protocol):
         ...
 
     def windows(self, alias: str = CHAMPION) -> Sequence[Evidence]:
-        """Return the windows of who has an alias, in time order; none where that is not told. Never raises."""
+        """Return the windows of who has an alias, in time order; none where nobody tells. Never raises."""
         ...
 
 
