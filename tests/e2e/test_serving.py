@@ -129,7 +129,7 @@ def test_listens_on_loopback_only(served: Served) -> None:
     fields = [line.split() for line in text.splitlines()]
     assert {f[3] for f in fields if f[3].endswith(f":{port}")} == {f"127.0.0.1:{port}"}
     replica_http = [
-        f[3] for f in fields if any(f"pid={pid}," in f[-1] for pid in pids) and 20_000 <= _port(f[3]) < 29_500
+        f[3] for f in fields if any(f"pid={pid}," in f[-1] for pid in pids) and 20_000 <= _port(f[3]) < 30_000
     ]
     assert replica_http
     assert all(address.startswith("127.0.0.1:") for address in replica_http)
