@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from raywf.core.codec import decode, encode
 from raywf.core.errors import RegistryError
-from raywf.core.records import Bundle, Column, ColumnProfile, Decision, Member, ModelVersion
+from raywf.core.records import Bundle, Column, ColumnProfile, Decision, Member, ModelVersion, Sweep
 from raywf.core.store import Store
 from raywf.models.bundle import Draft, write_bundle
 from raywf.models.encoding import fit_encoder
@@ -187,6 +187,23 @@ def make_decision(identity: str, *, kind: str = "retrain", **facts: Any) -> Deci
         "time": datetime(2020, 1, 1, tzinfo=UTC),
     }
     return Decision(id=identity, kind=cast("Any", kind), **{**empty, **facts})
+
+
+def make_sweep(identity: str, **facts: Any) -> Sweep:
+    """Return a full search with the facts that matter to a test; without trials and members."""
+    empty: dict[str, Any] = {
+        "snapshot_id": "n",
+        "metric": "log_loss",
+        "greater_is_better": False,
+        "trials": (),
+        "members": (),
+        "score": 0.3,
+        "calibrated": False,
+        "budget_s": 60,
+        "spent_s": 20,
+        "cpu_s": 40,
+    }
+    return Sweep(id=identity, **{**empty, **facts})
 
 
 def make_version(version: str, *, workflow: str = "w", **facts: Any) -> ModelVersion:

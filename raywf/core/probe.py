@@ -68,4 +68,4 @@ class Probe:
 
 def look_since(decision: Decision) -> datetime:
     """Return since when a decided look's rows are new: its window, less the number of times it was tried."""
-    return parse_time(decision.window.partition("#")[0])
+    return parse_time(decision.anchor)

@@ -441,6 +441,11 @@ class Decision:
     time: datetime
     effort: Effort = "full"
 
+    @property
+    def anchor(self) -> str:
+        """Its window, less the number of a further try."""
+        return self.window.partition("#")[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:

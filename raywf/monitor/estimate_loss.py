@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from raywf.core.metrics import Array, bounded_loss, find_metric, pinball_losses
+from raywf.core.metrics import Array, find_metric, pinball_losses
 from raywf.monitor.drift import Codes
 from raywf.monitor.estimate import Estimate
 
@@ -77,11 +77,8 @@ def fit_loss_estimator(metric: str, labels: Array, scores: Array, codes: Codes) 
     return _fit(metric, _row_losses(metric)(labels, scores), scores, codes)
 
 
-def fit_bounded_estimator(
-    labels: Array, scores: Array, codes: Codes, *, scale: float, quantile: float | None = None
-) -> LossEstimator | None:
-    """Return an estimator of the mean bounded loss; `scale` is in label units."""
-    losses = bounded_loss(labels, scores, scale=scale, quantile=quantile)
+def fit_bounded_estimator(losses: Array, scores: Array, codes: Codes) -> LossEstimator | None:
+    """Return an estimator of the mean bounded loss, by the rows' losses."""
     return _fit("bounded_loss", losses, scores, codes)
 
 

@@ -61,9 +61,10 @@ def fit_expectations(
     """
     ours: Estimator | None
     loss: Estimator | None
+    losses = bounded_loss(labels, scores, scale=scale, quantile=quantile)
     if scale is not None:
         ours = fit_loss_estimator(metric, labels, scores, codes)
-        loss = fit_bounded_estimator(labels, scores, codes, scale=scale, quantile=quantile)
+        loss = fit_bounded_estimator(losses, scores, codes)
     else:
         ours = fit_class_estimator(metric, labels, scores, threshold=threshold)
         known = ours or fit_class_estimator("brier", labels, scores)
@@ -71,7 +72,7 @@ def fit_expectations(
     return Expectations(
         metric=ours,
         loss=loss,
-        by_bin=bin_losses(codes, bounded_loss(labels, scores, scale=scale, quantile=quantile), profile),
+        by_bin=bin_losses(codes, losses, profile),
         answers=Histogram.of(answered(scores)),
         labels=Histogram.of(labels),
     )

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from raywf.core.duration import format_duration
 from raywf.policy.history import PastDecision
-from raywf.policy.question import Question, Trigger, time_or
+from raywf.policy.question import Question, Trigger, numbered, time_or
 
 GROWTH, ROWS, AGE, DATA = "growth", "rows", "age", "data"
 _FAILED = timedelta(hours=1)
@@ -83,16 +83,14 @@ def offer_age(asked: Question) -> Trigger | None:
     waits = any(asked.now < made.decision.time + most / _RETRY for made in tries)
     if tries:
         words += f" (tries in vain: {len(tries)})"
-    window = champion.version + _number(tries)
+    window = numbered(champion.version, len(tries))
     return Trigger(cause=AGE, words=words, due=age > most and not waits, window=window)
 
 
 def _tries(asked: Question, cause: str, window: str) -> list[PastDecision]:
     """Return the retrainings of a cause for the same window, whatever their number."""
     retrained = [p for p in asked.history.decisions if p.decision.kind == "retrain"]
-    return [
-        p for p in retrained if p.decision.cause == cause and p.decision.window.partition("#")[0] == window
-    ]
+    return [p for p in retrained if p.decision.cause == cause and p.decision.anchor == window]
 
 
 def _again(asked: Question, cause: str, window: str) -> tuple[str, bool]:
@@ -103,11 +101,7 @@ def _again(asked: Question, cause: str, window: str) -> tuple[str, bool]:
     failed = [p for p in _tries(asked, cause, window) if p.stage == "failed" and not p.is_stopped]
     waits = _FAILED * 2 ** (len(failed) - 1) if failed else timedelta(0)
     due = all(asked.now >= past.decision.time + waits for past in failed)
-    return window + _number(failed), due
-
-
-def _number(tries: list[PastDecision]) -> str:
-    return f"#{len(tries) + 1}" if tries else ""
+    return numbered(window, len(failed)), due
 
 
 def offer_data(asked: Question) -> Trigger | None:

@@ -18,7 +18,7 @@ from raywf.policy.growth import offer_age, offer_data, offer_growth, offer_rows
 from raywf.policy.history import History
 from raywf.policy.holds import Hold, held_back
 from raywf.policy.loss import LossFinding, judge_loss
-from raywf.policy.question import Choice, Question, Trigger
+from raywf.policy.question import Choice, Question, Trigger, numbered
 from raywf.policy.regret import RegretFinding, judge_regret
 from raywf.policy.schedule import due_slot, local_text, next_slot
 from raywf.policy.value import offer_value
@@ -252,8 +252,8 @@ def _look(cause: str, asked: Question, reasons: tuple[str, ...]) -> Choice | Non
         return None
     window = format_time(since)
     before = [p.decision for p in asked.history.decisions if p.decision.kind == "probe"]
-    tries = sum(d.window.partition("#")[0] == window for d in before)
-    return Choice("probe", cause, f"{window}#{tries + 1}" if tries else window, reasons)
+    tries = sum(decision.anchor == window for decision in before)
+    return Choice("probe", cause, numbered(window, tries), reasons)
 
 
 def _may_be_early(cause: str, asked: Question) -> bool:

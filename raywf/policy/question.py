@@ -63,6 +63,15 @@ class Trigger:
         return Choice("retrain", self.cause, self.window, (self.words,)) if self.due else None
 
 
+def numbered(window: str, tries: int) -> str:
+    """Return a decision's window, with its number where there were tries for it (`Decision.anchor`).
+
+    >>> numbered("1", 0), numbered("1", 1)
+    ('1', '1#2')
+    """
+    return f"{window}#{tries + 1}" if tries else window
+
+
 def time_or(value: datetime | None, other: str) -> str:
     """Return an instant as text, or `other` where there is none."""
     return other if value is None else format_time(value)

@@ -77,7 +77,7 @@ class Bounds:
     cut: frozenset[str] = frozenset()
 
 
-def _row_room_us(row_ms: float, data: SearchData, trials: Iterable[Trial] = ()) -> float:
+def _row_room_us(row_ms: float, data: SearchData, trials: Iterable[Trial]) -> float:
     """Return the microseconds that the members' answers to a row may take."""
     around_us = _AROUND_US + _COLUMN_US * float(data.rows.X.shape[1])
     around_us += _PAIRS_US if any(t.params.get("pairs") for t in trials) else 0.0

@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 
 from raywf.cli.leaderboard import leaderboard, left_over
-from raywf.core.records import Member, Sweep
+from raywf.core.records import Member
 from raywf.search.portfolio import make_trial
+from raywf.testing import make_sweep
 
 QUICK, SLOW = (
     dataclasses.replace(
@@ -20,18 +21,10 @@ QUICK, SLOW = (
     )
     for leaves, loss, row_us in ((8, 0.3, 20.0), (255, 0.2, 900.0))
 )
-SWEEP = Sweep(
-    id="s",
-    snapshot_id="n",
-    metric="log_loss",
-    greater_is_better=False,
+SWEEP = make_sweep(
+    "s",
     trials=(QUICK, SLOW),
     members=(Member(trial_id=QUICK.id, family="lightgbm", params=QUICK.params, rounds=9, weight=1.0),),
-    score=0.3,
-    calibrated=False,
-    budget_s=60,
-    spent_s=20,
-    cpu_s=40,
     passed_over=(SLOW.id,),
 )
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from raywf.core.records import Rate, Sweep
+from raywf.core.records import Rate
 from raywf.loop.backtest.trainings import Training
-from raywf.testing import small_bundle
+from raywf.testing import make_sweep, small_bundle
 
 
 @pytest.mark.parametrize(
@@ -21,20 +21,7 @@ def test_a_training_costs_what_it_would_now(
 ) -> None:
     """By the prices of CPUs; where none is kept, what it cost."""
     bundle = small_bundle(tmp_path / "b")
-    sweep = Sweep(
-        id="s",
-        snapshot_id="n",
-        metric="log_loss",
-        greater_is_better=False,
-        trials=(),
-        members=(),
-        score=0.5,
-        calibrated=False,
-        budget_s=10,
-        spent_s=9,
-        cpu_s=7200,
-        cost_usd=cost,
-    )
+    sweep = make_sweep("s", cpu_s=7200, cost_usd=cost)
     made = Training(
         id="t",
         as_of=datetime(2024, 1, 1, tzinfo=UTC),

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from raywf.core.records import ColumnProfile, Outcome, Prediction
-from raywf.core.rollout import Part, RolloutStep, ShadowAnswer
+from raywf.core.rollout import Part, RolloutStep, ShadowAnswer, Tally
 from raywf.monitor.duels import DuelFold
 from raywf.monitor.reference import KnownReferences, Reference
 from raywf.outcomes.lines import Entry, from_line, to_line
@@ -163,40 +163,32 @@ def test_young_rows_do_not_count() -> None:
     assert made.duels(STEP, BAKE, at)[0].labelled == 100
 
 
-def test_a_quantile_is_judged_as_one() -> None:
-    """What nine of ten rows lie below is better than their middle, whose absolute error is less."""
-    known = KnownReferences(
-        {v: Reference(version=v, task="regression", loss_scale=10.0, quantile=0.9) for v in ("1", "2")}
-    )
-    entries: list[Entry] = []
-    for i in range(100):
-        part = Part(STEP.tag)
+def tally_of_numbers(references: list[Reference], said: tuple[float, float], labels: list[float]) -> Tally:
+    """Fold the rows of two models of a number that each say one thing throughout."""
+    part, entries = Part(STEP.tag), list[Entry]()
+    for i in range(len(labels)):
         entries += [
-            Prediction(id=f"r{i}", time=START, version="1", features={}, scores=(5.0,), part=part),
-            ShadowAnswer(id=f"r{i}", time=START, version="2", scores=(9.0,), part=part),
+            Prediction(id=f"r{i}", time=START, version="1", features={}, scores=said[:1], part=part),
+            ShadowAnswer(id=f"r{i}", time=START, version="2", scores=said[1:], part=part),
         ]
-    made = DuelFold(known, {f"r{i}": Outcome(id=f"r{i}", time=START, label=i / 10) for i in range(100)}.get)
+    known = {f"r{i}": Outcome(id=f"r{i}", time=START, label=label) for i, label in enumerate(labels)}
+    made = DuelFold(KnownReferences({r.version: r for r in references}), known.get)
     made.update(entries)
     (tally,) = made.duels(STEP, BAKE, LATER)[0].pairs
-    assert tally.loss_sum < 50.0
+    return tally
+
+
+def test_a_quantile_is_judged_as_one() -> None:
+    """What nine of ten rows lie below is better than their middle, whose absolute error is less."""
+    known = [Reference(version=v, task="regression", loss_scale=10.0, quantile=0.9) for v in ("1", "2")]
+    assert tally_of_numbers(known, (5.0, 9.0), [i / 10 for i in range(100)]).loss_sum < 50.0
 
 
 def test_one_scale_for_both() -> None:
     """Two equal models of a number whose training rows spread differently are equal."""
-    known = KnownReferences(
-        {v: Reference(version=v, task="regression", loss_scale=s) for v, s in (("1", 10.0), ("2", 1000.0))}
-    )
-    entries: list[Entry] = []
-    for i in range(50):
-        part = Part(STEP.tag)
-        entries += [
-            Prediction(id=f"r{i}", time=START, version="1", features={}, scores=(5.0,), part=part),
-            ShadowAnswer(id=f"r{i}", time=START, version="2", scores=(5.0,), part=part),
-        ]
-    made = DuelFold(known, {f"r{i}": Outcome(id=f"r{i}", time=START, label=9.0) for i in range(50)}.get)
-    made.update(entries)
-    (tally,) = made.duels(STEP, BAKE, LATER)[0].pairs
-    assert tally.loss_sum == 25.0
+    scales = (("1", 10.0), ("2", 1000.0))
+    known = [Reference(version=v, task="regression", loss_scale=s) for v, s in scales]
+    assert tally_of_numbers(known, (5.0, 5.0), [9.0] * 50).loss_sum == 25.0
 
 
 @pytest.mark.parametrize("seed", range(3))
