@@ -43,6 +43,7 @@ _POLICY = (
 )
 @click.option("--tune", is_flag=True, help="Try settings of retrain, and choose by the history's head.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write an HTML page too.")
+@click.option("--served", is_flag=True, help="Play on the rows of the outcome log, not on the spine's.")
 @click.option("--log", "from_log", is_flag=True, help="Play the recorded log back: the same decisions?")
 def backtest(
     workflow: Workflow,
@@ -54,6 +55,7 @@ def backtest(
     parallel: int | None,
     *,
     tune: bool,
+    served: bool,
     from_log: bool,
     as_json: bool,
 ) -> None:
@@ -62,7 +64,7 @@ def backtest(
     Each training is real and done once for all policies; interrupted, the same command goes on.
     """
     if from_log:
-        if policies or tune or report or start or until or step or parallel:
+        if policies or tune or served or report or start or until or step or parallel:
             raise click.UsageError(
                 "--log plays back what was recorded; give it no other option of the backtest"
             )
@@ -77,7 +79,7 @@ def backtest(
 
     make_rules(policies, workflow)  # what is no policy is told before anything starts
     connect(workflow)
-    past = read_past(workflow, until=until)
+    past = read_past(_as_served(workflow) if served else workflow, until=until)
     chances = plan_chances(past, start=start, step=step)
     between = timedelta(seconds=int((chances[1] - chances[0]).total_seconds()))
     given = list(policies) or ["never", f"every {format_duration(between)}", "raywf", "oracle"]
@@ -88,6 +90,18 @@ def backtest(
         write_backtest(report, found, tuned)
     lines = [*_lines(found), *_tuned_lines(tuned), *([f"report: {report}"] if report else [])]
     show({"backtest": found, "tuned": tuned}, as_json=as_json, lines=lines)
+
+
+def _as_served(workflow: Workflow) -> Workflow:
+    """Return the workflow with what it was asked as its history, in the columns of the champion."""
+    from raywf.loop.backtest.served import served_workflow
+    from raywf.loop.references import RegistryReferences
+    from raywf.loop.why import find_version
+    from raywf.registry.registry import CHAMPION, open_registry
+
+    references = RegistryReferences(workflow, open_registry(workflow))
+    reference = references.reference(find_version(workflow, CHAMPION).version)
+    return served_workflow(workflow, reference)
 
 
 def _lines(found: Backtest) -> list[str]:

@@ -20,7 +20,7 @@ class RegistryReferences:
     workflow: Workflow
     registry: Registry
 
-    def reference(self, version: str) -> Reference | None:
+    def reference(self, version: str) -> Reference:
         """Return the version's reference.
 
         Raises:
