@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from raywf.monitor.estimate import Estimate
     from raywf.monitor.since import Moved
 
-_MOVED = 0.1  # the index from which on a feature counts as moved, as in `measure_drift`
+_MOVED = 0.1  # the index from which on a feature counts as moved, see `stability_index`
 
 
 @click.command()
@@ -90,9 +90,37 @@ def describe(found: Windows, *, last: int) -> list[str]:
             f"estimates of {j.windows} windows with labels were off by {j.mean_absolute:.4f} on average, "
             f"bias {j.bias:+.4f}, {j.covered:.0%} within their interval",
         ]
+    lines += _service(found, first)
     if found.attribution is not None:
         lines += ["", "since the promotion:", *(f"  {line}" for line in found.attribution.told())]
     return lines
+
+
+def _service(found: Windows, first: int) -> list[str]:
+    """Return how the windows from one on were served, of those that tell."""
+    pairs = zip(found.windows[first:], found.usd[first:], strict=True)
+    rows = [
+        [
+            format_time(window.start),
+            f"{window.answered:,}",
+            f"{window.refused:,}",
+            f"{window.failed:,}",
+            _milliseconds(window.p50_s),
+            _milliseconds(window.p99_s),
+            "-" if usd is None else f"{usd:.2g}" if usd < 1 else f"{usd:,.2f}",
+        ]
+        for window, usd in pairs
+        if window.answered is not None
+    ]
+    if not rows:
+        return []
+    return ["", *table(["requests from", "answered", "refused", "failed", "median", "99%", "USD"], rows)]
+
+
+def _milliseconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else f"{1e3 * seconds:,.0f} ms"
 
 
 def _row(window: Evidence, settled: Estimate | None, moved: Evidence | Moved | None) -> list[str]:
@@ -124,7 +152,7 @@ def _loss(window: Evidence) -> str:
 
 def _moved(window: Evidence | Moved) -> str:
     """Name what moved most, with its stability index: features, or answers and labels as such."""
-    known = [(d.psi, d.column) for d in window.drift]
+    known = [(d.psi, d.column) for d in window.drift if d.stands_out]
     known += [(window.answer_psi or 0.0, "(answers)"), (window.label_psi or 0.0, "(labels)")]
     moved = sorted((pair for pair in known if pair[0] >= _MOVED), reverse=True)
     return ", ".join(f"{name} {psi:.2f}" for psi, name in moved[:3]) or "-"

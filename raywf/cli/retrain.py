@@ -45,7 +45,8 @@ def decisions(workflow: Workflow, decision_id: str | None, *, skips: bool, as_js
     if skips:
         noted = Skips(workflow.stores.root, workflow.name).read()
         told = [(format_time(e.wall_time), format_time(e.time), e.stage, "; ".join(e.reasons)) for e in noted]
-        show(noted, as_json=as_json, lines=table(["since", "event time", "cause", "reason"], told))
+        lines = table(["since", "event time", "cause", "reason"], told)
+        show(noted, as_json=as_json, lines=lines if told else ["nothing has been left undone"])
         return
     journal = Journal(workflow.stores.root, workflow.name)
     made = [d for d in journal.decisions() if decision_id in {None, d.id}]
@@ -63,6 +64,7 @@ def decisions(workflow: Workflow, decision_id: str | None, *, skips: bool, as_js
         for d in made
     ]
     lines = table(["decision", "event time", "kind", "cause", "stage", "reason"], rows)
+    lines = lines if rows else ["no decision yet" if decision_id is None else f"no decision {decision_id!r}"]
     if decision_id:
         for entry in entries.get(decision_id, ()):
             lines += ["", f"{format_time(entry.wall_time)} {entry.stage}: {'; '.join(entry.reasons)}"]

@@ -351,12 +351,24 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """One feature's live values beside training: stability index, share of missing or unknown values."""
+    """One feature's live values beside training, or beside the window before, by bins.
+
+    `psi` is the stability index, `missing` the share of missing or unknown values, `js` the Jensen-Shannon
+    distance; `q` the false discovery rate over all features at which it stands out (chi-square). Both are
+    None of a window that was summed up before they were kept.
+    """
 
     column: str
     psi: float
     rows: int
     missing: float
+    js: float | None = None
+    q: float | None = None
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether the index is more than chance may well have made."""
+        return self.q is None or self.q < 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,6 +385,9 @@ class Evidence:
     did not hold, none where it always had one; None where the version's profile is of before this was kept.
     `answer_psi` and `label_psi` are the stability indices of answers and labels beside those of the gate's
     rows, None of fewer than `monitor.min_labelled`, and of labels before `labelled_share` have come.
+    `answered` requests took `p50_s` at the median, and all but one in a hundred `p99_s` at most; `refused`
+    ones could not be read, `failed` ones had no answer; they held `cpu_s` CPU-seconds. All are by the
+    replicas' own records, None where there are none.
     """
 
     version: str
@@ -399,6 +414,12 @@ class Evidence:
     unlike: int | None = None
     answer_psi: float | None = None
     label_psi: float | None = None
+    answered: int | None = None
+    refused: int | None = None
+    failed: int | None = None
+    p50_s: float | None = None
+    p99_s: float | None = None
+    cpu_s: float | None = None
 
     @property
     def is_labelled(self) -> bool:

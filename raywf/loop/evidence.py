@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raywf.core.attribution import Attribution
+from raywf.core.errors import SettingsError
 from raywf.core.own import workflow_metric
 from raywf.core.records import Evidence
 from raywf.core.settings import Workflow
+from raywf.cost.rate import resolve_rate
 from raywf.loop.references import RegistryReferences
 from raywf.loop.why import find_version
 from raywf.monitor.actor import PatientReferences
@@ -39,6 +41,7 @@ class Windows:
     version: str
     metric: str
     windows: tuple[Evidence, ...]
+    usd: tuple[float | None, ...]
     settled: tuple[Estimate | None, ...]
     judged: EstimateError | None
     attribution: Attribution | None
@@ -68,12 +71,22 @@ def read_windows(
         version=number,
         metric=workflow.metric,
         windows=windows,
+        usd=_priced(windows, workflow),
         settled=tuple(_settled(window, judged, workflow.metric) for window in windows),
         judged=judged,
         attribution=fold.attribution(number),
         slices=() if by is None else fold.slices(number, by, last=last),
         moved=tuple(map(fold.moved(number).get, (w.start for w in windows))) if since else (),
     )
+
+
+def _priced(windows: Sequence[Evidence], workflow: Workflow) -> tuple[float | None, ...]:
+    """Return what the replicas cost by window; None where that, or the price of a CPU, is not known."""
+    try:
+        rate = resolve_rate(workflow.cost)
+    except SettingsError:  # `raywf cost` says what is wrong with it
+        return (None,) * len(windows)
+    return tuple(None if w.cpu_s is None else rate.usd(cpu_s=w.cpu_s) for w in windows)
 
 
 def _judged(windows: Sequence[Evidence], metric: str) -> EstimateError | None:

@@ -122,7 +122,9 @@ def quality(windows: Sequence[Evidence]) -> Figures:
         found |= {name: value for name, value in figures.items() if value is not None}
         if window.drift:
             found["drift_psi"] = max(each.psi for each in window.drift)
-            found["drifted_features"] = float(sum(each.psi > DRIFTED_PSI for each in window.drift))
+            found["drifted_features"] = float(
+                sum(each.psi > DRIFTED_PSI and each.stands_out for each in window.drift)
+            )
     return found
 
 

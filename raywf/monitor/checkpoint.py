@@ -32,6 +32,7 @@ from raywf.monitor.labels import restored_pool
 from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.monitor.rowfiles import FILE_ROWS, Place, RowFiles, rows_in
 from raywf.monitor.rows import NOWHERE, Rows
+from raywf.monitor.services import Services
 from raywf.monitor.window import Window
 from raywf.outcomes.columns import MICROSECOND, id_keys
 
@@ -44,6 +45,7 @@ _FIGURES = [
     for f in fields(Evidence)
     if f.name not in {"version", "start", "end", "drift", "labelled_share"}  # told apart, or by the settings
 ]
+_OF_DRIFT = [f.name for f in fields(Drift)]  # which grow at their end too
 _Data = dict[str, Any]
 
 
@@ -110,6 +112,7 @@ class Checkpoints:
                 "windows": [self._window_data(window, table) for window in windows],
                 "orphans": orphans,
                 "closed": [(v, n, _evidence_data(evidence)) for (v, n), evidence in state.closed.items()],
+                "services": state.services.lines(),
                 "known": {v: encode(reference) for v, reference in state.known.items() if v in versions},
                 "labels": state.pool.texts,
                 "watermark": state.watermark,
@@ -184,6 +187,7 @@ class Checkpoints:
                 for version, one in data["known"].items()
             },
             closed={(v, n): self._evidence(v, n, one) for v, n, one in data["closed"]},
+            services=Services.of_lines(data.get("services", ()), self._length),
             watermark=data["watermark"],
             late=data["late"],
             swept=data["swept"],
@@ -221,7 +225,7 @@ class Checkpoints:
 
     def _evidence(self, version: str, number: int, data: list[Any]) -> Evidence:
         start = number * self._length
-        drift = tuple(Drift(column=c, psi=psi, rows=n, missing=m) for c, psi, n, m in data[-1])
+        drift = tuple(Drift(**dict(zip(_OF_DRIFT, one, strict=False))) for one in data[-1])
         if len(data) > len(_FIGURES) + 1:
             raise CheckpointError("its evidence has figures that this version does not know")
         facts = dict(zip(_FIGURES, data[:-1], strict=False))  # an older one lacks the last: they are unknown
@@ -248,7 +252,7 @@ def _body(whole: bytes) -> _Data:
 
 def _evidence_data(evidence: Evidence) -> list[Any]:
     """Return the figures in the order of `_FIGURES`, which grows at its end, and of each column's drift."""
-    drift = [(d.column, d.psi, d.rows, d.missing) for d in evidence.drift]
+    drift = [[getattr(one, name) for name in _OF_DRIFT] for one in evidence.drift]
     return [*(getattr(evidence, name) for name in _FIGURES), drift]
 
 

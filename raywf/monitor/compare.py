@@ -8,16 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, kolmogorov
+from scipy.special import kolmogorov
 from scipy.stats import false_discovery_control
 
 from raywf.core.drift import ColumnDrift
 from raywf.core.sketch import CategorySketch, NumberSketch, Sketch
-from raywf.monitor.drift import stability_index
+from raywf.monitor.distance import chi_square, js_distance, stability_index
 
 Shares = NDArray[np.float64]
-Counts = NDArray[np.int64]
-_LEAST_EXPECTED = 5.0  # rows in a cell of a chi-square table; rarer ones are taken together
 
 
 def compare_sketches(reference: Sketch, current: Sketch) -> ColumnDrift:
@@ -62,20 +60,6 @@ def control(found: Iterable[ColumnDrift]) -> tuple[ColumnDrift, ...]:
     rates = false_discovery_control([c.p for c in columns])
     settled = (replace(c, q=float(q)) for c, q in zip(columns, rates, strict=True))
     return tuple(sorted(settled, key=lambda c: (-c.effect, c.column)))
-
-
-def js_distance(trained: Counts, live: Counts) -> float:
-    """Return the Jensen-Shannon distance (base 2) of two histograms: 0 if they are alike, 1 if disjoint.
-
-    >>> js_distance(np.array([1, 1]), np.array([3, 3])), js_distance(np.array([9, 0]), np.array([0, 1]))
-    (0.0, 1.0)
-    """
-    if trained.sum() == 0 or live.sum() == 0:
-        return 0.0
-    p, q = trained / trained.sum(), live / live.sum()
-    middle = (p + q) / 2
-    both = sum(float(np.sum(one[one > 0] * np.log2(one[one > 0] / middle[one > 0]))) for one in (p, q))
-    return float(np.sqrt(min(1.0, max(0.0, both / 2))))
 
 
 class _Shape(NamedTuple):
@@ -147,7 +131,7 @@ def _categories(reference: CategorySketch, current: CategorySketch) -> _Shape:
     trained = np.append(reference.counts, reference.other)
     live = np.append(listed, rest)
     known = slice(None) if reference.other else slice(-1)  # the monitor's index leaves unknown values out
-    statistic, p = _chi_square(trained, live)
+    statistic, p = chi_square(trained, live)
     return _Shape(
         psi=stability_index(trained[known], live[known]),
         js=js_distance(trained, live),
@@ -159,29 +143,12 @@ def _categories(reference: CategorySketch, current: CategorySketch) -> _Shape:
     )
 
 
-def _chi_square(trained: Counts, live: Counts) -> tuple[float, float]:
-    """Return Cramer's V of two samples over categories, and the test's p."""
-    table = np.stack([trained, live]).astype(np.float64)
-    table = table[:, table.sum(axis=0) > 0]
-    rows = table.sum(axis=1, keepdims=True)
-    total = float(rows.sum())
-    if rows.min() == 0:
-        return 0.0, 1.0
-    rare = table.sum(axis=0) * rows.min() / total < _LEAST_EXPECTED
-    if rare.any():
-        table = np.concatenate([table[:, ~rare], table[:, rare].sum(axis=1, keepdims=True)], axis=1)
-    expected = rows * table.sum(axis=0, keepdims=True) / total
-    square = float(np.sum((table - expected) ** 2 / expected))
-    freedom = table.shape[1] - 1
-    return float(np.sqrt(square / total)), float(chdtrc(freedom, square)) if freedom else 1.0
-
-
 def _missing_p(reference: Sketch, current: Sketch) -> float | None:
     """Return how likely the missing rates differ so by chance; None if nothing is missing."""
     if not reference.missing and not current.missing:
         return None
     filled = np.array([reference.missing, reference.filled]), np.array([current.missing, current.filled])
-    return _chi_square(*filled)[1]
+    return chi_square(*filled)[1]
 
 
 def _both(shape: float, missing: float | None) -> float:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
 from raywf.core.category import category_text, spellings
 from raywf.core.clock import format_time, parse_time
 from raywf.core.records import ColumnProfile, Drift
+from raywf.monitor.distance import Counts, chi_square, js_distance, stability_index
 
 Codes = NDArray[np.uint8]
 MISSING = 255
 _DAY_S = 86_400.0
-_SMOOTH = 0.5
 
 
 def bin_values(values: Sequence[Any], profile: ColumnProfile) -> Codes:
@@ -73,14 +75,33 @@ def _day_text(days: float) -> str:
 
 
 def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:
-    """Compare one window's bins with training: the population stability index, each bin smoothed.
+    """Compare one window's bins with training, as `compare_bins` does."""
+    return compare_bins(profile.name, np.append(profile.counts, profile.missing), bin_counts(codes, profile))
 
-    Missing and unknown values are a bin too: a feature that dies has moved.
+
+def compare_bins(column: str, before: Counts, after: Counts) -> Drift:
+    """Compare rows by bin with those of before, the last bin being missing and unknown values.
+
+    They are a bin too: a feature that dies has moved. `q` is the p of the chi-square test until
+    `control_drift` sees all columns.
     """
-    live = bin_counts(codes, profile)
-    psi = stability_index(np.append(profile.counts, profile.missing), live)
-    missing = float(live[-1] / len(codes)) if len(codes) else 0.0
-    return Drift(column=profile.name, psi=psi, rows=len(codes), missing=missing)
+    rows = int(after.sum())
+    return Drift(
+        column=column,
+        psi=stability_index(before, after),
+        rows=rows,
+        missing=float(after[-1] / rows) if rows else 0.0,
+        js=js_distance(before, after),
+        q=chi_square(before, after)[1],
+    )
+
+
+def control_drift(found: Sequence[Drift]) -> tuple[Drift, ...]:
+    """Set each column's `q` (Benjamini and Hochberg, 1995)."""
+    if not found:
+        return ()
+    rates = false_discovery_control([1.0 if one.q is None else one.q for one in found])
+    return tuple(replace(one, q=float(q)) for one, q in zip(found, rates, strict=True))
 
 
 def bin_counts(codes: Codes, profile: ColumnProfile) -> NDArray[np.int64]:
@@ -107,22 +128,6 @@ def unlike_training(codes: Codes, profile: ColumnProfile) -> NDArray[np.bool_]:
     known = np.full(len(codes), MISSING) if profile.is_empty else as_in_training(codes, profile)
     odd: NDArray[np.bool_] = (known != codes) | ((codes == MISSING) & (profile.missing == 0))
     return odd
-
-
-def stability_index(trained: NDArray[np.int64], live: NDArray[np.int64]) -> float:
-    """Return the population stability index of two histograms over the same bins; 0 if one has no rows.
-
-    Half a row is added to each bin that either has. 0.1 is commonly taken as a small shift and 0.25 as a
-    large one (Siddiqi, Credit Risk Scorecards, 2006); with few rows the index is large by chance, about
-    (bins - 1) / rows.
-    """
-    used = (trained > 0) | (live > 0)
-    trained, live = trained[used], live[used]
-    if live.sum() == 0 or trained.sum() == 0:
-        return 0.0
-    p = (trained + _SMOOTH) / (trained.sum() + _SMOOTH * len(trained))
-    q = (live + _SMOOTH) / (live.sum() + _SMOOTH * len(live))
-    return float(np.sum((q - p) * np.log(q / p)))
 
 
 def _categories(values: Sequence[Any], index: dict[str, int], other: int) -> list[int]:

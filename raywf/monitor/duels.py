@@ -19,6 +19,7 @@ import numpy as np
 
 from raywf.core.records import ColumnProfile, Outcome, Prediction
 from raywf.core.rollout import Duel, Part, RolloutStep, ShadowAnswer, Side, SlicePairs, Tally
+from raywf.core.service import Service
 from raywf.monitor.drift import as_text
 from raywf.monitor.earned import Values, earned
 from raywf.monitor.reference import Reference, ReferenceSource
@@ -108,7 +109,7 @@ class DuelFold:
     def update(self, records: Iterable[Entry]) -> None:
         """Take in records, in any order and grouping, seen before or not."""
         for record in records:
-            if isinstance(record, Outcome) or record.part is None:
+            if isinstance(record, Outcome | Service) or record.part is None:
                 continue
             if record.part.step > self._step:
                 self._step, self._rows, self._halvings = record.part.step, {}, 0

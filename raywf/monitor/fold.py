@@ -32,6 +32,7 @@ from raywf.monitor.key_index import RowNumbers
 from raywf.monitor.labels import LabelPool, label_content
 from raywf.monitor.reference import Reference, ReferenceSource
 from raywf.monitor.rows import NEVER, NOWHERE, Rows
+from raywf.monitor.services import Services
 from raywf.monitor.since import Moved, moved_since
 from raywf.monitor.slices import Asked, SliceEvidence, slice_evidence
 from raywf.monitor.window import Window
@@ -62,6 +63,7 @@ class FoldState:
     windows: dict[_Key, Window] = field(default_factory=dict)
     slots: list[Window | None] = field(default_factory=list)
     closed: dict[_Key, Evidence] = field(default_factory=dict)
+    services: Services = field(default_factory=Services)
     watermark: int | None = None
     late: int = 0
     swept: int = 0
@@ -136,17 +138,19 @@ class Fold:
         for answers in columns.answers:
             self._take_answers(answers)
         self._take_labels(columns.labels)
+        self._state.services.take(columns.services, self._length)
         newest, watermark = columns.newest, self._state.watermark
         if newest is not None and (watermark is None or newest > watermark):
             self._state.watermark = newest
 
     def evidence(self, version: str) -> tuple[Evidence, ...]:
         """Return the version's windows in time order; those without rows are left out."""
-        found = [e for (v, _), e in self._state.closed.items() if v == version]
-        for (v, _), window in self._state.windows.items():
-            if v == version:
+        state = self._state
+        found = [e for (v, _), e in state.closed.items() if v == version]
+        for key, window in state.windows.items():
+            if window.version == version:
                 one = self._evidence(window)
-                found += [one] if one is not None else []
+                found += [state.services.told(key, one)] if one is not None else []
         return tuple(sorted(found, key=lambda e: e.start))
 
     def attribution(self, version: str) -> Attribution | None:
@@ -428,7 +432,7 @@ class Fold:
             if window.end < watermark - max(kept, labelled):
                 evidence = self._evidence(window)
                 if evidence is not None:
-                    state.closed[key] = evidence
+                    state.closed[key] = state.services.told(key, evidence)
                     self._forget_drift(key[0])
                 state.rows.drop(window.members(state.rows))
                 state.slots[window.slot] = None
@@ -440,6 +444,7 @@ class Fold:
             lost = (state.rows.windows[:used] == NOWHERE) & (state.rows.known[:used] < limit)
             state.late += int(np.count_nonzero(lost))
             state.rows.drop(np.flatnonzero(lost))
+            state.services.forget(number, kept=state.windows)
 
 
 def _bins(columns: Sequence[Sequence[object]], reference: Reference, rows: int) -> Codes:

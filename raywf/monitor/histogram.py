@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from raywf.core.metrics import Array
 from raywf.core.settings import MonitorSettings
-from raywf.monitor.drift import stability_index
+from raywf.monitor.distance import stability_index
 
 _BINS, _BIN_ROWS = 10, 100  # with fewer rows in each, chance alone makes the index large
 

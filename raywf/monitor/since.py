@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from raywf.core.metrics import Array
 from raywf.core.records import Drift
 from raywf.core.settings import MonitorSettings
-from raywf.monitor.drift import bin_counts, stability_index
+from raywf.monitor.distance import stability_index
+from raywf.monitor.drift import bin_counts, compare_bins, control_drift
 from raywf.monitor.histogram import Histogram, telling
 from raywf.monitor.labels import LabelPool
 from raywf.monitor.rows import Rows
@@ -38,11 +39,10 @@ def moved_since(
     drift = []
     for column, profile in zip(table.codes, of.profile, strict=False):
         were, are = (bin_counts(column[rows], profile) for rows in held)
-        psi, count = stability_index(were, are), len(held[1])
-        drift.append(Drift(column=profile.name, psi=psi, rows=count, missing=float(are[-1] / count)))
+        drift.append(compare_bins(profile.name, were, are))
     expected = of.expectations
     if expected is None:
-        return Moved(drift=tuple(drift))
+        return Moved(drift=control_drift(drift))
     told = []
     for window, rows in zip((before, after), held, strict=True):
         scores, whole = table.whole_scores(rows)
@@ -50,7 +50,7 @@ def moved_since(
         told.append(telling(window.labels(table, pool, rows), scores, whole, settings=settings))
     answers, labels = zip(*told, strict=True)
     return Moved(
-        drift=tuple(drift),
+        drift=control_drift(drift),
         answer_psi=_psi(expected.answers, *answers),
         label_psi=_psi(expected.labels, *labels),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from raywf.core.metrics import Array, Metric
 from raywf.core.records import Drift, Evidence, tells_range
 from raywf.core.settings import MonitorSettings
 from raywf.monitor.attribution import BinLosses, bin_losses
-from raywf.monitor.drift import Codes, as_in_training, measure_drift, unlike_training
+from raywf.monitor.drift import Codes, as_in_training, control_drift, measure_drift, unlike_training
 from raywf.monitor.earned import earned
 from raywf.monitor.estimate import Estimate
 from raywf.monitor.expectations import MOST_ROWS
@@ -223,7 +224,7 @@ class Window:
                 drift.append(measure_drift(codes, of))
                 odd |= unlike_training(codes, of)
             told = int(odd.sum()) if tells_range(reference.profile) else None
-            self._inputs = tuple(drift), told
+            self._inputs = control_drift(drift), told
         return self._inputs
 
 
@@ -234,7 +235,7 @@ def _spread(
     whole: NDArray[np.bool_],
     *,
     settings: MonitorSettings,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return how far answers and labels have moved since the promotion, where rows enough tell."""
     expected = reference.expectations
     if expected is None or scores.shape[1] != reference.width:

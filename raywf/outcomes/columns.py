@@ -22,6 +22,7 @@ from pandas.util import hash_array
 from raywf.core.clock import parse_time
 from raywf.core.records import Outcome, Prediction
 from raywf.core.rollout import Part
+from raywf.core.service import Service
 from raywf.outcomes.lines import Entry, entries_in
 
 Keys = NDArray[np.uint64]
@@ -93,6 +94,7 @@ class LogColumns:
     events: int
     corrupt: int = 0
     in_rollout: list[_Data] = field(default_factory=list)
+    services: tuple[Service, ...] = ()
 
     def rollout_entries(self, since: str) -> list[Entry]:
         """Return the entries that are part of a rollout's step, from one step on."""
@@ -161,8 +163,10 @@ def columns_of(entries: Iterable[Entry]) -> LogColumns:
         np.array([o.value for o in found], dtype=np.float64),
     )
     answers = tuple(d.answers(v, micros(d.times)) for v, d in drafts.items())
-    newest = max((entry.time for entry in batch), default=None)
-    return LogColumns(answers, labels, None if newest is None else int(micros([newest])[0]), len(batch))
+    services = tuple(entry for entry in batch if isinstance(entry, Service))
+    newest = max((entry.time for entry in batch if not isinstance(entry, Service)), default=None)
+    last = None if newest is None else int(micros([newest])[0])
+    return LogColumns(answers, labels, last, len(batch), services=services)
 
 
 @dataclass(slots=True)
@@ -199,6 +203,7 @@ class _Gathered:
     values: list[float | None] = field(default_factory=list)
     shadows: list[_Data] = field(default_factory=list)
     in_rollout: list[_Data] = field(default_factory=list)
+    services: list[Service] = field(default_factory=list)
 
     def add(self, rows: list[Any]) -> None:
         if set(map(type, rows)) - {dict}:
@@ -214,6 +219,8 @@ class _Gathered:
             elif "x" in row:
                 entries_in(row)  # who asks for entries relies on it
                 self.shadows.append(row)
+            elif "n" in row:
+                self.services += [one for one in entries_in(row) if isinstance(one, Service)]
             else:
                 outcomes.append(row)
         versions = {row["v"] for row in singles}
@@ -239,9 +246,16 @@ class _Gathered:
         labels = Labels(id_keys(self.ids), instants(self.times), self.labels, values)
         others = (labels.times, instants([row["t"] for row in self.shadows]))
         newest = [int(times.max()) for times in (*(a.times for a in answers), *others) if len(times)]
-        events = sum(len(a.keys) for a in answers) + len(labels.keys) + len(self.shadows)
-        in_rollout = self.in_rollout + self.shadows
-        return LogColumns(answers, labels, max(newest, default=None), events, corrupt, in_rollout)
+        others_count = len(self.shadows) + len(self.services)
+        return LogColumns(
+            answers,
+            labels,
+            max(newest, default=None),
+            events=sum(len(a.keys) for a in answers) + len(labels.keys) + others_count,
+            corrupt=corrupt,
+            in_rollout=self.in_rollout + self.shadows,
+            services=tuple(self.services),
+        )
 
     def _add_singles(self, version: str, rows: list[_Data]) -> None:
         columns = _by_name([row["f"] for row in rows])

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from raywf.core.records import Outcome, Prediction
 from raywf.core.rollout import ShadowAnswer
+from raywf.core.service import Service
 from raywf.outcomes.lines import Entry, to_line
 
 
@@ -14,12 +15,12 @@ def join(records: Iterable[Entry]) -> tuple[tuple[Prediction, Outcome | None], .
 
     Of several predictions with one id the earliest counts, of several outcomes the latest; equal times are
     settled by content, so the result is a function of the set of records, whatever their order. Outcomes of
-    unknown ids are left out, and so are shadows' answers.
+    unknown ids are left out, and so are shadows' answers and how requests were served.
     """
     first: dict[str, Prediction] = {}
     latest: dict[str, Outcome] = {}
     for record in records:
-        if isinstance(record, ShadowAnswer):
+        if isinstance(record, ShadowAnswer | Service):
             continue
         if isinstance(record, Prediction):
             seen = first.get(record.id)

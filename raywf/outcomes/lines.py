@@ -4,7 +4,10 @@ A segment is a file of newline-terminated JSON objects below ``<root>/log/<workf
 ``{"id","t","v","f","s"}`` (time, version, features by name, scores), an outcome ``{"id","t","l"}`` with
 ``"u"`` for its value where it has one. Many rows of one request are ``{"ids","t","v","c","s"}`` with features
 by column. During a rollout a prediction has its part too, as ``"r"``: [step, microseconds, failed]; what a
-shadow would have answered is ``{"id","t","v","x","r"}`` with its scores as ``"x"``. Times are ISO 8601, UTC.
+shadow would have answered is ``{"id","t","v","x","r"}`` with its scores as ``"x"``. How a replica served a
+version in a window is ``{"id","t","v","w","n","h","cpu"}``: the window's start and seconds, [answered,
+refused, failed] requests, pairs of a bin of times and its count, CPU-seconds; each goes in the place of the
+one of that id before it. Times are ISO 8601, UTC.
 JSON escapes control characters, so a newline byte ends a line and nothing else.
 """
 
@@ -21,8 +24,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from raywf.core.clock import parse_time
 from raywf.core.records import Outcome, Prediction
 from raywf.core.rollout import Part, ShadowAnswer
+from raywf.core.service import Service
 from raywf.core.store import Store
 
 _OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
@@ -34,7 +39,7 @@ def log_folder(root: str, workflow: str) -> Path:
     return Store(root).node_folder / "log" / workflow
 
 
-Entry = Prediction | Outcome | ShadowAnswer
+Entry = Prediction | Outcome | ShadowAnswer | Service
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,10 @@ def to_line(record: Entry | PredictionBatch) -> bytes:
             data["r"] = _part(record.part)
     elif isinstance(record, ShadowAnswer):
         data |= {"v": record.version, "x": record.scores, "r": _part(record.part)}
+    elif isinstance(record, Service):
+        counts = (record.answered, record.refused, record.failed)
+        data |= {"v": record.version, "w": record.length_s, "n": counts}
+        data |= {"h": sorted(record.times.items()), "cpu": record.cpu_s}
     else:
         data["l"] = record.label
         if record.value is not None:
@@ -166,4 +175,17 @@ def _entry(data: dict[str, Any]) -> Entry:
     if "x" in data:
         scores = tuple(map(float, data["x"]))
         return ShadowAnswer(id=data["id"], time=time, version=data["v"], scores=scores, part=Part(*data["r"]))
+    if "n" in data:
+        answered, refused, failed = map(int, data["n"])
+        return Service(
+            id=data["id"],
+            time=parse_time(data["t"]),
+            length_s=float(data["w"]),
+            version=data["v"],
+            answered=answered,
+            refused=refused,
+            failed=failed,
+            cpu_s=float(data["cpu"]),
+            times={int(one): int(count) for one, count in data["h"]},
+        )
     return Outcome(id=data["id"], time=time, label=data["l"], value=data.get("u"))

@@ -96,6 +96,10 @@ class LogWriter:
         oldest = min(self._since if self._dirty else math.inf, self._refused_since)
         return max(0.0, time.monotonic() - oldest)
 
+    def sync_soon(self) -> None:
+        """Have what was appended synced though nobody waits for it."""
+        self._wake.set()
+
     async def synced(self) -> None:
         """Return once all that was appended is on the disk; at once where `sync` is not "each".
 

@@ -52,6 +52,7 @@ from raywf.serving.rpc import RpcServer
 from raywf.serving.scaling import BUSY, WAIT_S
 from raywf.serving.shadow import RayWorker
 from raywf.serving.slots import ModelSlots, ReplicaStatus, follow
+from raywf.serving.tally import Tallies, keep_tallying, write_tallies
 from raywf.serving.tokens import TokenReader
 
 DRAIN_LIMIT = (
@@ -124,7 +125,9 @@ class Endpoint:
         self._threads = ThreadPoolExecutor(MOST_ROWS, "raywf-slow")
         self._prefix = self._settings.route.rstrip("/")
         self._meter = Meter()
-        self._predictions = Predictions(self._log, self._rollout, self._clock, self._meter, self._settings)
+        self._tallies = Tallies(workflow.monitor.window, cpus=self._settings.replica_cpus)
+        counts = self._meter, self._tallies
+        self._predictions = Predictions(self._log, self._rollout, self._clock, counts, self._settings)
         self._guard = Guard(
             KeyBook(workflow.stores.root, workflow.name),
             self._clock,
@@ -142,6 +145,7 @@ class Endpoint:
         self._followers = [
             _daemon("raywf-alias", partial(follow, self._slots, self._stop, every_s=every_s)),
             _daemon("raywf-keys", partial(keep_fresh, self._guard, self._stop)),
+            _daemon("raywf-tally", partial(keep_tallying, self._tallies, self._log, self._stop)),
             _daemon("raywf-rollout", partial(follow_rollouts, self._rollout, self._stop, every_s=every_s)),
         ]
         if ray.is_initialized():
@@ -282,6 +286,7 @@ class Endpoint:
                 self._rpc.close()
             self._rollout.close()
             self._threads.shutdown(wait=False)
+            write_tallies(self._tallies, self._log, everything=True)
             self._log.close()
 
     def _facts(self) -> dict[str, float]:

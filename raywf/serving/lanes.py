@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from raywf.core.records import Prediction
 from raywf.core.rollout import Part, RolloutStep
 from raywf.serving.cache import LoadedModel
-from raywf.serving.requests import RequestError, Row, refused_scores
+from raywf.serving.requests import Row, refused_scores
 
 Scores = Sequence[tuple[float, ...]]
 
@@ -48,7 +48,7 @@ def answer_alone(model: LoadedModel, rows: Sequence[Row]) -> tuple[Answered, ...
     """Let one model answer all rows.
 
     Raises:
-        RequestError: 422, if it has no finite answer for a row.
+        NoAnswerError: 422, if it has no finite answer for a row.
         RowError: if a value is of the wrong type.
     """
     return (Answered(model, range(len(rows)), rows, _score(model, rows)),)
@@ -79,7 +79,7 @@ class Lanes:
         Where the challenger has no finite answer, for whatever reason, the champion answers.
 
         Raises:
-            RequestError, RowError: as `answer_alone`, of the champion.
+            NoAnswerError, RowError: as `answer_alone`, of the champion.
         """
         lanes = [self._is_challengers(row, sticky) for row in rows]
         ours = [i for i, theirs in enumerate(lanes) if not theirs]
@@ -130,7 +130,7 @@ def lane_of(rollout: str, key: str) -> float:
 
 def _score(model: LoadedModel, rows: Sequence[Row]) -> Scores:
     scores = [tuple(values) for values in model.score([row.features for row in rows]).tolist()]
-    refusal: RequestError | None = refused_scores(rows, scores)
+    refusal = refused_scores(rows, scores)
     if refusal is not None:
         raise refusal
     return scores

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
 from raywf.core.clock import Clock
+from raywf.core.errors import RowError
 from raywf.core.rollout import Part
 from raywf.core.serving_settings import ServingSettings
 from raywf.outcomes.lines import PredictionBatch
@@ -21,9 +25,10 @@ from raywf.serving.cache import LoadedModel
 from raywf.serving.explaining import Explanations, take_explain
 from raywf.serving.lanes import Answered, Lanes, answer_alone
 from raywf.serving.meter import Meter
-from raywf.serving.requests import RequestError, Row, answers, read_json, read_rows
+from raywf.serving.requests import NoAnswerError, RequestError, Row, answers, read_json, read_rows
 from raywf.serving.rollouts import RolloutFollower
 from raywf.serving.tables import ARROW, CSV, JSON, Scored, TableRequest, to_request, write_answers
+from raywf.serving.tally import Tallies, Trouble
 
 _KINDS = (JSON, CSV, ARROW)
 _MOST_COPIED = 100  # rows of a table that the former champion answers too while the new one is watched
@@ -39,6 +44,14 @@ class Asked:
     sticky: str | None = None
 
 
+class Share(NamedTuple):
+    """The rows of a request that one version answered, and the event time of the first."""
+
+    version: str
+    rows: int
+    first: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A body of some content type, and the model that gave it; of rows in both lanes the champion."""
@@ -46,15 +59,25 @@ class Answer:
     body: bytes
     kind: str
     model: LoadedModel
+    shares: Sequence[Share]
 
 
 class Predictions:
-    """Answers predict requests and logs each row before its answer is out."""
+    """Answers predict requests and logs each row before its answer is out; counts what it does.
+
+    A request's time is that from its body to its answer's, without network, queue and wait for the disk.
+    """
 
     def __init__(
-        self, log: LogWriter, rollout: RolloutFollower, clock: Clock, meter: Meter, limits: ServingSettings
+        self,
+        log: LogWriter,
+        rollout: RolloutFollower,
+        clock: Clock,
+        counts: tuple[Meter, Tallies],
+        limits: ServingSettings,
     ) -> None:
-        self._log, self._rollout, self._clock, self._meter = log, rollout, clock, meter
+        self._log, self._rollout, self._clock = log, rollout, clock
+        self._meter, self._tallies = counts
         self._max_rows, self._max_bytes = limits.max_rows, limits.max_body_bytes
         self._explanations = Explanations()
 
@@ -66,6 +89,21 @@ class Predictions:
             RowError: if a value is of the wrong type.
             OSError: if the log cannot be written.
         """
+        start = time.perf_counter()
+        try:
+            answer = self._answer(model, asked)
+        except Exception as err:
+            is_refusal = isinstance(err, (RequestError, RowError)) and not isinstance(err, NoAnswerError)
+            kind: Trouble = "refused" if is_refusal else "failed"
+            self._tallies.troubled(model.version.version, kind, self._clock.now())
+            raise
+        took_s = time.perf_counter() - start
+        for share in answer.shares:
+            self._meter.rows(share.version, share.rows)
+            self._tallies.answered(share.version, share.first, took_s)
+        return answer
+
+    def _answer(self, model: LoadedModel, asked: Asked) -> Answer:
         kind = _content_type(asked.kind)
         encoder = model.predictor.encoder
         names = [column.name for column in encoder.columns]
@@ -103,7 +141,7 @@ class Predictions:
         groups = self._grouped(model, rows, sticky)
         lead = _lead(groups, model)
         answer = {"model_version": lead.version.version, "predictions": _told(groups)}
-        return Answer(orjson.dumps(answer), JSON, lead)
+        return Answer(orjson.dumps(answer), JSON, lead, _shares(groups))
 
     def _answer_table(
         self, model: LoadedModel, request: TableRequest, kind: str, sticky: str | None
@@ -127,9 +165,9 @@ class Predictions:
         if part is not None:
             rows = request.sample(_MOST_COPIED).rows()
             self._rollout.copy([Answered(model, range(len(rows)), rows, (), part)])
-        self._meter.rows(version, len(request))
         parts = [Scored(predictor.bundle, version, scores)]
-        return Answer(write_answers(kind, request.ids, parts, version), kind, model)
+        share = Share(version, len(request), request.times[0])
+        return Answer(write_answers(kind, request.ids, parts, version), kind, model, [share])
 
     def _answer_table_by_lanes(
         self, lanes: Lanes, model: LoadedModel, request: TableRequest, kind: str, sticky: str | None
@@ -137,7 +175,8 @@ class Predictions:
         """Answer a table row by row: in a rollout each has its lane, and its own model's classes."""
         groups = self._by_lanes(lanes, request.rows(), sticky)
         lead = _lead(groups, model)
-        return Answer(write_answers(kind, request.ids, _parts(groups), lead.version.version), kind, lead)
+        body = write_answers(kind, request.ids, _parts(groups), lead.version.version)
+        return Answer(body, kind, lead, _shares(groups))
 
     def _explain_rows(self, model: LoadedModel, data: Any, sticky: str | None) -> Answer:
         rows = read_rows(data, model.schema, max_rows=self._max_rows, clock=self._clock)
@@ -147,7 +186,7 @@ class Predictions:
         lead, told = _lead(groups, model), _told(groups)
         found = [one | {"explanation": why} for one, why in zip(told, reasons, strict=True)]
         answer = {"model_version": lead.version.version, "predictions": found}
-        return Answer(orjson.dumps(answer), JSON, lead)
+        return Answer(orjson.dumps(answer), JSON, lead, _shares(groups))
 
     def _explain_table(
         self, model: LoadedModel, request: TableRequest, kind: str, sticky: str | None
@@ -161,7 +200,7 @@ class Predictions:
         found = write_answers(JSON, request.ids, _parts(groups), lead.version.version)
         answer = orjson.loads(found)
         answer["columns"]["explanation"] = reasons
-        return Answer(orjson.dumps(answer), JSON, lead)
+        return Answer(orjson.dumps(answer), JSON, lead, _shares(groups))
 
     def _grouped(self, model: LoadedModel, rows: Sequence[Row], sticky: str | None) -> tuple[Answered, ...]:
         """Answer and log rows, by the lanes of a rollout or alone."""
@@ -170,15 +209,14 @@ class Predictions:
             return self._by_lanes(lanes, rows, sticky)
         (alone,) = answer_alone(model, rows)
         self._log.append(alone.predictions())
-        self._meter.rows(model.version.version, len(rows))
         return (alone,)
 
     def _by_lanes(self, lanes: Lanes, rows: Sequence[Row], sticky: str | None) -> tuple[Answered, ...]:
         groups = lanes.answer(rows, sticky)
         self._log.append([prediction for group in groups for prediction in group.predictions()])
         self._rollout.copy(groups)
-        for group in groups:
-            self._meter.rows(group.model.version.version, len(group.rows))
+        if lanes.challenger is not None and any(g.part is not None and g.part.failed for g in groups):
+            self._tallies.troubled(lanes.challenger.version.version, "failed", rows[0].time)
         return groups
 
 
@@ -188,7 +226,7 @@ def _table_scores(
     """Return the model's scores of all rows; None where lanes have to answer row by row.
 
     Raises:
-        RequestError: 422, if without lanes there is no finite answer to a row.
+        NoAnswerError: 422, if without lanes there is no finite answer to a row.
     """
     if lanes is not None and lanes.step.mode != "watch":
         return None
@@ -204,7 +242,20 @@ def _table_scores(
     if lanes is not None:
         return None
     reason = f"the model has no finite answer for {len(bad)} of {len(scores)} rows, the first {bad[0]}"
-    raise RequestError(422, reason)
+    raise NoAnswerError(422, reason)
+
+
+def _shares(groups: Sequence[Answered]) -> list[Share]:
+    """Return each version's share; where a challenger failed it has several groups."""
+    if len(groups) == 1:
+        return [Share(groups[0].model.version.version, len(groups[0].rows), groups[0].rows[0].time)]
+    rows = Counter[str]()
+    first: dict[str, datetime] = {}
+    for group in groups:
+        version = group.model.version.version
+        rows[version] += len(group.rows)
+        first.setdefault(version, group.rows[0].time)
+    return [Share(version, rows[version], when) for version, when in first.items()]
 
 
 def _lead(groups: Sequence[Answered], model: LoadedModel) -> LoadedModel:

@@ -47,6 +47,10 @@ class RequestError(RaywfError):
         return orjson.dumps({"error": self.reason, **self.facts})
 
 
+class NoAnswerError(RequestError):
+    """Rows are well formed, and the model has no finite answer to them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row to answer; features are checked."""
@@ -135,13 +139,13 @@ def answers(rows: Sequence[Row], scores: Sequence[Sequence[float]], bundle: Bund
     return found
 
 
-def refused_scores(rows: Sequence[Row], scores: Sequence[Sequence[float]]) -> RequestError | None:
+def refused_scores(rows: Sequence[Row], scores: Sequence[Sequence[float]]) -> NoAnswerError | None:
     """Return the refusal of rows that the model has no finite answer for, if there are any."""
     bad = [i for i, values in enumerate(scores) if not all(abs(v) < float("inf") for v in values)]
     if not bad:
         return None
     problems = [Problem(i, "features", "the model has no finite answer for these values") for i in bad]
-    return _refusal(problems, len(bad), len(rows))
+    return NoAnswerError(*_refusal(problems, len(bad), len(rows)).args)
 
 
 class _FieldError(Exception):

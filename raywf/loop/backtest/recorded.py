@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from raywf.core.journal import BY_HAND, FINAL, Journal
 from raywf.core.own import workflow_metric
 from raywf.core.records import Decision, JournalEntry, ModelVersion
+from raywf.core.service import Service
 from raywf.core.settings import Workflow
 from raywf.loop.decided import history_of, past_decisions
 from raywf.loop.landed import Landed
@@ -55,9 +56,9 @@ def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
     journal = Journal(workflow.stores.root, workflow.name)
     entries = journal.entries()
     decisions = _in_order(journal.decisions(), entries)
-    log: list[Entry] = sorted(
-        LogReader(workflow.stores.root, workflow.name).read()[0], key=lambda entry: entry.time
-    )
+    read = LogReader(workflow.stores.root, workflow.name).read()[0]
+    events = (entry for entry in read if not isinstance(entry, Service))
+    log: list[Entry] = sorted(events, key=lambda entry: entry.time)
     ours = [d for d in decisions if d.kind in _OURS and d.cause != BY_HAND]
     if not log:
         return ()

@@ -14,6 +14,7 @@ from raywf.cli.evidence import describe, describe_slices
 from raywf.cli.main import cli
 from raywf.core.errors import SettingsError
 from raywf.core.records import ColumnProfile, Outcome, Prediction
+from raywf.core.service import Service
 from raywf.core.settings import MonitorSettings, OwnMetricSettings, SpineSettings, StoreSettings, Workflow
 from raywf.loop import evidence as module
 from raywf.loop.evidence import Windows, fold_log, read_windows
@@ -64,6 +65,21 @@ def write_log(root: Path) -> None:
                 label = "yes" if draw.random() < (0.1 if odd else x) else "no"
                 came = Outcome(id=identity, time=time + timedelta(hours=1), label=label)
                 log.append([said, came] if day < LABELLED else [said])
+            log.append([served(day)] if day else [])
+
+
+def served(day: int) -> Service:
+    return Service(
+        id=f"r{day}",
+        time=START + timedelta(days=day),
+        length_s=86_400.0,
+        version="1",
+        answered=ROWS,
+        refused=day,
+        failed=0,
+        cpu_s=7.2,
+        times={-80: ROWS},
+    )
 
 
 @pytest.fixture
@@ -95,8 +111,21 @@ def test_the_fall_is_told(found: Windows) -> None:
     assert lines[0] == "version 1: 6 windows, the last 3"
     assert "~" in text
     assert "where x is above 0.75 it rose from" in text
-    assert len([line for line in lines if line.startswith("2026-")]) == 3
+    assert len([line for line in lines if line.startswith("2026-")]) == 6
     assert describe(replace(found, windows=(), settled=()), last=3) == ["version 1: no window in the log yet"]
+
+
+def test_how_it_was_served_is_told(found: Windows) -> None:
+    """Requests, their times, and what the replicas cost by the workflow's price; of one day nothing."""
+    lines = describe(found, last=DAYS)
+    at = next(i for i, line in enumerate(lines) if line.startswith("requests from"))
+    assert lines[at].split() == ["requests", "from", "answered", "refused", "failed", "median", "99%", "USD"]
+    told = [line.split() for line in lines[at + 1 : at + DAYS]]
+    assert [one[:4] for one in told[:1]] == [["2026-01-02T00:00:00Z", str(ROWS), "1", "0"]]
+    assert [one[4:8] for one in told] == [["0.977", "ms", "0.977", "ms"]] * (DAYS - 1)
+    assert (found.usd[0], found.usd[1]) == (None, pytest.approx(7.2 / 3600 * 0.0504))
+    bare = replace(found, windows=found.windows[:1], usd=(None,), settled=found.settled[:1])
+    assert not any("requests from" in line for line in describe(bare, last=DAYS))
 
 
 def test_slices_of_a_column(found: Windows, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from raywf.core.ids import digest_bytes
 from raywf.core.metrics import METRICS, Metric
 from raywf.core.own import OwnScore, read_code
 from raywf.core.records import ColumnProfile, Outcome, Prediction
+from raywf.core.service import Service
 from raywf.core.settings import MonitorSettings
 from raywf.monitor import rowfiles
 from raywf.monitor.checkpoint import CheckpointError, Checkpoints, _holds
@@ -51,6 +52,12 @@ def outcome(identity, hour, label="yes", value=None):
     return Outcome(id=identity, time=START + hour * HOUR, label=label, value=value)
 
 
+def service(identity, hour, version, answered, times):
+    time = START + hour * HOUR
+    facts = {"answered": answered, "refused": 1, "failed": 2, "cpu_s": 0.1 * answered, "length_s": 86_400.0}
+    return Service(id=identity, time=time, version=version, times=times, **facts)
+
+
 def told(fold):
     """All that can be asked of a fold."""
     ids = [f"{i}" for i in "abcdef"]
@@ -78,16 +85,31 @@ class Monitor:
 
 _ids = st.sampled_from("abcdef")
 _hours = st.integers(0, 200).map(float)
-_records = st.builds(
-    prediction,
-    _ids,
-    _hours,
-    version=st.sampled_from("123"),
-    score=st.sampled_from([0.1, 0.5]),
-    x=st.none() | st.floats(-1, 2),
-    s=st.sampled_from(["a", "c", None]),
-) | st.builds(
-    outcome, _ids, _hours, st.sampled_from(["no", "yes", "maybe", True, 1, 1.0]), st.none() | st.floats(0, 9)
+_records = (
+    st.builds(
+        prediction,
+        _ids,
+        _hours,
+        version=st.sampled_from("123"),
+        score=st.sampled_from([0.1, 0.5]),
+        x=st.none() | st.floats(-1, 2),
+        s=st.sampled_from(["a", "c", None]),
+    )
+    | st.builds(
+        outcome,
+        _ids,
+        _hours,
+        st.sampled_from(["no", "yes", "maybe", True, 1, 1.0]),
+        st.none() | st.floats(0, 9),
+    )
+    | st.builds(
+        service,
+        _ids,
+        _hours,
+        st.sampled_from("123"),
+        st.integers(0, 3),
+        st.dictionaries(st.just(-80), st.integers(0, 3)),
+    )
 )
 
 
@@ -204,10 +226,10 @@ def test_a_newer_format_is_refused(tmp_path):
 
 
 def shorten(data):
-    """Make evidence what it was before its last five figures were known."""
+    """Make evidence what it was before its last eleven figures were known."""
     for window in data["windows"]:
-        window["evidence"] = window["evidence"] and [*window["evidence"][:-6], window["evidence"][-1]]
-    data["closed"] = [[v, n, [*one[:-6], one[-1]]] for v, n, one in data["closed"]]
+        window["evidence"] = window["evidence"] and [*window["evidence"][:-12], window["evidence"][-1]]
+    data["closed"] = [[v, n, [*one[:-12], one[-1]]] for v, n, one in data["closed"]]
 
 
 def test_evidence_of_an_older_version_is_reckoned_again(tmp_path):

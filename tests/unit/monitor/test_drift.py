@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from raywf.core.records import Column, ColumnProfile
+from raywf.core.records import Column, ColumnProfile, Drift
 from raywf.monitor.drift import (
     MISSING,
     as_in_training,
     bin_names,
     bin_values,
+    control_drift,
     measure_drift,
     unlike_training,
 )
@@ -90,3 +92,39 @@ def test_a_few_numbers_beyond_the_range_are_no_drift():
     inside = [-0.5] * 49 + [0.5] * 51
     found, expected = (measure_drift(bin_values(v, RANGED), RANGED).psi for v in (values, inside))
     assert found == expected
+
+
+def test_chance_does_not_stand_out_and_a_shift_does():
+    """Of forty rows an index is often large by chance; of windows one in twenty misleads."""
+    draw = np.random.default_rng(0)
+    profiles = [
+        ColumnProfile(name=f"x{i}", kind="number", edges=(0.25, 0.5, 0.75), counts=(2500,) * 4)
+        for i in range(10)
+    ]
+
+    def window(values):
+        pairs = zip(values, profiles, strict=True)
+        return control_drift([measure_drift(bin_values(v, p), p) for v, p in pairs])
+
+    calm = [window(draw.random((10, 40))) for _ in range(100)]
+    assert np.mean([any(d.psi >= 0.1 for d in found) for found in calm]) > 0.5
+    assert np.mean([any(d.stands_out for d in found) for found in calm]) <= 0.1
+    moved = draw.random((10, 40))
+    moved[3] **= 3
+    assert [d.column for d in window(moved) if d.stands_out] == ["x3"]
+    assert control_drift([]) == ()
+
+
+def test_few_rows_tell_of_a_feature_that_died():
+    """Bins that few rows can fill are taken together until they tell; fewer than ten rows never do."""
+    edges = tuple(np.arange(1, 10) / 10)
+    profile = ColumnProfile(name="x", kind="number", edges=edges, counts=(250,) * 10)
+    for rows, tells in ((40, True), (12, True), (9, False)):
+        for values in ([None] * rows, [0.05] * rows):
+            (found,) = control_drift([measure_drift(bin_values(values, profile), profile)])
+            assert found.stands_out == tells
+
+
+def test_what_was_summed_up_before_stands_out_by_its_index():
+    """There is no test's figure to say that it was chance."""
+    assert Drift(column="x", psi=0.3, rows=9, missing=0.0).stands_out

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from raywf.core.metrics import METRICS, bounded_loss
 from raywf.core.records import ColumnProfile, Outcome, Prediction
+from raywf.core.service import Service
 from raywf.core.settings import MonitorSettings
 from raywf.monitor import fold as fold_module
 from raywf.monitor.fold import Fold
@@ -51,6 +52,35 @@ def outcome(identity="p", hour=1.0, label="yes", value=None):
     return Outcome(id=identity, time=START + hour * HOUR, label=label, value=value)
 
 
+def service(identity="s", hour=0.0, *, version="1", answered=1, failed=0, cpu_s=0.0, times=None):
+    """What a replica did."""
+    return Service(
+        id=identity,
+        time=START + hour * HOUR,
+        length_s=86_400.0,
+        version=version,
+        answered=answered,
+        refused=0,
+        failed=failed,
+        cpu_s=cpu_s,
+        times={-80: answered} if times is None else times,
+    )
+
+
+def services(ids, hours):
+    """Records of a few replicas, in any state."""
+    return st.builds(
+        service,
+        ids,
+        hours,
+        version=st.sampled_from("123"),
+        answered=st.integers(0, 3),
+        failed=st.integers(0, 2),
+        cpu_s=st.sampled_from([0.1, 0.2]),
+        times=st.dictionaries(st.integers(-90, -88), st.integers(0, 3), max_size=2),
+    )
+
+
 def state_of(folded):
     """All that can be asked of a fold."""
     return [folded.evidence(v) for v in ("1", "2", "3")], folded.watermark, folded.counts()
@@ -74,7 +104,7 @@ _outcomes = st.builds(
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(_predictions | _outcomes, max_size=25),
+    st.lists(_predictions | _outcomes | services(_ids, _hours), max_size=25),
     st.randoms(use_true_random=False),
     st.lists(st.integers(0, 40), max_size=4),
 )
@@ -84,6 +114,36 @@ def test_pieces_in_any_order_with_repeats_give_the_same_state(records, random, c
     ends = [0, *sorted(min(c, len(mixed)) for c in cuts), len(mixed)]
     pieces = [mixed[a:b] for a, b in itertools.pairwise(ends)]
     assert state_of(fold(*pieces)) == state_of(fold(records))
+
+
+def test_how_it_was_served():
+    """Of each replica the furthest counts, of all together the sum; without rows there is no window."""
+    records = [
+        prediction("a", 1),
+        service("r", answered=99, cpu_s=1.0),
+        service("r", answered=50, cpu_s=0.5),
+        service("q", answered=1, failed=2, cpu_s=0.25, times={-8: 1}),
+        service("q", version="2", failed=1),
+        service("q", 30),
+        dataclasses.replace(service("p", answered=5), length_s=3600.0),  # of before the window was a day
+    ]
+    folded = fold(records)
+    (evidence,) = folded.evidence("1")
+    assert (evidence.answered, evidence.refused, evidence.failed, evidence.cpu_s) == (100, 0, 2, 1.25)
+    assert (evidence.p50_s, evidence.p99_s) == (2**-10, 2**-10)
+    assert folded.evidence("2") == ()
+    assert folded.watermark == START + HOUR
+    (bare,) = fold([prediction("a", 1)]).evidence("1")
+    assert (bare.answered, bare.p99_s, bare.cpu_s) == (None, None, None)
+
+
+def test_a_closed_window_keeps_how_it_was_served():
+    """And what is known of it beside is let go of."""
+    short = dataclasses.replace(SETTINGS, horizon=timedelta(days=2))
+    records = [prediction("a", 1), service("r", answered=7)], [prediction("b", 2000)]
+    folded = fold(*records, settings=short)
+    assert [e.answered for e in folded.evidence("1")] == [7, None]
+    assert folded.state.services.known == {}
 
 
 def test_windows_lie_on_multiples_of_their_length():

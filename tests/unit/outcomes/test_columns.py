@@ -12,11 +12,24 @@ from hypothesis import strategies as st
 
 from raywf.core.records import Outcome, Prediction
 from raywf.core.rollout import Part, ShadowAnswer
+from raywf.core.service import Service
 from raywf.outcomes.column_reader import ColumnReader
 from raywf.outcomes.columns import columns_of, id_keys, instants, parse_columns
 from raywf.outcomes.lines import PredictionBatch, entries_of, log_folder, to_line
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+
+SERVED = Service(
+    id="s",
+    time=START + timedelta(days=99),  # is no event, and makes no watermark
+    length_s=86_400.0,
+    version="2",
+    answered=3,
+    refused=1,
+    failed=0,
+    cpu_s=0.25,
+    times={-80: 2, -79: 1},
+)
 
 
 def prediction(identity="a", version="1", **more):
@@ -51,6 +64,7 @@ def rows_of(columns):
 def same(ours, theirs):
     """Whether two readings hold the same columns."""
     assert (ours.newest, ours.events, rows_of(ours)) == (theirs.newest, theirs.events, rows_of(theirs))
+    assert ours.services == theirs.services
     for name in ("keys", "times", "labels", "values"):
         np.testing.assert_array_equal(getattr(ours.labels, name), getattr(theirs.labels, name))
 
@@ -69,11 +83,12 @@ def test_lines_and_entries_give_the_same_columns():
         Outcome(id="b", time=START, label=3.5),
         prediction("c", scores=(0.1, 0.2, 0.7)),
         shadow,
+        SERVED,
     ]
     data = b"".join(map(to_line, records))
     found = parse_columns(data)
     same(found, columns_of([e for line in data.split(b"\n")[:-1] for e in entries_of(line)]))
-    assert (found.corrupt, found.events) == (0, 9)
+    assert (found.corrupt, found.events, found.services) == (0, 10, (SERVED,))
     assert found.newest == (shadow.time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
@@ -86,6 +101,7 @@ def test_features_are_found_by_name():
     assert rows == [(1.0, "u", None), (1.5, None, None), (None, "v", None), (None, "w", None)]
 
 
+SOUND = orjson.loads(to_line(SERVED))
 GOOD = orjson.loads(to_line(prediction("g", part=Part("1:1"))))
 BAD = [
     b"",
@@ -109,6 +125,11 @@ BAD = [
     b'{"ids":["a","b"],"t":["2026-01-01T00:00:00Z"],"v":"1","c":{},"s":[[0.1],[0.2]]}',
     b'{"ids":["a"],"t":"2026-01-01T00:00:00Z","v":"1","c":[],"s":[[0.1]]}',
     b'{"id":"a","t":"2026-01-01T00:00:00Z","v":"1","x":[0.1]}',
+    *(orjson.dumps(SOUND | change) for change in ({"n": [1]}, {"n": [1, 2, -3]}, {"h": [5]}, {"cpu": "x"})),
+    *(
+        orjson.dumps(SOUND | change)
+        for change in ({"v": 1}, {"id": None}, {"t": 5}, {"t": "9999-01-01T00:00:00Z"})
+    ),
 ]
 
 

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raywf.core.records import Outcome, Prediction
+from raywf.core.service import Service
 from raywf.outcomes import LogReader, LogWriter, join
-from raywf.outcomes.lines import from_line, to_line
+from raywf.outcomes.lines import Entry, from_line, to_line
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 TIMES = st.integers(0, 5).map(lambda s: NOON + timedelta(seconds=s))
@@ -36,7 +37,20 @@ PREDICTIONS = st.builds(
 OUTCOMES = st.builds(
     Outcome, id=st.sampled_from("abcd"), time=TIMES, label=TEXT | NUMBERS, value=st.none() | NUMBERS
 )
-RECORDS = st.lists(PREDICTIONS | OUTCOMES, max_size=12)
+COUNTS = st.integers(0, 2**50)
+SERVICES = st.builds(
+    Service,
+    id=st.sampled_from("abc"),
+    time=TIMES,
+    length_s=st.floats(0, 1e9),
+    version=TEXT,
+    answered=COUNTS,
+    refused=COUNTS,
+    failed=COUNTS,
+    cpu_s=st.floats(0, 1e9),
+    times=st.dictionaries(st.integers(-200, 100), COUNTS, max_size=3),
+)
+RECORDS = st.lists(PREDICTIONS | OUTCOMES | SERVICES, max_size=12)
 
 
 def prediction(i: int) -> Prediction:
@@ -45,8 +59,8 @@ def prediction(i: int) -> Prediction:
     )
 
 
-@given(PREDICTIONS | OUTCOMES)
-def test_line_round_trip(record: Prediction | Outcome) -> None:
+@given(PREDICTIONS | OUTCOMES | SERVICES)
+def test_line_round_trip(record: Entry) -> None:
     """A record is one line, and reads back equal."""
     line = to_line(record)
     assert line.count(b"\n") == 1

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from raywf.core.records import Bundle
 from raywf.core.serving_settings import ServingSettings
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
+from raywf.serving import tally
 from raywf.serving.app import Endpoint
 from raywf.testing import FolderSource, small_bundle
 
@@ -27,6 +28,12 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
         "multiclass": small_bundle(folder / "multiclass", task="multiclass", rounds=5),
         "regression": small_bundle(folder / "regression", task="regression", rounds=5),
     }
+
+
+@pytest.fixture(autouse=True)
+def _no_tallies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs hold what a test has asked for; a test of tallies writes them itself."""
+    monkeypatch.setattr(tally, "EVERY_S", 600.0)
 
 
 @pytest.fixture

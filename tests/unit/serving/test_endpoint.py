@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,8 +16,10 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 from raywf.core.records import Outcome, Prediction
+from raywf.core.service import Service, time_quantile
 from raywf.outcomes import LogReader, join
 from raywf.serving.predict import Asked
+from raywf.serving.tally import write_tallies
 from raywf.testing import SMALL_ROW
 
 ROW = dict(SMALL_ROW)
@@ -191,6 +194,27 @@ def test_full_disk_is_503_and_not_acknowledged(client: Any, monkeypatch: pytest.
     answer = client.post("/v1/predict", json={"features": ROW})
     assert answer.status_code == 503
     assert "No space left" in answer.json()["error"]
+
+
+def test_requests_are_tallied(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the window of their rows: answered ones with their times, refused ones and failed ones."""
+    day = "2013-05-01T0{}:00:00Z"
+    assert client.post("/v1/predict", json={"features": ROW, "time": day.format(5)}).status_code == 200
+    table = {"columns": {name: [value] for name, value in ROW.items()}, "times": [day.format(7)]}
+    assert client.post("/v1/predict", json=table).status_code == 200
+    assert client.post("/v1/predict", json={"features": ROW | {"distance": "far"}}).status_code == 422
+    assert client.post("/v1/predict", content=b"{").status_code == 400
+    monkeypatch.setattr(
+        client.endpoint._slots.active.predictor, "predict_rows", lambda rows: np.full((len(rows), 1), np.nan)
+    )
+    assert client.post("/v1/predict", json={"features": ROW}).status_code == 422
+    write_tallies(client.endpoint._tallies, client.endpoint._log)
+    (told,) = (entry for entry in log(tmp_path) if isinstance(entry, Service))
+    assert (told.version, told.time.isoformat()) == ("1", "2013-05-01T00:00:00+00:00")
+    assert (told.answered, told.refused, told.failed) == (2, 2, 1)
+    assert sum(told.times.values()) == 2
+    assert 0 < time_quantile(told.times, 1.0) < 5
+    assert told.cpu_s > 0
 
 
 def validator(document: dict[str, Any], name: str) -> Draft202012Validator:

@@ -268,6 +268,8 @@ def test_a_challenger_that_fails(replica: Replica, outcome: float | None) -> Non
     assert [p["model_version"] for p in single] == [p["model_version"] for p in many]
     live = [e for e in replica.log(100) if isinstance(e, Prediction)]
     assert Counter((e.version, e.part.failed) for e in live if e.part) == {("2", False): 40, ("1", True): 20}
+    told = [(s.version, s.answered, s.failed) for s in replica.client.endpoint._tallies.tell()]
+    assert sorted(told) == [("1", 11, 0), ("2", 21, 11)]  # a request of many rows is one
 
 
 def test_several_shadows(tmp_path: Path, source: FolderSource, bundles: dict[str, Any]) -> None:
