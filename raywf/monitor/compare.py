@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control
 
 from raywf.core.drift import ColumnDrift
 from raywf.core.sketch import CategorySketch, NumberSketch, Sketch
-from raywf.monitor.distance import chi_square, js_distance, stability_index
+from raywf.monitor.distance import both_p, chi_square, js_distance, stability_index
 
 Shares = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def compare_sketches(reference: Sketch, current: Sketch) -> ColumnDrift:
         shape = _categories(reference, current)
     else:
         raise TypeError(f"{reference.name!r} is of kind {reference.kind}, not {current.kind}")
-    p = _both(shape.p, _missing_p(reference, current))
+    p = both_p(shape.p, *_missing_p(reference, current))
     before, after = _share(reference.missing, reference.rows), _share(current.missing, current.rows)
     return ColumnDrift(
         column=reference.name,
@@ -143,17 +143,12 @@ def _categories(reference: CategorySketch, current: CategorySketch) -> _Shape:
     )
 
 
-def _missing_p(reference: Sketch, current: Sketch) -> float | None:
-    """Return how likely the missing rates differ so by chance; None if nothing is missing."""
+def _missing_p(reference: Sketch, current: Sketch) -> list[float]:
+    """Return how likely the missing rates differ so by chance; nothing if nothing is missing."""
     if not reference.missing and not current.missing:
-        return None
+        return []
     filled = np.array([reference.missing, reference.filled]), np.array([current.missing, current.filled])
-    return chi_square(*filled)[1]
-
-
-def _both(shape: float, missing: float | None) -> float:
-    """Return the p of two looks at a column (Bonferroni)."""
-    return shape if missing is None else min(1.0, 2 * min(shape, missing))
+    return [chi_square(*filled)[1]]
 
 
 def _share(part: int, whole: int) -> float:

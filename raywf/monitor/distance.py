@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
+from scipy.stats import hypergeom
 
 Counts = NDArray[np.int64]
 _SMOOTH = 0.5
-_LEAST_EXPECTED = 5.0  # rows in a cell of a chi-square table
+_LEAST_EXPECTED = 5.0  # rows in a bin
 
 
 def stability_index(trained: Counts, live: Counts) -> float:
@@ -42,26 +43,54 @@ def js_distance(trained: Counts, live: Counts) -> float:
 
 
 def chi_square(trained: Counts, live: Counts) -> tuple[float, float]:
-    """Return Cramer's V of two samples over bins, and the test's p; rare bins go with the next ones."""
+    """Return Cramer's V of two samples over bins, and how likely they differ so by chance.
+
+    Bins that expect too few rows for the chi-square test are taken together, a run of them after the other;
+    what is left over is tested by itself, exactly, and the lower p of the two counts (Bonferroni).
+    """
     table = np.stack([trained, live]).astype(np.float64)
     table = table[:, table.sum(axis=0) > 0]
-    rows = table.sum(axis=1, keepdims=True)
+    rows, columns = table.sum(axis=1), table.sum(axis=0)
     total = float(rows.sum())
-    if rows.min() == 0:
+    if rows.min() == 0 or table.shape[1] < 2:
         return 0.0, 1.0
-    table = np.add.reduceat(table, _cuts(table.sum(axis=0) * rows.min() / total), axis=1)
-    expected = rows * table.sum(axis=0, keepdims=True) / total
-    square = float(np.sum((table - expected) ** 2 / expected))
-    freedom = table.shape[1] - 1
-    return float(np.sqrt(square / total)), float(chdtrc(freedom, square)) if freedom else 1.0
+    strength = float(np.sqrt(_square(table) / total))
+    runs, left = _runs(columns * rows.min() / total)
+    if table.shape[1] == 2 and len(runs) < 2:
+        return strength, _exact(int(table[1, 0]), int(columns[0]), int(rows[1]), int(total))
+    found = []
+    if len(runs) > 1:
+        together = np.stack([table[:, run].sum(axis=1) for run in runs], axis=1)
+        found.append(float(chdtrc(len(runs) - 1, _square(together))))
+    if left and runs:
+        found.append(_exact(int(table[1, left].sum()), int(columns[left].sum()), int(rows[1]), int(total)))
+    return strength, both_p(*found)
 
 
-def _cuts(expected: NDArray[np.float64]) -> list[int]:
-    """Return where runs of bins begin that expect rows enough; what is left at the end is in the last run."""
-    cuts, held = [0], 0.0
-    for i, one in enumerate(expected.tolist()):
-        if held >= _LEAST_EXPECTED:
-            cuts.append(i)
-            held = 0.0
-        held += one
-    return cuts if held >= _LEAST_EXPECTED or len(cuts) == 1 else cuts[:-1]
+def both_p(*found: float) -> float:
+    """Return the p of several looks at one thing (Bonferroni); 1 of none."""
+    return min(1.0, len(found) * min(found)) if found else 1.0
+
+
+def _square(table: NDArray[np.float64]) -> float:
+    """Return Pearson's statistic of a table of two rows; a row without any count tells nothing."""
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / max(table.sum(), 1.0)
+    return float(np.sum((table - expected) ** 2 / np.where(expected > 0, expected, 1.0)))
+
+
+def _exact(seen: int, marked: int, drawn: int, total: int) -> float:
+    """Return how likely so many, or so few, of the `marked` rows are among those drawn (doubled)."""
+    odds = hypergeom(total, marked, drawn)
+    return float(min(1.0, 2 * min(odds.cdf(seen), odds.sf(seen - 1))))
+
+
+def _runs(expected: NDArray[np.float64]) -> tuple[list[list[int]], list[int]]:
+    """Return bins that expect rows enough, rare ones in runs that do together, and what is left over."""
+    runs = [[i] for i in np.flatnonzero(expected >= _LEAST_EXPECTED).tolist()]
+    held: list[int] = []
+    for i in np.flatnonzero(expected < _LEAST_EXPECTED).tolist():
+        held.append(i)
+        if expected[held].sum() >= _LEAST_EXPECTED:
+            runs.append(held)
+            held = []
+    return runs, held

@@ -16,7 +16,7 @@ from scipy.stats import false_discovery_control
 from raywf.core.category import category_text, spellings
 from raywf.core.clock import format_time, parse_time
 from raywf.core.records import ColumnProfile, Drift
-from raywf.monitor.distance import Counts, chi_square, js_distance, stability_index
+from raywf.monitor.distance import Counts, both_p, chi_square, js_distance, stability_index
 
 Codes = NDArray[np.uint8]
 MISSING = 255
@@ -82,8 +82,8 @@ def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:
 def compare_bins(column: str, before: Counts, after: Counts) -> Drift:
     """Compare rows by bin with those of before, the last bin being missing and unknown values.
 
-    They are a bin too: a feature that dies has moved. `q` is the p of the chi-square test until
-    `control_drift` sees all columns.
+    They are a bin too: a feature that dies has moved. `q` is the p of both looks, at the values that are
+    there and at what is missing, until `control_drift` sees all columns.
     """
     rows = int(after.sum())
     return Drift(
@@ -92,8 +92,15 @@ def compare_bins(column: str, before: Counts, after: Counts) -> Drift:
         rows=rows,
         missing=float(after[-1] / rows) if rows else 0.0,
         js=js_distance(before, after),
-        q=chi_square(before, after)[1],
+        q=both_p(chi_square(before[:-1], after[:-1])[1], *_missing_p(before, after)),
     )
+
+
+def _missing_p(before: Counts, after: Counts) -> list[float]:
+    """Return how likely chance gave the last bin such shares; nothing where none is in it."""
+    if not before[-1] and not after[-1]:
+        return []
+    return [chi_square(*(np.array([rows[:-1].sum(), rows[-1]]) for rows in (before, after)))[1]]
 
 
 def control_drift(found: Sequence[Drift]) -> tuple[Drift, ...]:

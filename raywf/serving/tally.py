@@ -1,7 +1,7 @@
 """How a replica serves each version, by window: plain numbers, told to the outcome log now and then.
 
 Prometheus has the replica's requests as they are now; these are for evidence, beside what the answers were
-worth. A replica that is killed has told all but its last minute at most.
+worth. A replica that is killed has told all but what came in its last minute or so.
 """
 
 from __future__ import annotations
@@ -31,13 +31,18 @@ _Key = tuple[str, int]
 
 @dataclass(slots=True)
 class _Tally:
-    """One version in one window; `told` is how many requests the last record had, `told_at` when that was."""
+    """One version in one window.
+
+    `told` is how many requests the last record had, `told_at` when that was; `charged` how many have had
+    their share of the replica's CPUs.
+    """
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     answered: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     cpu_s: float = 0.0
     times: Counter[int] = field(default_factory=Counter)
+    charged: int = 0
     told: int = 0
     told_at: float = 0.0
 
@@ -54,8 +59,8 @@ class _Tally:
 class Tallies:
     """Counts requests by version and window (of length `window`, by the event time of their first row).
 
-    A replica's CPUs, `cpus` of them held or what its process used where it holds none, go to the requests of
-    the time since the last record, in equal parts. Safe for threads.
+    A replica's CPUs, `cpus` of them held or what its process used where it holds none, go to its requests in
+    equal parts, ten seconds at a time; idle ones to the next that come. Safe for threads.
     """
 
     def __init__(
@@ -90,16 +95,27 @@ class Tallies:
     def tell(self, *, everything: bool = False) -> list[Service]:
         """Return a record of each tally that has grown by some since it was told last; or by anything."""
         with self._lock:
-            now, spent = self._wall(), self._cpu_seconds()
-            grown = {k: t for k, t in self._tallies.items() if t.is_due(now, everything=everything)}
-            more = sum(tally.requests - tally.told for tally in grown.values())
-            for tally in grown.values():
-                tally.cpu_s += (spent - self._spent) * (tally.requests - tally.told) / more
+            self._charge()
+            now = self._wall()
+            due = {k: t for k, t in self._tallies.items() if t.is_due(now, everything=everything)}
+            for tally in due.values():
                 tally.told, tally.told_at = tally.requests, now
-            self._spent = spent if grown else self._spent
-            records = [self._record(key, tally) for key, tally in grown.items()]
+            records = [self._record(key, tally) for key, tally in due.items()]
             self._let_go(now)
             return records
+
+    def _charge(self) -> None:
+        """Share what the replica has held since there was last a request, in equal parts, by those since."""
+        more = {key: t.requests - t.charged for key, t in self._tallies.items() if t.requests > t.charged}
+        if not more:
+            return
+        spent = self._cpu_seconds()
+        each = (spent - self._spent) / sum(more.values())
+        self._spent = spent
+        for key, count in more.items():
+            tally = self._tallies[key]
+            tally.cpu_s += each * count
+            tally.charged = tally.requests
 
     def _let_go(self, now: float) -> None:
         """Forget what has rested; one that is wanted again has another id, so that both count."""

@@ -16,6 +16,7 @@ import pytest
 from raywf.core.clock import to_microseconds
 from raywf.core.codec import decode, encode
 from raywf.core.errors import SettingsError
+from raywf.core.records import Outcome, Prediction
 from raywf.core.settings import (
     MonitorSettings,
     RetrainSettings,
@@ -28,9 +29,13 @@ from raywf.core.settings import (
 from raywf.loop.backtest.course import Course
 from raywf.loop.backtest.past import Past, read_past
 from raywf.loop.backtest.run import Backtest, backtest_folder, compare, plan_chances
+from raywf.loop.backtest.served import served_workflow
+from raywf.monitor.reference import Reference
+from raywf.outcomes.writer import LogWriter
 from raywf.snapshots.build import build_snapshot
 from raywf.snapshots.catalog import read_snapshot
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 START = datetime(2024, 1, 1, tzinfo=UTC)
 END = START + timedelta(days=101)
 DAYS, TURN = 100, 50
@@ -91,6 +96,27 @@ def test_the_past_is_what_a_snapshot_would_have_been(past: Past, day: int) -> No
     assert table.equals(there.cast(table.schema))
     assert (snapshot.rows, snapshot.window, snapshot.classes) == (built.rows, built.window, built.classes)
     assert snapshot.maturity_s == built.maturity_s
+
+
+def test_what_was_served_is_a_past_as_the_table_is(past: Past, tmp_path: Path) -> None:
+    """Rows that were asked for one by one, and labels that came when they came, are the same history."""
+    names = ["x", "z"]
+    rows = past.table.select([*names, "__label"]).to_pylist()
+    times = [EPOCH + timedelta(microseconds=int(at)) for at in past.times]
+    known = [EPOCH + timedelta(microseconds=int(at)) for at in past.known]
+    workflow = replace(past.workflow, stores=StoreSettings(root=str(tmp_path)))
+    with LogWriter(str(tmp_path), "turning") as log:
+        for i, (row, at, came) in enumerate(zip(rows, times, known, strict=True)):
+            features = {name: row[name] for name in names}
+            log.append([Prediction(id=f"{i}", time=at, version="1", features=features, scores=(0.5,))])
+            label = past.snapshot.classes[int(row["__label"])]
+            log.append([Outcome(id=f"{i}", time=came, label=label)])
+    profile = tuple(p for p in past.snapshot.profile if p.name in names)
+    reference = Reference(version="1", task="binary", classes=past.snapshot.classes, profile=profile)
+    found = read_past(served_workflow(workflow, reference), until=END)
+    columns = [*names, "__label", "__time", "__label_time"]
+    assert found.table.select(columns).equals(past.table.select(columns))
+    assert (found.times.tolist(), found.known.tolist()) == (past.times.tolist(), past.known.tolist())
 
 
 def test_the_turn_is_noticed(found: Backtest) -> None:

@@ -67,6 +67,24 @@ def test_missing_values_alone_are_drift() -> None:
     assert found.p < 1e-100
 
 
+@pytest.mark.parametrize(("rows", "gone"), [(2_000, 2_000), (100, 30), (4, 4)])
+def test_missing_values_in_a_small_table_are_drift(rows: int, gone: int) -> None:
+    """Beside a large one that has none, where so few rows are expected to be missing."""
+    values = X[:rows].copy()
+    values[:gone] = np.nan
+    assert compared(X, values).p < 1e-6
+
+
+def test_a_category_that_was_rare_is_drift() -> None:
+    """Exactly: however small the table is in which it is common, and not where it is as rare."""
+    before = ["a"] * 9_990 + ["b"] * 10
+    assert compared(before, ["a"] * 60 + ["b"] * 40, "category").p < 1e-20
+    assert compared(before, ["a"] * 99 + ["b"], "category").p > 0.05
+    assert compared(before, ["a"] * 60 + ["new"] * 40, "category").p < 1e-20
+    exact = stats.fisher_exact([[9_990, 10], [97, 3]]).pvalue
+    assert compared(before, ["a"] * 97 + ["b"] * 3, "category").p == pytest.approx(2 * exact, rel=0.01)
+
+
 def test_rows_beyond_the_range() -> None:
     """One row of a thousand beyond is a thousandth, though no statistic feels it."""
     values = np.arange(1000.0)

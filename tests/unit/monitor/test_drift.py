@@ -116,13 +116,24 @@ def test_chance_does_not_stand_out_and_a_shift_does():
 
 
 def test_few_rows_tell_of_a_feature_that_died():
-    """Bins that few rows can fill are taken together until they tell; fewer than ten rows never do."""
+    """Missing values by an exact test; bins that few rows can fill are taken together until they tell."""
     edges = tuple(np.arange(1, 10) / 10)
-    profile = ColumnProfile(name="x", kind="number", edges=edges, counts=(250,) * 10)
-    for rows, tells in ((40, True), (12, True), (9, False)):
-        for values in ([None] * rows, [0.05] * rows):
-            (found,) = control_drift([measure_drift(bin_values(values, profile), profile)])
-            assert found.stands_out == tells
+    even = ColumnProfile(name="x", kind="number", edges=edges, counts=(250,) * 10)
+    constant = ColumnProfile(name="x", kind="number", edges=(0.0,), counts=(2500, 0))
+    spread = np.linspace(0, 1, 100).tolist()
+    cases = [
+        (even, [None] * 40, True),
+        (even, [None] * 3, True),
+        (even, [0.05] * 12, True),
+        (even, [0.05] * 2, False),
+        (even, [*spread, *([None] * 10)], True),
+        (even, spread, False),
+        (constant, [None] * 40, True),
+        (constant, [-1.0] * 40, False),
+    ]
+    for profile, values, tells in cases:
+        (found,) = control_drift([measure_drift(bin_values(values, profile), profile)])
+        assert found.stands_out == tells
 
 
 def test_what_was_summed_up_before_stands_out_by_its_index():

@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from raywf.core.service import Service
 from raywf.outcomes import LogReader, LogWriter
 from raywf.serving.tally import Tallies, write_tallies
@@ -70,6 +72,23 @@ def test_held_cpus_are_shared_by_requests() -> None:
         hands.tallies.answered("2", NOON, 0.001)
     hands.wall += 10
     assert [s.cpu_s for s in hands.tallies.tell()] == [20 + 10, 30]
+
+
+def test_who_is_told_seldom_has_its_share_too() -> None:
+    """What is held goes by requests, whoever is due to be told."""
+    hands = Hands(cpus=1.0)
+    for _ in range(95):
+        hands.tallies.answered("1", NOON, 0.001)
+    hands.tallies.tell()
+    for _ in range(12):
+        hands.wall += 10
+        for version in ["1"] * 9 + ["2"]:
+            hands.tallies.answered(version, NOON, 0.001)
+        hands.tallies.tell()
+    for version in "12":
+        hands.tallies.answered(version, NOON, 0.001)
+    told = {s.version: s.cpu_s for s in hands.tallies.tell(everything=True)}
+    assert told == pytest.approx({"1": 108.0, "2": 12.0})
 
 
 def test_a_replica_that_holds_none_tells_what_it_used() -> None:
