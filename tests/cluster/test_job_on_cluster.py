@@ -123,7 +123,7 @@ def test_a_driver_without_a_node_of_its_pool_is_on_the_head(submitted: Submitted
 
 def test_a_stopped_search_is_taken_up_again(ray_cluster: Any, tmp_path: Path) -> None:
     """It ends by itself in seconds; submitted again it is the same search, and no fold is fitted twice."""
-    slow = SlowSearch(ray_cluster, tmp_path, trials=12, seconds=0.7)
+    slow = SlowSearch(ray_cluster, tmp_path, trials=18, seconds=0.7)  # twelve seconds are left to stop it in
     job_id = slow.submit()
     slow.await_folds(1)
     running = slow.raywf("job", "resume", job_id)
