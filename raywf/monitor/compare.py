@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control
 
 from raywf.core.drift import ColumnDrift
 from raywf.core.sketch import CategorySketch, NumberSketch, Sketch
-from raywf.monitor.distance import both_p, chi_square, js_distance, stability_index
+from raywf.monitor.distance import both_p, chi_square, js_distance, missing_p, stability_index
 
 Shares = NDArray[np.float64]
 
@@ -30,7 +30,8 @@ def compare_sketches(reference: Sketch, current: Sketch) -> ColumnDrift:
         shape = _categories(reference, current)
     else:
         raise TypeError(f"{reference.name!r} is of kind {reference.kind}, not {current.kind}")
-    p = both_p(shape.p, *_missing_p(reference, current))
+    gaps = missing_p((reference.missing, reference.filled), (current.missing, current.filled))
+    p = both_p(shape.p, *gaps)
     before, after = _share(reference.missing, reference.rows), _share(current.missing, current.rows)
     return ColumnDrift(
         column=reference.name,
@@ -141,14 +142,6 @@ def _categories(reference: CategorySketch, current: CategorySketch) -> _Shape:
         unknown=None if reference.other or not reference.filled else _share(rest, current.filled),
         outside=0.0,
     )
-
-
-def _missing_p(reference: Sketch, current: Sketch) -> list[float]:
-    """Return how likely the missing rates differ so by chance; nothing if nothing is missing."""
-    if not reference.missing and not current.missing:
-        return []
-    filled = np.array([reference.missing, reference.filled]), np.array([current.missing, current.filled])
-    return [chi_square(*filled)[1]]
 
 
 def _share(part: int, whole: int) -> float:

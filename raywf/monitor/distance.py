@@ -72,6 +72,16 @@ def both_p(*found: float) -> float:
     return min(1.0, len(found) * min(found)) if found else 1.0
 
 
+def missing_p(before: tuple[int, int], after: tuple[int, int]) -> list[float]:
+    """Return how likely missing rates differ so by chance; nothing if nothing is missing.
+
+    Each is told as the rows that are missing and those that are filled.
+    """
+    if not before[0] and not after[0]:
+        return []
+    return [chi_square(np.array(before), np.array(after))[1]]
+
+
 def _square(table: NDArray[np.float64]) -> float:
     """Return Pearson's statistic of a table of two rows; a row without any count tells nothing."""
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / max(table.sum(), 1.0)

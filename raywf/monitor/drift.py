@@ -16,7 +16,7 @@ from scipy.stats import false_discovery_control
 from raywf.core.category import category_text, spellings
 from raywf.core.clock import format_time, parse_time
 from raywf.core.records import ColumnProfile, Drift
-from raywf.monitor.distance import Counts, both_p, chi_square, js_distance, stability_index
+from raywf.monitor.distance import Counts, both_p, chi_square, js_distance, missing_p, stability_index
 
 Codes = NDArray[np.uint8]
 MISSING = 255
@@ -86,21 +86,15 @@ def compare_bins(column: str, before: Counts, after: Counts) -> Drift:
     there and at what is missing, until `control_drift` sees all columns.
     """
     rows = int(after.sum())
+    gaps = missing_p(*((int(of[-1]), int(of[:-1].sum())) for of in (before, after)))
     return Drift(
         column=column,
         psi=stability_index(before, after),
         rows=rows,
         missing=float(after[-1] / rows) if rows else 0.0,
         js=js_distance(before, after),
-        q=both_p(chi_square(before[:-1], after[:-1])[1], *_missing_p(before, after)),
+        q=both_p(chi_square(before[:-1], after[:-1])[1], *gaps),
     )
-
-
-def _missing_p(before: Counts, after: Counts) -> list[float]:
-    """Return how likely chance gave the last bin such shares; nothing where none is in it."""
-    if not before[-1] and not after[-1]:
-        return []
-    return [chi_square(*(np.array([rows[:-1].sum(), rows[-1]]) for rows in (before, after)))[1]]
 
 
 def control_drift(found: Sequence[Drift]) -> tuple[Drift, ...]:

@@ -92,7 +92,7 @@ class Predictions:
         start = time.perf_counter()
         try:
             answer = self._answer(model, asked)
-        except Exception as err:
+        except Exception as err:  # whatever it is, it is counted, and the caller's to deal with
             is_refusal = isinstance(err, (RequestError, RowError)) and not isinstance(err, NoAnswerError)
             kind: Trouble = "refused" if is_refusal else "failed"
             self._tallies.troubled(model.version.version, kind, self._clock.now())

@@ -13,16 +13,16 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
+from raywf.core.clock import from_microseconds, to_microseconds
 from raywf.core.service import Service, time_bin
 from raywf.outcomes.writer import LogWriter
 
 EVERY_S = 10.0
 _SLOW_S, _GROWTH = 60.0, 1.1  # what has grown by less than a tenth waits for a minute
 _KEPT_S, _MOST = 3600.0, 256  # what has rested so long is let go of, and what is beyond so many
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _logger = logging.getLogger(__name__)
 
 Trouble = Literal["refused", "failed"]
@@ -71,7 +71,8 @@ class Tallies:
         wall: Callable[[], float] = time.monotonic,
         used: Callable[[], float] = time.process_time,
     ) -> None:
-        self._window, self._cpus, self._wall, self._used = window, cpus, wall, used
+        self._length = window // timedelta(microseconds=1)
+        self._cpus, self._wall, self._used = cpus, wall, used
         self._tallies: dict[_Key, _Tally] = {}
         self._last: dict[str, int] = {}  # the window of each version's last answer
         self._spent = self._cpu_seconds()
@@ -79,7 +80,7 @@ class Tallies:
 
     def answered(self, version: str, when: datetime, seconds: float) -> None:
         """Count a request that a version answered; `when` is its first row's event time."""
-        key, taken = (version, (when - _EPOCH) // self._window), time_bin(seconds)
+        key, taken = (version, to_microseconds(when) // self._length), time_bin(seconds)
         with self._lock:
             self._last[version] = key[1]
             tally = self._tally(key)
@@ -89,7 +90,7 @@ class Tallies:
     def troubled(self, version: str, kind: Trouble, when: datetime) -> None:
         """Count one without an answer: where the version's last answer was, else in `when`'s window."""
         with self._lock:
-            number = self._last.get(version, (when - _EPOCH) // self._window)
+            number = self._last.get(version, to_microseconds(when) // self._length)
             self._tally((version, number)).counts[kind] += 1
 
     def tell(self, *, everything: bool = False) -> list[Service]:
@@ -137,8 +138,8 @@ class Tallies:
         version, number = key
         return Service(
             id=tally.id,
-            time=_EPOCH + number * self._window,
-            length_s=self._window.total_seconds(),
+            time=from_microseconds(number * self._length),
+            length_s=self._length / 1e6,
             version=version,
             answered=tally.answered,
             refused=tally.counts["refused"],

@@ -24,6 +24,8 @@ from raywf.outcomes.column_reader import ColumnReader
 from raywf.outcomes.columns import LogColumns
 
 ID, SERVED_AT, KNOWN_AT, LABEL = "raywf_id", "raywf_served_at", "raywf_known_at", "raywf_label"
+_INSTANT = pa.timestamp("us", "UTC")
+_TYPES = {"number": pa.float64(), "category": pa.string(), "time": _INSTANT}
 
 
 def served_workflow(workflow: Workflow, reference: Reference) -> Workflow:
@@ -128,7 +130,3 @@ def _feature(values: list[Any], profile: ColumnProfile) -> pa.Array:
         read = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601").dt.as_unit("us")
         return pa.array(read, _INSTANT, from_pandas=True)
     return pa.array([None if value is None else as_text(value) for value in values], pa.string())
-
-
-_INSTANT = pa.timestamp("us", "UTC")
-_TYPES = {"number": pa.float64(), "category": pa.string(), "time": _INSTANT}
