@@ -19,10 +19,11 @@ _EVERY_S = 2.0
 
 
 @contextmanager
-def progress(budget_s: float, trials: int) -> Iterator[Listener]:
-    """Yield a listener that shows the stages and the search's trials."""
+def progress(budget_s: float) -> Iterator[Listener]:
+    """Yield a listener that shows the stages, the search's trials and how much of its time is gone."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn
+    from rich.progress_bar import ProgressBar
 
     from raywf.loop.pipeline import Listener
 
@@ -34,15 +35,24 @@ def progress(budget_s: float, trials: int) -> Iterator[Listener]:
 
         yield Listener(stage=line, trial=lambda t: line(f"  {_trial_line(t)}"))
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+
+    class TimeBar(BarColumn):
+        def render(self, task: Task) -> ProgressBar:
+            return ProgressBar(total=budget_s, completed=min(budget_s, task.elapsed or 0.0), width=40)
+
+    columns = (TextColumn("{task.completed} trials"), TimeBar(), TextColumn("{task.description}"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"trials (at most {budget_s:.0f} s)", total=trials)
+        task = bar.add_task(f"of {budget_s:.0f} s", total=None, start=False)
+
+        def stage(text: str) -> None:
+            bar.console.print(text, highlight=False)
+            bar.start_task(task)  # the first is the snapshot's, with which the search begins
 
         def advance(trial: Trial) -> None:
             bar.console.print(f"  {_trial_line(trial)}", highlight=False)
             bar.advance(task)
 
-        yield Listener(stage=lambda text: bar.console.print(text, highlight=False), trial=advance)
+        yield Listener(stage=stage, trial=advance)
 
 
 def _trial_line(trial: Trial) -> str:

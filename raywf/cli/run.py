@@ -46,7 +46,7 @@ def run(workflow: Workflow, as_of: datetime | None, effort: Effort, *, as_json: 
         effort=effort,
     )
     resolve_rate(workflow.cost)
-    with progress(workflow.search.budget_s, workflow.search.trials) as listener:
+    with progress(workflow.search.budget_s) as listener:
         connect(workflow)
         done = retrain(workflow, decision, listener=listener)
     lines = [
@@ -79,7 +79,7 @@ def search(workflow: Workflow, as_of: datetime | None, *, resume: bool, as_json:
         as_of = interrupted_as_of(workflow)
 
     resolve_rate(workflow.cost)
-    with progress(workflow.search.budget_s, workflow.search.trials) as listener:
+    with progress(workflow.search.budget_s) as listener:
         connect(workflow)
         found = search_only(workflow, as_of=as_of, listener=listener)
     left = left_over(found.sweep, workflow.search.trials)

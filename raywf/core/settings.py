@@ -188,7 +188,7 @@ class SearchSettings:
     max_cpu_s: float | None = None
     max_usd: float | None = None
     warm_share: float = 0.2
-    trials: int = 40
+    trials: int = 1000
     folds: int | None = None
     row_ms: float = 0.28
     class_weight: Literal["none", "balanced"] = "none"

@@ -6,6 +6,7 @@ AutoGluon's 2025 portfolio, with learning rates raised for budgets of seconds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -290,10 +291,23 @@ def _missed(portfolio: Sequence[Trial], former: Sequence[Sweep]) -> list[Trial]:
 def _runners_up(former: Sequence[Sweep], *, seed: int) -> list[Trial]:
     """Return the best trials of former sweeps beside the newest members, and neighbours of the best."""
     members = {m.trial_id for m in former[0].members}
-    pool = pool_trials(former)
+    pool = _mixed(pool_trials(former))
     found = [t for t in pool if t.id not in members][:_RUNNERS_UP]
     shaken = (_beside(pool, number, seed=seed + stable_number(former[0].id)) for number in range(_NEIGHBOURS))
     return found + [t for t in shaken if t is not None]
+
+
+def _mixed(best_first: Sequence[Trial]) -> list[Trial]:
+    """Return the best of each family, then the second of each, and so on, the better ones first.
+
+    Neighbours of the best fare alike, and sweep after sweep would else try none but one family.
+    """
+    seen: Counter[str] = Counter()
+    places = []
+    for trial in best_first:
+        places.append(seen[trial.family])
+        seen[trial.family] += 1
+    return [trial for _, trial in sorted(zip(places, best_first, strict=True), key=lambda item: item[0])]
 
 
 def pool_trials(former: Sequence[Sweep]) -> list[Trial]:

@@ -235,10 +235,29 @@ def test_efforts_try_more_and_more() -> None:
     portfolio = plan_trials(SearchSettings(), rows=1000)
     assert plans["refit"] == plans["reweight"] == portfolio[:1]
     missed = next(t for t in portfolio if t.family not in {p.family for p in portfolio[:3]})
-    assert plans["warm"][:4] == (portfolio[0], missed, *portfolio[1:3])
+    assert plans["warm"][:4] == (portfolio[0], missed, portfolio[2], portfolio[1])  # each family's best first
     assert plans["warm"][4] not in portfolio
     assert {t.id for t in portfolio} < {t.id for t in plans["warm"]}
     assert {t.id for t in plans["full"]} == {t.id for t in portfolio}
+
+
+def test_a_warm_search_tries_neighbours_of_several_families() -> None:
+    """Four forests that fare alike leave room beside them for what comes after."""
+    forests = [make_trial("extratrees", {"max_features": 0.4, "min_samples_leaf": n}) for n in (1, 2, 3, 4)]
+    others = [make_trial("lightgbm", {"num_leaves": 30}), make_trial("xgboost", {"max_depth": 6})]
+    ran = tuple(
+        dataclasses.replace(t, status="done", fold_losses=(0.1 + 0.001 * i,))
+        for i, t in enumerate((*forests, *others))
+    )
+    old = dataclasses.replace(sweep(("extratrees", forests[0].params, 1.0)), trials=ran)
+    planned = plan_trials(SearchSettings(), rows=1000, former=[old], effort="warm")
+    assert [t.id for t in planned[2:5]] == [others[0].id, others[1].id, forests[1].id]
+    seen = {
+        t.family
+        for n in range(20)
+        for t in plan_trials(SearchSettings(seed=n), rows=1000, former=[old], effort="warm")[5:9]
+    }
+    assert {"extratrees", "lightgbm"} <= seen
 
 
 @pytest.mark.parametrize("effort", ["refit", "reweight", "warm", "full"])
