@@ -7,13 +7,12 @@ from pathlib import Path
 
 import click
 
-from raywf.cli.leaderboard import draw
+from raywf.cli.leaderboard import SHOWN, draw
 from raywf.cli.options import show, table, workflow_options
 from raywf.core.explanation import Explanation, ImportanceReport, ParameterRange, Slice, SliceReport
 from raywf.core.settings import Workflow
 from raywf.report.words import names_of, rows_of
 
-_SHOWN = 12
 _RATE = 0.05
 _BAR = 30
 
@@ -62,7 +61,7 @@ def explain(
 def describe(made: Explanation) -> list[str]:
     """Return an explanation as lines of text."""
     title = f"version {made.version}, of " if made.version else ""
-    board = draw(made.sweep, made.standings, most=_SHOWN)
+    board = draw(made.sweep, made.standings)
     lines = [title + board[0], *board[1:]]
     if made.slices is not None:
         lines += _slices(made.slices, made.sweep.metric)
@@ -94,7 +93,7 @@ def _slices(report: SliceReport, metric: str) -> list[str]:
     ]
     biased = any(s.label_mean is not None for s in report.slices)
     names = ["slice", "rows", metric, "loss", "+-", "beyond rest", "q"]
-    rows = [_slice_row(s, biased=biased) for s in report.slices[:_SHOWN]]
+    rows = [_slice_row(s, biased=biased) for s in report.slices[:SHOWN]]
     return [*head, *table([*names, *(["label", "predicted", ""] if biased else [])], rows)]
 
 
@@ -122,7 +121,7 @@ def _importance(report: ImportanceReport, metric: str) -> list[str]:
     most = max((i.drop for i in report.columns), default=0.0)
     rows = [
         (i.columns[0], f"{i.drop:+.4f}", f"{i.sd:.4f}", "#" * round(_BAR * max(0.0, i.drop) / most))
-        for i in report.columns[:_SHOWN]
+        for i in report.columns[:SHOWN]
         if most > 0
     ]
     joined = [(names_of(i), f"{i.drop:+.4f}", f"{i.sd:.4f}", "together") for i in report.groups]

@@ -9,19 +9,20 @@ from raywf.core.explanation import Standing
 from raywf.core.records import Sweep
 
 _MOST_SPENT = 0.75
+SHOWN = 12  # of a list's lines, and every member
 _HEADERS = ("trial", "status", "folds", "+-", "behind", "+-", "weight", "row us", "seconds")
 
 
 def leaderboard(sweep: Sweep) -> list[str]:
-    """Return a title and a line a trial; margins are of 95 % intervals over the folds."""
+    """Return a title and a line for each of the best; margins are of 95 % intervals over the folds."""
     from raywf.search.explain.standings import rank_trials
 
     return draw(sweep, rank_trials(sweep))
 
 
-def draw(sweep: Sweep, standings: Sequence[Standing], *, most: int | None = None) -> list[str]:
-    """Return the lines of a leaderboard that has been ranked: the first `most`, and every member."""
-    shown = [s for place, s in enumerate(standings) if most is None or place < most or s.weight]
+def draw(sweep: Sweep, standings: Sequence[Standing]) -> list[str]:
+    """Return the lines of a leaderboard that has been ranked: the first twelve, and every member."""
+    shown = [s for place, s in enumerate(standings) if place < SHOWN or s.weight]
     rows = [
         (
             s.trial_id,

@@ -42,7 +42,7 @@ def progress(budget_s: float) -> Iterator[Listener]:
 
     columns = (TextColumn("{task.completed} trials"), TimeBar(), TextColumn("{task.description}"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"of {budget_s:.0f} s", total=None, start=False)
+        task = bar.add_task(f"of at most {budget_s:.0f} s", total=None, start=False)
 
         def stage(text: str) -> None:
             bar.console.print(text, highlight=False)

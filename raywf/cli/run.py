@@ -32,6 +32,7 @@ def run(workflow: Workflow, as_of: datetime | None, effort: Effort, *, as_json: 
     from raywf.core.journal import BY_HAND
     from raywf.loop.cluster import connect
     from raywf.loop.pipeline import retrain
+    from raywf.search.budget import warm_seconds
 
     now = as_of or datetime.now(UTC)
     window = format_time(datetime.now(UTC))
@@ -46,7 +47,10 @@ def run(workflow: Workflow, as_of: datetime | None, effort: Effort, *, as_json: 
         effort=effort,
     )
     resolve_rate(workflow.cost)
-    with progress(workflow.search.budget_s) as listener:
+    allowed_s = workflow.search.budget_s
+    if effort == "warm":
+        allowed_s = warm_seconds(allowed_s, workflow.search.warm_share)
+    with progress(allowed_s) as listener:
         connect(workflow)
         done = retrain(workflow, decision, listener=listener)
     lines = [

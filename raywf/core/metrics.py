@@ -157,9 +157,14 @@ def class_probabilities(scores: Array) -> Array:
 
 def log_loss(labels: Array, scores: Array) -> float:
     """Return the mean negative log-likelihood, in nats."""
+    return float(log_losses(labels, scores).mean())
+
+
+def log_losses(labels: Array, scores: Array) -> Array:
+    """Return each row's negative log-likelihood ``(n_rows,)``, in nats."""
     p = np.clip(class_probabilities(scores), _EPS, 1)
     p = p / p.sum(axis=1, keepdims=True)
-    return float(-np.log(p[np.arange(len(labels)), labels.astype(int)]).mean())
+    return np.asarray(-np.log(p[np.arange(len(labels)), labels.astype(int)]))
 
 
 def accuracy(labels: Array, scores: Array) -> float:

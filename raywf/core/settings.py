@@ -207,7 +207,7 @@ class SearchSettings:
             value = getattr(self, name)
             require(value is None or value > 0, name, "above 0", value)
         require(self.trials >= 1, "trials", "at least 1", self.trials)
-        require(self.folds is None or 2 <= self.folds <= 20, "folds", "in [2, 20]", self.folds)
+        require(self.folds is None or 1 <= self.folds <= 20, "folds", "in [1, 20]", self.folds)
         require(0 < self.warm_share <= 1, "warm_share", "a share of the budgets in (0, 1]", self.warm_share)
         require(self.row_ms > 0, "row_ms", "above 0 milliseconds", self.row_ms)
         some = len(self.families) + len(self.models) > 0

@@ -166,7 +166,9 @@ def _train(
         made = make_expectations(workflow, snapshot, block, found.proof)
         keep_expectations(Store(workflow.stores.root), found.sweep.id, made)
         journal.record(decision, "gated", reasons=(verdict.reason,), figures=encode(verdict))
-        version = _register(workflow, registry, decision, found=found, verdict=verdict, champion=champion)
+        version = _register(
+            workflow, registry, decision, listener, found=found, verdict=verdict, champion=champion
+        )
     journal.record(decision, "registered", figures={"version": version.version})
     return Retraining(
         status="registered",
@@ -302,12 +304,14 @@ def _register(
     workflow: Workflow,
     registry: Registry,
     decision: Decision,
+    listener: Listener,
     *,
     found: SearchResult,
     verdict: Verdict,
     champion: ModelVersion | None,
 ) -> ModelVersion:
     snapshot = load_snapshot(Store(workflow.stores.root), workflow.name, found.sweep.snapshot_id)
+    listener.stage(f"{len(found.sweep.trials)} trials go to MLflow")
     run_id = log_sweep(workflow, snapshot, found.sweep)
     lineage = Lineage(
         run_id=run_id,

@@ -35,15 +35,16 @@ def log_sweep(workflow: Workflow, snapshot: Snapshot, sweep: Sweep) -> str:
             RunTag("raywf.effort", sweep.effort),
         ],
     )
-    known = _children(client, experiment, sweep.id)
+    ended, cut = _children(client, experiment, sweep.id)
     for trial in sweep.trials:
-        if trial.id not in known:
-            _log_trial(client, experiment, parent, (sweep, trial), stamp)
+        if trial.id not in ended:
+            run = cut.get(trial.id) or _new_child(client, experiment, parent, (sweep, trial))
+            _log_trial(client, run, (sweep, trial), stamp)
     client.set_terminated(parent)
     return parent
 
 
-def _log_trial(client: Any, experiment: str, parent: str, what: tuple[Sweep, Trial], stamp: int) -> None:
+def _new_child(client: Any, experiment: str, parent: str, what: tuple[Sweep, Trial]) -> str:
     sweep, trial = what
     tags = {
         "raywf.kind": "trial",
@@ -53,7 +54,11 @@ def _log_trial(client: Any, experiment: str, parent: str, what: tuple[Sweep, Tri
         "raywf.cost_usd": repr(trial.cost_usd),
         "mlflow.parentRunId": parent,
     }
-    run = client.create_run(experiment, tags=tags, run_name=trial.id).info.run_id
+    return str(client.create_run(experiment, tags=tags, run_name=trial.id).info.run_id)
+
+
+def _log_trial(client: Any, run: str, what: tuple[Sweep, Trial], stamp: int) -> None:
+    sweep, trial = what
     metrics = {"seconds": trial.seconds, "rounds": float(trial.rounds), "cost_usd": trial.cost_usd}
     if trial.score is not None:
         metrics[sweep.metric] = trial.score
@@ -73,14 +78,20 @@ def _run(client: Any, experiment: str, tags: dict[str, str], name: str) -> str:
     )
 
 
-def _children(client: Any, experiment: str, sweep_id: str) -> set[str]:
-    query, known = f"tags.`raywf.trial_of` = '{sweep_id}'", set()
+def _children(client: Any, experiment: str, sweep_id: str) -> tuple[set[str], dict[str, str]]:
+    """Return the trials whose runs have ended, and the runs, by trial, of those that were cut off."""
+    query, ended, cut = f"tags.`raywf.trial_of` = '{sweep_id}'", set[str](), dict[str, str]()
     token: str | None = ""
     while token is not None:
         page = client.search_runs([experiment], query, max_results=_PAGE, page_token=token or None)
-        known |= {run.data.tags["raywf.trial"] for run in page if run.info.status != "RUNNING"}
+        for run in page:
+            trial = run.data.tags["raywf.trial"]
+            if run.info.status == "RUNNING":
+                cut[trial] = run.info.run_id
+            else:
+                ended.add(trial)
         token = page.token or None
-    return known
+    return ended, cut
 
 
 def _metrics(figures: dict[str, float], stamp: int) -> list[Metric]:

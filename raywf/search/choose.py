@@ -171,7 +171,10 @@ def choose(
     members = _members(weights, by_id, data, bounds, bag=bag)
     weights = {m.trial_id: m.weight for m in members}
     mix = np.asarray(sum(scores[i].astype(np.float64) * w for i, w in weights.items()))
-    calibration = fit_calibration(labels, mix, rows=order) if data.task != "regression" else None
+    calibration = None
+    if data.task != "regression":
+        counted = None if data.rows.weights is None else data.rows.weights[order]
+        calibration = fit_calibration(labels, mix, rows=order, weights=counted)
     final = mix if calibration is None else calibration.apply(mix)
     threshold = metric.best_threshold(labels, final)
     found_scores = [

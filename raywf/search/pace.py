@@ -13,7 +13,7 @@ import numpy as np
 from raywf.core.metrics import log_loss, rmse
 from raywf.core.niceness import yield_cpu
 from raywf.core.records import Trial
-from raywf.models.families import family, traits
+from raywf.models.families import family, is_family, traits
 from raywf.models.family import Problem, Rows
 from raywf.search.budget import WORKER_S
 
@@ -125,7 +125,8 @@ def choose_folds(
     Of few rows, which chance parts unevenly, there are repeats of 8; of many a hold-out tells the trials
     apart, and more trials are worth more than folds, unless the rows are ordered in time.
     """
-    if not trials:  # all are drawn as the search goes
+    trials = [trial for trial in trials if is_family(trial.family)]
+    if not trials:  # all are drawn as the search goes, or of models that nothing is known of
         return _UNKNOWN_FOLDS
     needed = [_CROWDED * max(_LEAST_FIT_S, fit_seconds(pace, t.family, t.params)) for t in trials]
     if rows >= _MANY_ROWS and not ordered and core_s < 3 * sum(needed):

@@ -25,6 +25,7 @@ _RUNNERS_UP, _NEIGHBOURS, _SHAKEN = 3, 4, 4
 _MOST_ROWS = {"extratrees": 20_000, "torch": 60_000}
 _MOST_LEAVES = 8_000  # of a tree whose leaves are single rows
 _MAX_RATE = 0.12
+_MEDIAN = 0.5
 
 _MIDDLE = {
     "learning_rate": 0.05,
@@ -181,6 +182,7 @@ def plan_trials(
     effort: Effort = "full",
     speed: float = 1.0,
     gain: float = 0.0,
+    quantile: float | None = None,
 ) -> tuple[Trial, ...]:
     """Return the trials to run in order; `former` are the champion's sweep and those before it.
 
@@ -189,10 +191,10 @@ def plan_trials(
     warm one puts the family that was not tried for the longest, the former runners-up and neighbours of the
     best between them; a cheaper one has the members alone. `speed` raises the portfolio's learning rates,
     where the budget would fit too few of them; `gain` is the share of the loss that pairs of numbers took off
-    in a short fit, by which trees read them.
+    in a short fit, by which trees read them; `quantile` is what a regression is asked for, if not the mean.
     """
     own = settings.models
-    families = searched_families(settings, rows=rows) | own.keys()
+    families = searched_families(settings, rows=rows, quantile=quantile) | own.keys()
     given = {name: model.params for name, model in own.items() if model.params or not model.space}
     portfolio = [make_trial(name, params) for name, params in given.items()]
     portfolio += [
@@ -214,8 +216,10 @@ def plan_trials(
     return tuple({t.id: t for t in wanted}.values())[: settings.trials]
 
 
-def searched_families(settings: SearchSettings, *, rows: int) -> set[str]:
+def searched_families(settings: SearchSettings, *, rows: int, quantile: float | None = None) -> set[str]:
     """Return which of raywf's families are searched: those whose library is here and that the rows suit.
+
+    Of a quantile other than the median a forest knows nothing.
 
     A family with a space of the user's is searched on any number of rows, and so are those that are given
     where none of them suits.
@@ -228,6 +232,8 @@ def searched_families(settings: SearchSettings, *, rows: int) -> set[str]:
         if name not in here and (name in settings.spaces or not (here or settings.models)):
             find_family(name)  # says what to install
     suited = {f for f in here if f in settings.spaces or rows <= _MOST_ROWS.get(f, rows)}
+    if quantile is not None and quantile != _MEDIAN:
+        suited -= {"extratrees"} - settings.spaces.keys()
     return suited if suited or settings.models else here
 
 

@@ -18,6 +18,7 @@ from raywf.core.codec import encode
 from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.core.space import Space, parse_space
+from raywf.models.families import is_family
 from raywf.search.hold import Hold
 from raywf.search.pace import Pace, fit_seconds
 from raywf.search.portfolio import neighbour
@@ -284,7 +285,10 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     def _draw(self, family: str) -> Trial | None:
         assert self._studies is not None
         trial = self._studies.draw(family, known=self.handed)
-        return trial if trial is not None and self._fits(trial) else None
+        if trial is not None and not self._fits(trial):
+            self._studies.drop(trial)
+            return None
+        return trial
 
     def _neighbour(self) -> Trial | None:
         if self._plan.pace is None:
@@ -300,9 +304,8 @@ class TrialQueue(Searcher):  # type: ignore[misc]
 
     def _fits(self, trial: Trial) -> bool:
         left = self.deadline - time.time()
-        known = self._seconds[trial.family]
-        if self._plan.pace is None:
-            needed = max(known, default=0.0)
+        if self._plan.pace is None or not is_family(trial.family):  # its own trials tell
+            needed = max(self._seconds[trial.family], default=0.0)
         else:
             folds = len(self._plan.fold_rows)
             needed = folds * fit_seconds(self._plan.pace, trial.family, trial.params)

@@ -98,6 +98,7 @@ class SearchPlan:
             effort=self.effort,
             speed=speed,
             gain=0.0 if pace is None else pace.gain,
+            quantile=data.quantile,
         )
         return found[: self._most_planned(settings)]
 

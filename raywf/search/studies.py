@@ -44,6 +44,11 @@ class Studies:
             self._studies[family].tell(asked, state=optuna.trial.TrialState.FAIL)
         return None
 
+    def drop(self, trial: Trial) -> None:
+        """Forget a draw that is not tried: a study counts what is under way as bad."""
+        asked = self._open.pop(trial.id)
+        self._studies[trial.family].tell(asked, state=optuna.trial.TrialState.FAIL)
+
     def tell(self, trial: Trial, *, rungs: Mapping[int, float] | None = None) -> None:
         """Learn what came of a trial; of one that was not drawn here too, where the space holds it.
 

@@ -275,14 +275,18 @@ def test_runs_hold_figures(shop: Shop) -> None:
 
 
 def test_interrupted_log_is_completed(shop: Shop) -> None:
-    """Children that a crash left out are made, those that are there are not."""
+    """Children that a crash left out are made, those that are there are not; one it cut off is ended."""
     workflow, _, _ = shop.open("resume")
     more = dataclasses.replace(SWEEP, trials=(*SWEEP.trials, dataclasses.replace(TRIAL, id="linear-2")))
-    run = log_sweep(workflow, SNAPSHOT, more)
     client = connect(tracking_uri(workflow))
     experiment = client.get_experiment_by_name("resume").experiment_id
+    cut = client.search_runs([experiment], "tags.`raywf.trial` = 'linear-1'")[0].info.run_id
+    client.update_run(cut, status="RUNNING")
+    run = log_sweep(workflow, SNAPSHOT, more)
     found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run}'")
     assert sorted(r.info.run_name for r in found) == ["linear-1", "linear-2", "torch-1"]
+    assert {r.info.status for r in found} == {"FINISHED", "FAILED"}
+    assert cut in {r.info.run_id for r in found}
 
 
 def test_broken_store_is_a_registry_error(tmp_path: Path) -> None:

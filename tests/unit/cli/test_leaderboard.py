@@ -48,6 +48,18 @@ def test_why_trials_failed_is_told() -> None:
     assert lines[-1] == f"failed: {cut[0].id} and 1 more: out of memory"
 
 
+def test_of_many_trials_the_best_are_shown() -> None:
+    """Twelve of them, and the member that is far behind; the rest is counted."""
+    many = [
+        dataclasses.replace(QUICK, id=f"linear-{i}", fold_losses=(0.1 + i / 1e4, 0.1 + i / 1e4))
+        for i in range(300)
+    ]
+    lines = leaderboard(dataclasses.replace(SWEEP, trials=(*many, QUICK)))
+    assert len(lines) == 2 + 13 + 1
+    assert any(line.startswith(QUICK.id) for line in lines)
+    assert lines[-1].startswith("288 more trials; behind")
+
+
 @pytest.mark.parametrize(("trials", "spent_s", "count"), [(2, 20, 1), (40, 20, 0), (2, 55, 0)])
 def test_time_that_was_left_is_told(trials: int, spent_s: float, count: int) -> None:
     """Where the trials were all that it might run, and not where the time was used."""

@@ -102,7 +102,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> Non
         ("serch.budget_s=3", r"option --set serch.budget_s=3: unknown key 'serch'; did you mean 'search'\?"),
         ("search.budget_s", r"an override is section.key=value, got 'search.budget_s'"),
         ("name.first=x", r"option --set name.first=x: 'name' is a value, not a section"),
-        ("search.folds=1", r"option --set search.folds=1: search.folds: folds must be in \[2, 20\], got 1"),
+        ("search.folds=0", r"option --set search.folds=0: search.folds: folds must be in \[1, 20\], got 0"),
     ],
 )
 def test_a_wrong_option_is_refused(tmp_path: Path, option: str, message: str) -> None:

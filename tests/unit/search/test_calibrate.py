@@ -55,6 +55,19 @@ def test_a_row_that_was_scored_several_times_counts_once() -> None:
     assert found.slope == pytest.approx(once.slope, rel=1e-3)
 
 
+def test_rows_count_as_in_the_fits() -> None:
+    """Scores of balanced classes are right where the classes count alike, and stay as they are."""
+    shares = np.asarray([1 - LABELS.mean(), LABELS.mean()])
+    rare = np.flatnonzero((LABELS == 0) | (np.arange(len(LABELS)) % 8 == 0))
+    labels, scores = LABELS[rare], TRUE[rare]  # as of a model whose fit had the lost rows too
+    counts = np.bincount(labels.astype(int))
+    weights = (shares / counts)[labels.astype(int)]
+    assert fit_calibration(labels, scores, weights=weights / weights.mean()) is None
+    plain = fit_calibration(labels, scores)
+    assert plain is not None
+    assert plain.shift < -1.5
+
+
 def test_several_classes_get_one_temperature() -> None:
     """The shift stays 0, and rows still sum to 1."""
     true = np.random.default_rng(1).dirichlet([1, 1, 1], 1500)

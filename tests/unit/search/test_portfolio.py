@@ -241,6 +241,17 @@ def test_efforts_try_more_and_more() -> None:
     assert {t.id for t in plans["full"]} == {t.id for t in portfolio}
 
 
+def test_a_forest_is_not_asked_for_a_quantile() -> None:
+    """It answers with the mean; the median of few rows it may stand for, and a space asks for it."""
+    found = {
+        q: {t.family for t in plan_trials(SearchSettings(), rows=1000, quantile=q)} for q in (None, 0.5, 0.9)
+    }
+    assert "extratrees" in found[None] & found[0.5]
+    assert found[None] - found[0.9] == {"extratrees"}
+    asked = SearchSettings(spaces={"extratrees": {"min_samples_leaf": [1, 5]}})
+    assert "extratrees" in {t.family for t in plan_trials(asked, rows=1000, quantile=0.9)}
+
+
 def test_a_warm_search_tries_neighbours_of_several_families() -> None:
     """Four forests that fare alike leave room beside them for what comes after."""
     forests = [make_trial("extratrees", {"max_features": 0.4, "min_samples_leaf": n}) for n in (1, 2, 3, 4)]

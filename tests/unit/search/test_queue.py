@@ -134,6 +134,15 @@ def test_folds_follow_from_the_pace(round_s: float, folds: int) -> None:
     assert choose_folds(Pace(round_s=round_s, rounds=100), trials, 100.0, rows=1000) == folds
 
 
+def test_of_a_model_that_nothing_is_known_of_there_are_three_folds() -> None:
+    """However little its fits seem to take; beside others they tell."""
+    own, known = make_trial("mine", {}), make_trial("lightgbm", BOOSTER)
+    assert choose_folds(QUICK, [own], 100.0, rows=1000) == 3
+    assert choose_folds(QUICK, [own, known], 100.0, rows=1000) == choose_folds(
+        QUICK, [known], 100.0, rows=1000
+    )
+
+
 @pytest.mark.parametrize(("rows", "folds"), [(9_000, 5), (12_000, 1)])
 def test_of_many_rows_trials_are_worth_more_than_folds(rows: int, folds: int) -> None:
     """Where the portfolio would not be tried on three folds, a hold-out tells its configurations apart."""
@@ -188,6 +197,19 @@ def test_slots_that_are_served_one_by_one_end_together(monkeypatch: pytest.Monke
         now += serve
     assert 800 - slots / 4 <= len(queue.handed) <= 802
     assert max(ends) - min(ends) <= 2 * each
+
+
+def test_a_model_of_the_user_s_own_is_begun_by_what_its_trials_took() -> None:
+    """Nothing is known of it before: the first begins, and none that the time left is too short for."""
+    trials = tuple(make_trial("mine", {"x": x}) for x in (1, 2, 3))
+    plan = dataclasses.replace(make(left_s=60)._plan, trials=trials, more=False)
+    queue = TrialQueue(plan)
+    first = take(queue, "t0")
+    end(queue, "t0", first, seconds=70.0)
+    assert take(queue, "t1") is not None
+    late = TrialQueue(dataclasses.replace(plan, deadline=time.time() + 30))
+    end(late, "t0", take(late, "t0"), seconds=70.0)
+    assert late.suggest("t1") == late.FINISHED
 
 
 def test_slow_trials_go_one_by_one() -> None:

@@ -44,6 +44,17 @@ def test_draws_that_run_at_once_lie_apart() -> None:
     assert len({t.id for t in drawn if t}) == 8
 
 
+def test_a_draw_that_is_not_tried_is_forgotten() -> None:
+    """It is neither under way, which counts as bad, nor told again."""
+    made = studies()
+    trial = made.draw("mine", known=())
+    assert trial is not None
+    made.drop(trial)
+    (kept,) = made._studies["mine"].trials
+    assert kept.state.name == "FAIL"
+    assert not made._open
+
+
 def test_what_was_known_is_learnt_again() -> None:
     """A resumed search tells what had ended; what the space does not hold is left out."""
     first, again = studies(), studies(seed=1)
