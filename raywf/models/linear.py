@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from raywf.models.design import Design, activate, design_from, fit_design
@@ -18,6 +20,8 @@ from raywf.models.family import Contributions, Model, Problem, Rows, Scores
 from raywf.models.scale import Scale, label_scale
 
 _ABSENT = -20.0  # the intercept of a class that no row has
+_MOST_ITERATIONS, _AT_A_TIME = 120, 20
+_MUCH = 5e6  # numbers in a design, times the scores: 120 iterations take a second or two
 
 
 @dataclass(slots=True)
@@ -81,8 +85,7 @@ class LinearFamily:
         elif len(seen := np.unique(rows.y).astype(int)) == 1:
             weights, intercept = _certain(seen[0], dense.shape[1], problem)
         else:
-            model = LogisticRegression(C=params.get("C", 0.3), max_iter=params.get("max_iter", 120), tol=1e-3)
-            model.fit(dense, rows.y.astype(int), sample_weight=rows.weights)
+            model = _logistic(dense, rows, params, problem)
             weights, intercept = _full(model, problem)
         weights, intercept = weights.astype(np.float32), intercept.astype(np.float32)
         return LinearModel(design, weights, intercept, problem.task, scale)
@@ -94,6 +97,25 @@ class LinearFamily:
 
     def merge(self, models: Sequence[Any]) -> Model:
         raise ValueError("each fold scales its inputs otherwise")
+
+
+def _logistic(
+    dense: NDArray[np.float32], rows: Rows, params: dict[str, Any], problem: Problem
+) -> LogisticRegression:
+    """Fit until it converges; of much data so many iterations at a time, as long as the deadline allows."""
+    most, labels = int(params.get("max_iter", _MOST_ITERATIONS)), rows.y.astype(int)
+    much = dense.size * problem.width > _MUCH
+    model = LogisticRegression(C=params.get("C", 0.3), max_iter=most, tol=1e-3, warm_start=True)
+    model.max_iter = _AT_A_TIME if much else most
+    taken = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        while taken < most and not (taken and problem.is_over()):
+            model.fit(dense, labels, sample_weight=rows.weights)
+            taken += model.max_iter
+            if model.n_iter_.max() < model.max_iter:
+                break
+    return model
 
 
 def _certain(seen: int, width: int, problem: Problem) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -22,7 +22,8 @@ from raywf.search.refit import Fits, Made, Recipe, await_fits, finish_bundle, me
 from raywf.search.rescue import rescue
 
 _LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
-_REFIT_GRACE_S = 5.0  # beyond the budget, before a member's fit that goes on and on is ended
+# beyond the budget, before a member's fit that goes on and on is ended: so much of it, within these seconds
+_GRACE_SHARE, _GRACE_BOUNDS_S = 0.03, (1.0, 5.0)
 _TIGHTER, _MOST_TIGHTENED = 0.95, 4
 _GATE_S = 1.0  # that whoever judges a proof may take
 _MOST_OF_IT = 0.7  # of a member's rounds
@@ -34,7 +35,7 @@ class Ending:
     """What the end of a search works with: the data, here and as an object reference, and its bounds.
 
     `former` are the former members' weights, where the choice minds them. `passes` says of the proof whether
-    a final model is wanted. New workers take `start_s` until they begin a fit.
+    a final model is wanted; `say` hears of what stands in. New workers take `start_s` until they begin a fit.
     """
 
     data: SearchData
@@ -48,6 +49,7 @@ class Ending:
     slots: int
     former: Former | None = None
     passes: Callable[[Bundle], bool] = field(default=lambda _proof: True)
+    say: Callable[[str], None] = field(default=lambda _text: None)
     start_s: float = WORKER_S
 
     @property
@@ -106,6 +108,8 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
     here: frozenset[str] = frozenset()
     while True:
         data, trials, rescued = rescue(data, trials, ending.trial_plan)
+        if rescued:
+            ending.say(f"no trial had the time for a fold: {', '.join(sorted(rescued))} stands in")
         here |= rescued
         bounds = Bounds(
             row_ms=row_ms,
@@ -148,6 +152,11 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
         ]
 
 
+def _grace_s(budget: Budget) -> float:
+    least_s, most_s = _GRACE_BOUNDS_S
+    return min(most_s, max(least_s, _GRACE_SHARE * budget.allowed_s))
+
+
 def _left_s(ending: Ending, cut: frozenset[str]) -> float:
     """Return the seconds for the members' fits; where folds' models stand in, no more than there are."""
     left_s = ending.budget.closing - time.time()
@@ -172,11 +181,11 @@ def _attempt(
     """
     soon = time.time() + _LEAST_REFIT_S
     recipe = dataclasses.replace(recipe, deadline=max(ending.budget.closing, soon))
-    until = max(ending.budget.instant(1.0), soon) + _REFIT_GRACE_S
+    until = max(ending.budget.instant(1.0) + _grace_s(ending.budget), soon + _GRACE_BOUNDS_S[0])
     proof_fits = start_fits(recipe, ending.shared, data.rest, problem=data.problem(), known=fits[0])
     if beside:
         _start_final(ending, recipe, fits[1], beside=proof_fits)
-    proof_made = await_fits(proof_fits, until=until)
+    proof_made = await_fits(proof_fits, until=until, tick=ending.budget.note)
     lost = {m.trial_id: r.error for m, r in zip(recipe.members, proof_made, strict=True) if r.model is None}
     if lost:
         return _Attempt(lost=lost)
@@ -219,7 +228,8 @@ def _final(ending: Ending, attempt: _Attempt, known: Fits) -> Bundle:
         return proof
     soon = time.time() + _LEAST_REFIT_S
     recipe = dataclasses.replace(recipe, deadline=max(recipe.deadline, soon))
-    made = await_fits(_start_final(ending, recipe, known), until=max(attempt.until, soon + _REFIT_GRACE_S))
+    fits, until = _start_final(ending, recipe, known), max(attempt.until, soon + _GRACE_BOUNDS_S[0])
+    made = await_fits(fits, until=until, tick=ending.budget.note)
     if not all(each.whole for each in made):
         return proof
     newest = newest_instant(ending.table)

@@ -15,7 +15,7 @@ from raywf.core.records import Rate
 from raywf.core.settings import SearchSettings
 from raywf.search.budget import START_S, Budget, Occupied, allowed_seconds, taken_before
 from raywf.search.ledger import Ledger
-from raywf.search.nodes import offered
+from raywf.search.nodes import offered, refuse_too_large
 from raywf.search.room import Room, most_occupied, room_for
 from raywf.search.waiting import SlotWatch
 
@@ -82,9 +82,12 @@ def find_means(
 
     Raises:
         SearchError: if there is none for a quarter of an hour.
+        SettingsError: if a trial takes more than any node of one that does not grow has.
     """
     if grows and offered(nodes, "CPU") == 0:
         _await_node(search, nodes, say)
+    if not grows:
+        refuse_too_large(search, nodes)
     cpus, gpus = offered(nodes, "CPU"), _gpus(search, nodes)
     taken = taken_before(ledger)
     room = room_for(search, rate, cpus=cpus, gpus=gpus, grows=grows, taken=taken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from raywf.search.workers import placement
 
 _REFERENCE_ROWS = 24
 _LONGEST_S = 1e6  # that Ray can wait
+_TICK_S = 1.0
 _TIMED_ROWS, _WARM_ROWS = 300, 20
 
 
@@ -119,10 +120,19 @@ def _await_room(recipe: Recipe, fits: list[Any]) -> None:
         ray.wait(tasks, num_returns=len(tasks) - recipe.at_once + 1, timeout=left_s)
 
 
-def await_fits(fits: list[Any], *, until: float) -> list[Made]:
-    """Return what became of the fits; those that have not ended by `until` (`time.time()`) are ended."""
-    tasks = [fit for fit in fits if not isinstance(fit, Made)]
-    late = ray.wait(tasks, num_returns=len(tasks), timeout=max(0.0, until - time.time()))[1] if tasks else []
+def await_fits(fits: list[Any], *, until: float, tick: Callable[[], None] = lambda: None) -> list[Made]:
+    """Return what became of the fits; those that have not ended by `until` (`time.time()`) are ended.
+
+    `tick` is called each second.
+    """
+    late = [fit for fit in fits if not isinstance(fit, Made)]
+    left_s = until - time.time()
+    while late:
+        late = ray.wait(late, num_returns=len(late), timeout=max(0.0, min(_TICK_S, left_s)))[1]
+        tick()
+        left_s = until - time.time()
+        if left_s <= 0:
+            break
     for task in late:
         ray.cancel(task, force=True)
     return [

@@ -180,6 +180,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         slots=means.slots,
         former=plan.weights(),
         passes=lambda proof: plan.passes(proof, data.gate),
+        say=plan.say,
         start_s=_start_seconds(pace),
     )
     made = finish(ending, trials)

@@ -12,6 +12,7 @@ import pytest
 from test_search import ROWS, describe, make_table
 
 from raywf.core.codec import decode
+from raywf.core.errors import SettingsError
 from raywf.core.records import Column, Snapshot, Sweep
 from raywf.core.settings import Workflow
 from raywf.models.bundle import load_bundle
@@ -89,6 +90,30 @@ def search(
 def trials_of(sweep: Sweep, family: str) -> list[Any]:
     """The trials of one family."""
     return [t for t in sweep.trials if t.family == family]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (
+            {"gpus": 0.5},
+            r"search\.models\.mine takes 1 CPUs and 0\.5 GPUs, and the largest node has 2 CPUs and 0",
+        ),
+        (
+            {"cpus": 2, "workers": 2},
+            "takes 2 CPUs for each of 2 workers, and .*, all together 2 CPUs: lower it",
+        ),
+    ],
+)
+def test_what_no_node_can_hold_is_refused(
+    ray_session: None, own: Path, tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    """At once, rather than waiting for it until the budget's end."""
+    model = {"code": f"{own}:Nearest", "trust": True, **settings}
+    with pytest.raises(SettingsError, match=reason):
+        search(tmp_path / "r", make_table("binary", timed=False), families=[], models={"mine": model})
+    with pytest.raises(SettingsError, match=r"search\.trial_cpus takes 4 CPUs, and the largest node has 2"):
+        search(tmp_path / "r", make_table("binary", timed=False), families=["linear"], trial_cpus=4)
 
 
 def test_a_model_is_drawn_raced_and_served(ray_session: None, own: Path, tmp_path: Path) -> None:

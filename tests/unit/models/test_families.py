@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,19 @@ def test_deadline_stops_a_fit(name: str) -> None:
     assert time.monotonic() - start < 5
     assert late.rounds < 100_000
     assert np.isfinite(late.predict(full.rows.X)).all()
+
+
+def test_deadline_stops_a_long_logistic_regression(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of much data it goes on by so many iterations, to where one go ends; past its deadline no more."""
+    whole = fit("linear", "binary")
+    monkeypatch.setattr("raywf.models.linear._MUCH", 0)
+    monkeypatch.setattr("raywf.models.linear._AT_A_TIME", 2)
+    pieces = fit("linear", "binary")
+    X = whole.rows.X
+    np.testing.assert_allclose(pieces.model.predict(X), whole.model.predict(X), atol=0.01)
+    late = dataclasses.replace(whole.problem, deadline=0.0)
+    cut = family("linear").fit(late, whole.rows, {}, valid=None, rounds=0)
+    assert np.abs(cut.predict(X) - whole.model.predict(X)).max() > 0.01
 
 
 @pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost", "torch"])
