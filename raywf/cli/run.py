@@ -27,28 +27,24 @@ from raywf.cost.rate import resolve_rate
     show_default=True,
     help="Fit the champion's members again, weigh them anew too, search shortly from there, or in full.",
 )
-def run(workflow: Workflow, as_of: datetime | None, effort: Effort, *, as_json: bool) -> None:
-    """Snapshot, search, gate, register and, if the gate accepts, promote."""
-    from raywf.core.journal import BY_HAND
+@click.option(
+    "--resume", is_flag=True, help="Take the interrupted run up again, with its instant and effort."
+)
+def run(workflow: Workflow, as_of: datetime | None, effort: Effort, *, resume: bool, as_json: bool) -> None:
+    """Snapshot, search, gate, register and, if the gate accepts, promote.
+
+    Interrupted, it goes on with --resume where it stopped: no finished fold is fitted again.
+    """
     from raywf.loop.cluster import connect
     from raywf.loop.pipeline import retrain
+    from raywf.loop.unfinished import interrupted_run
     from raywf.search.budget import warm_seconds
 
-    now = as_of or datetime.now(UTC)
-    window = format_time(datetime.now(UTC))
-    decision = Decision(
-        id=stable_id(workflow.name, "retrain", BY_HAND, window),
-        workflow=workflow.name,
-        kind="retrain",
-        cause=BY_HAND,
-        window=window,
-        reasons=("raywf run",),
-        time=now,
-        effort=effort,
-    )
+    _refuse_both(as_of, resume=resume)
+    decision = interrupted_run(workflow) if resume else _by_hand(workflow, as_of, effort)
     resolve_rate(workflow.cost)
     allowed_s = workflow.search.budget_s
-    if effort == "warm":
+    if decision.effort == "warm":
         allowed_s = warm_seconds(allowed_s, workflow.search.warm_share)
     with progress(allowed_s) as listener:
         connect(workflow)
@@ -66,6 +62,31 @@ def run(workflow: Workflow, as_of: datetime | None, effort: Effort, *, as_json: 
     show(result, as_json=as_json, lines=lines)
 
 
+def _by_hand(workflow: Workflow, as_of: datetime | None, effort: Effort) -> Decision:
+    from raywf.core.journal import BY_HAND
+    from raywf.loop.unfinished import RUN
+
+    now = datetime.now(UTC)
+    window = format_time(now)
+    return Decision(
+        id=stable_id(workflow.name, "retrain", BY_HAND, window),
+        workflow=workflow.name,
+        kind="retrain",
+        cause=BY_HAND,
+        window=window,
+        reasons=RUN,
+        time=as_of or now,
+        effort=effort,
+    )
+
+
+def _refuse_both(as_of: datetime | None, *, resume: bool) -> None:
+    if as_of is not None and resume:
+        raise click.UsageError(
+            "--resume has the instant that the interrupted one looked from: leave --as-of out"
+        )
+
+
 @click.command()
 @workflow_options
 @click.option("--as-of", type=parse_time, help="ISO 8601 instant to look from; default: now.")
@@ -79,9 +100,9 @@ def search(workflow: Workflow, as_of: datetime | None, *, resume: bool, as_json:
     from raywf.loop.pipeline import search_only
     from raywf.loop.unfinished import interrupted_as_of
 
+    _refuse_both(as_of, resume=resume)
     if resume:
         as_of = interrupted_as_of(workflow)
-
     resolve_rate(workflow.cost)
     with progress(workflow.search.budget_s) as listener:
         connect(workflow)

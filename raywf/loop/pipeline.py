@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -39,6 +40,7 @@ from raywf.loop.unfinished import remembered
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
 from raywf.registry.runs import log_sweep
+from raywf.search.budget import taken_before
 from raywf.search.ledger import Ledger
 from raywf.search.run import SearchPlan, SearchResult, run_search
 from raywf.snapshots.build import build_snapshot
@@ -51,6 +53,8 @@ _LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleErro
 FORMER = 6  # sweeps that a new one learns from
 Passes = Callable[[Bundle, Rows], bool]
 FORMAT = 4  # of what trials keep: a search of another one does not go on with it
+# an interrupted search may go on with more of these, or less
+_BOUNDS = ("budget_s", "max_cpu_s", "max_usd", "trials", "warm_share", "max_concurrent", "max_failures")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,21 +252,21 @@ def search(
 ) -> SearchResult:
     """Search from where the champion's sweep came to; the same data and settings resume the same sweep.
 
-    Without a former sweep any effort is a full one. `passes` says by the proof and the gate's rows whether a
-    final model is wanted. What it takes is noted for a `decision`, by its id.
+    An interrupted one goes on within other bounds too. Without a former sweep any effort is a full one.
+    `passes` says by the proof and the gate's rows whether a final model is wanted. What it takes is noted for
+    a `decision`, by its id.
     """
     root = workflow.stores.root
     former = _former_sweeps(root, champion)
     effort = effort if former else "full"
     part = choose_part(workflow, snapshot, table, effort=effort, former=former)
-    codes = [m.code for m in workflow.search.models.values()] + [m.code for m in workflow.metrics.values()]
-    own = [read_code(code).digest for code in codes]
-    settings = encode(workflow.search)
     held = encode(workflow.gate) if hold_gate else None
-    started = [s.id for s in former]
-    sweep_id = stable_id(
-        FORMAT, snapshot.id, settings, own, workflow.metric, started, held, effort, part.span
-    )
+    sweep_id = _sweep_id(workflow, snapshot.id, [s.id for s in former], held, effort, part.span)
+    ledger = Ledger(root, sweep_id)
+    before = taken_before(ledger)
+    if before.wall_s:
+        ended = len(ledger.trials())
+        listener.stage(f"search {sweep_id} goes on after {before.wall_s:.0f} s; {ended} trials have ended")
     start = time.time()
     plan = SearchPlan(
         sweep_id=sweep_id,
@@ -284,6 +288,22 @@ def search(
         f"search {sweep_id}: {workflow.metric} {found.sweep.score:.4f} out of fold, {done} of "
         f"{len(found.sweep.trials)} trials, {len(found.sweep.members)} members, {time.time() - start:.0f} s"
     )
+    return found
+
+
+def _sweep_id(workflow: Workflow, snapshot_id: str, *what: Any) -> str:
+    """Return the id of a search, by which it is taken up again: the same whatever its bounds are now.
+
+    One that has ended within other bounds is not this one.
+    """
+    root, settings = workflow.stores.root, encode(workflow.search)
+    bounds = {name: settings.pop(name) for name in _BOUNDS}
+    codes = [m.code for m in workflow.search.models.values()] + [m.code for m in workflow.metrics.values()]
+    own = [read_code(code).digest for code in codes]
+    found = stable_id(FORMAT, snapshot_id, settings, own, workflow.metric, *what)
+    ledger = Ledger(root, found)
+    if ledger.settle("bounds", bounds) != bounds and ledger.read_sweep() is not None:
+        return stable_id(found, bounds)
     return found
 
 

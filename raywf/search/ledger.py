@@ -140,17 +140,17 @@ class Ledger:
         self._store.drop(self._trial_path(trial.id))
         return False
 
-    def settle(self, name: str, value: dict[str, float]) -> dict[str, float]:
+    def settle(self, name: str, value: dict[str, Any]) -> dict[str, Any]:
         """Return what the sweep settled under a name: the first value, which a resumed search finds again."""
         path = f"sweeps/{self.sweep_id}/{name}.json"
         self._store.create(path, json.dumps(value).encode())
-        found: dict[str, float] = json.loads(self._store.read(path))
+        found: dict[str, Any] = json.loads(self._store.read(path))
         return found
 
-    def settled(self, name: str) -> dict[str, float] | None:
+    def settled(self, name: str) -> dict[str, Any] | None:
         """Return what was settled, or None."""
         try:
-            found: dict[str, float] = json.loads(self._store.read(f"sweeps/{self.sweep_id}/{name}.json"))
+            found: dict[str, Any] = json.loads(self._store.read(f"sweeps/{self.sweep_id}/{name}.json"))
         except FileNotFoundError:
             return None
         return found

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import dataclasses
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from raywf.core.clock import format_time
 from raywf.core.errors import SearchError
-from raywf.core.settings import SpineSettings, StoreSettings, Workflow
-from raywf.loop.unfinished import interrupted_as_of, remembered
+from raywf.core.journal import BY_HAND, Journal
+from raywf.core.records import Decision
+from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
+from raywf.loop.pipeline import _sweep_id
+from raywf.loop.unfinished import RUN, interrupted_as_of, interrupted_run, remembered
+from raywf.search.ledger import Ledger
+from raywf.testing import make_sweep
 
 NOON = datetime(2024, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -34,6 +42,33 @@ def test_an_interrupted_search_comes_back(workflow: Workflow, as_of: datetime | 
     assert interrupted_as_of(workflow) == as_of
 
 
+def test_an_interrupted_run_comes_back(workflow: Workflow) -> None:
+    """The newest by the wall's clock, whatever it looked from, unless it came to its end."""
+    journal = Journal(workflow.stores.root, workflow.name)
+    older, newer = (
+        Decision(
+            id=name,
+            workflow="w",
+            kind="retrain",
+            cause=BY_HAND,
+            window=format_time(NOON + timedelta(hours=hours)),
+            reasons=RUN,
+            time=NOON - timedelta(days=hours),
+        )
+        for name, hours in (("older", 1), ("newer", 2))
+    )
+    with pytest.raises(SearchError, match="no run of 'w' was interrupted; start one without --resume"):
+        interrupted_run(workflow)
+    for decision in (newer, older, dataclasses.replace(newer, id="job", reasons=("raywf job submit",))):
+        journal.decide(decision)
+    assert interrupted_run(workflow) == newer
+    journal.record(newer, "searched")
+    assert interrupted_run(workflow) == newer
+    journal.record(newer, "rollout")
+    with pytest.raises(SearchError, match="no run of 'w' was interrupted"):
+        interrupted_run(workflow)
+
+
 def test_nothing_to_resume(workflow: Workflow) -> None:
     """Neither before the first search nor after one that ended."""
     with pytest.raises(SearchError, match="no search of 'w' was interrupted; start one without --resume"):
@@ -43,3 +78,17 @@ def test_nothing_to_resume(workflow: Workflow) -> None:
         pass
     with pytest.raises(SearchError, match="no search of 'w' was interrupted"):
         interrupted_as_of(workflow)
+
+
+def test_a_search_goes_on_within_other_bounds(workflow: Workflow) -> None:
+    """The id stays while it is not done; what has ended within other bounds is another search."""
+
+    def search_id(**settings: Any) -> str:
+        return _sweep_id(dataclasses.replace(workflow, search=SearchSettings(**settings)), "s", "full")
+
+    first = search_id(budget_s=60)
+    assert search_id(budget_s=120, max_usd=0.5, max_concurrent=3) == first
+    assert search_id(budget_s=60, seed=1) != first
+    Ledger(workflow.stores.root, first).write_sweep(make_sweep(first))
+    assert search_id(budget_s=60) == first
+    assert search_id(budget_s=120) != first
