@@ -6,7 +6,9 @@ import json
 import pickletools
 import subprocess
 import sys
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,28 @@ def test_row_and_rows_agree(written: Any) -> None:
     predictor = load_bundle(bundle.uri)
     rows = fitted.table.to_pylist()[:20]
     np.testing.assert_allclose([predictor.predict_row(r) for r in rows], predictor.predict_rows(rows))
+
+
+@pytest.mark.parametrize("name", sorted(_PLACES))
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_threads_do_not_disturb_each_other(name: str, task: str, written: Any) -> None:
+    """Eight threads ask one predictor for other rows at once, row by row and many: as if they were alone."""
+    fitted, bundle = written(name, task)
+    predictor = load_bundle(bundle.uri)
+    rows = fitted.table.to_pylist()[:40]
+    wanted = np.array([predictor.predict_row(row) for row in rows])
+    together = threading.Barrier(8)
+
+    def ask(seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(len(rows))
+        together.wait()
+        for i in order:
+            np.testing.assert_array_equal(predictor.predict_row(rows[i]), wanted[i])
+        found = predictor.predict_rows([rows[i] for i in order])
+        np.testing.assert_allclose(found, wanted[order], rtol=1e-5, atol=1e-6)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, range(8))) == [None] * 8
 
 
 def test_calibration_is_part_of_the_bundle(tmp_path: Path) -> None:
