@@ -18,6 +18,7 @@ from raywf.snapshots.leaks import find_late_columns, find_leaks
 from raywf.snapshots.prepare import KEY
 
 _DISTINCT = 0.95
+_DATES = r"^(\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}[./]\d{1,2}[./]\d{1,2})([T ].*)?$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,12 @@ def _check_order(content: Content, workflow: Workflow) -> list[str]:
     return [text]
 
 
+def _looks_like_dates(values: pa.ChunkedArray) -> bool:
+    """Whether nearly all values have the day, the month and the year in some order, which is not told."""
+    alike = pc.mean(pc.match_substring_regex(values, _DATES)).as_py()
+    return alike is not None and alike >= _DISTINCT
+
+
 def _check_columns(content: Content, workflow: Workflow) -> list[str]:
     warnings, rows = [], content.sample.num_rows
     for column in content.columns:
@@ -137,7 +144,12 @@ def _check_columns(content: Content, workflow: Workflow) -> list[str]:
         distinct = pc.count_distinct(values).as_py()
         if distinct == 1 and missing == 0:
             warnings.append(f"column {column.name!r} has the same value in every row")
-        if column.kind == "category" and distinct >= _DISTINCT * (rows - values.null_count) >= 50:
+        if column.kind == "category" and _looks_like_dates(values):
+            warnings.append(
+                f"column {column.name!r} looks like dates that are not ISO 8601 "
+                f"({values.drop_null()[0].as_py()!r}), which are read as categories: write 2020-12-31"
+            )
+        elif column.kind == "category" and distinct >= _DISTINCT * (rows - values.null_count) >= 50:
             warnings.append(
                 f"column {column.name!r} looks like an identifier ({distinct} values); exclude it"
             )

@@ -58,6 +58,10 @@ def test_values_of_every_odd_kind(tmp_path: Path) -> None:
     ]
     assert rows.column("number").null_count == ROWS // 50
     told = " ".join(snapshot.warnings)
+    assert kinds["days"] == "category"
+    assert (
+        "'days' looks like dates that are not ISO 8601 ('01/01/2020'), which are read as categories" in told
+    )
     for part in ("'text' looks like an identifier", "'empty' is missing in every", "'constant' has the same"):
         assert part in told
 
