@@ -16,6 +16,7 @@ from raywf.core.clock import format_time
 from raywf.core.codec import decode, encode
 from raywf.core.errors import (
     BundleError,
+    RegistryError,
     SearchError,
     ServingError,
     SettingsError,
@@ -217,8 +218,8 @@ def search_only(
 ) -> SearchResult:
     """Build a snapshot as of an instant (default: now) and search all of it; Ray must be initialised.
 
-    There is no gate and nothing is registered. The bundles are kept below ``bundles/<snapshot id>`` of the
-    store's root, or on this node where that is an object store.
+    There is no gate and nothing is registered; the trials are runs in MLflow. The bundles are kept below
+    ``bundles/<snapshot id>`` of the store's root, or on this node where that is an object store.
 
     Raises:
         RaywfError: if a step refuses.
@@ -232,9 +233,14 @@ def search_only(
         folder = Store(workflow.stores.root).node_folder
         table = read_snapshot(snapshot)
         folder = folder / "bundles" / snapshot.id
-        return search(
+        found = search(
             workflow, snapshot, table, champion=None, folder=folder, listener=listener, hold_gate=False
         )
+        try:
+            _log(workflow, snapshot, found.sweep, listener)
+        except RegistryError as err:  # the bundle is there all the same
+            listener.stage(f"MLflow has no record of it: {err}")
+        return found
 
 
 def search(
@@ -320,6 +326,11 @@ def _former_sweeps(root: str, champion: ModelVersion | None) -> tuple[Sweep, ...
     return tuple(found)
 
 
+def _log(workflow: Workflow, snapshot: Snapshot, sweep: Sweep, listener: Listener) -> str:
+    listener.stage(f"{len(sweep.trials)} trials go to MLflow")
+    return log_sweep(workflow, snapshot, sweep)
+
+
 def _register(
     workflow: Workflow,
     registry: Registry,
@@ -331,8 +342,7 @@ def _register(
     champion: ModelVersion | None,
 ) -> ModelVersion:
     snapshot = load_snapshot(Store(workflow.stores.root), workflow.name, found.sweep.snapshot_id)
-    listener.stage(f"{len(found.sweep.trials)} trials go to MLflow")
-    run_id = log_sweep(workflow, snapshot, found.sweep)
+    run_id = _log(workflow, snapshot, found.sweep, listener)
     lineage = Lineage(
         run_id=run_id,
         sweep_id=found.sweep.id,
