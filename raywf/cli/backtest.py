@@ -77,7 +77,10 @@ def backtest(
     from raywf.loop.cluster import connect
     from raywf.report.backtest import write_backtest
 
-    make_rules(policies, workflow)  # what is no policy is told before anything starts
+    if report is not None and not report.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {str(report.parent)!r}", param_hint="--report")
+    # what is no policy is told before anything starts
+    make_rules(policies or ["raywf"], workflow)
     connect(workflow)
     past = read_past(_as_served(workflow) if served else workflow, until=until)
     chances = plan_chances(past, start=start, step=step)

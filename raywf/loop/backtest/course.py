@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-
-import numpy as np
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +22,13 @@ class Step:
     rows: int
     loss: float | None
     value: float | None = None
+
+
+def mean_loss(steps: Sequence[Step]) -> float | None:
+    """Return the mean loss of steps by length, for the last may be shorter; None where none has a loss."""
+    told = [(step.loss, (step.end - step.start).total_seconds()) for step in steps if step.loss is not None]
+    length = sum(seconds for _, seconds in told)
+    return sum(loss * seconds for loss, seconds in told) / length if length else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +62,9 @@ class Course:
 
     @property
     def loss(self) -> float:
-        """The mean loss of the steps."""
-        return float(np.mean([step.loss for step in self.steps if step.loss is not None]))
+        """The loss over time: the area beneath the steps' losses, by its length."""
+        found = mean_loss(self.steps)
+        return float("nan") if found is None else found
 
     @property
     def value(self) -> float | None:

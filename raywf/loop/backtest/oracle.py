@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,6 +17,7 @@ from raywf.loop.backtest.trainings import Training, Trainings
 from raywf.models.bundle import load_bundle
 
 Matrix = NDArray[np.float64]
+_MISSING = float("nan")
 
 
 def refits(trainings: Trainings, chances: Sequence[datetime]) -> tuple[Training, ...]:
@@ -32,23 +34,31 @@ def refits(trainings: Trainings, chances: Sequence[datetime]) -> tuple[Training,
     return tuple(found)
 
 
-def losses(past: Past, models: Sequence[Training], chances: Sequence[datetime]) -> Matrix:
+def losses(past: Past, models: Sequence[Training], chances: Sequence[datetime]) -> tuple[Matrix, Matrix]:
     """Return the loss of the model of chance i in the step from chance k, shape ``(n, n)``; nan for i > k.
 
-    Steps without rows, and those where the metric is not defined, are nan.
+    Steps without rows, and those where the metric is not defined, are nan. Second comes what an answer earned
+    there, nan where nothing says what it is worth.
     """
     trust = past.workflow.trusts_own_code
-    found = np.full((len(models), len(models)), np.nan)
+    found, earned = (np.full((len(models), len(models)), _MISSING) for _ in range(2))
     for i, made in enumerate(models):
         predictor = load_bundle(made.final.uri, digest=made.final.digest, trust=trust)
         for k in range(i, len(models)):
-            loss = past.loss_between(predictor, chances[k], chances[k + 1])
-            found[i, k] = np.nan if loss is None else loss
-    return found
+            table = past.table[past.between(chances[k], chances[k + 1])]
+            if not table.num_rows:
+                continue
+            scores = past.spell(predictor, predictor.predict_table(table))
+            for matrix, score in ((found, past.metric), (earned, past.value)):
+                told = score(table, scores, threshold=predictor.bundle.threshold)
+                matrix[i, k] = _MISSING if told is None else told
+    return found, earned
 
 
 def best_moments(matrix: Matrix, *, changes: int) -> tuple[int, ...]:
     """Return the chances, at most `changes`, whose models serve from then on with the least sum of losses.
+
+    `matrix` has a step's loss, times its length.
 
     >>> best_moments(np.array([[1.0, 3.0, 3.0], [np.nan, 2.0, 2.0], [np.nan, np.nan, 1.9]]), changes=1)
     (1,)
@@ -75,12 +85,16 @@ def best_moments(matrix: Matrix, *, changes: int) -> tuple[int, ...]:
 
 def course_of(
     name: str,
-    matrix: Matrix,
+    past: Past,
     models: Sequence[Training],
     chances: Sequence[datetime],
-    moments: Sequence[int],
+    *,
+    changes: int,
 ) -> Course:
-    """Return the course of a policy that puts the models of these chances into production."""
+    """Return the course of the policy that puts the best of these models into production, so many at most."""
+    matrix, values = losses(past, models, chances)
+    lengths = np.asarray([(end - start).total_seconds() for start, end in itertools.pairwise(chances)])
+    moments = best_moments(matrix * lengths, changes=changes)
     serving = 0
     steps, events = [], []
     for k in range(len(models)):
@@ -88,14 +102,16 @@ def course_of(
             helped = bool(matrix[k, k] < matrix[serving, k])
             serving = k
             events.append(_event(name, models[k], version=str(k + 1), helped=helped))
-        loss = float(matrix[serving, k])
+        loss, value = float(matrix[serving, k]), float(values[serving, k])
+        rows = past.between(chances[k], chances[k + 1])
         steps.append(
             Step(
                 start=chances[k],
                 end=chances[k + 1],
                 version=str(serving + 1),
-                rows=0,
+                rows=rows.stop - rows.start,
                 loss=None if math.isnan(loss) else loss,
+                value=None if math.isnan(value) else value,
             )
         )
     return Course(policy=name, steps=tuple(steps), events=tuple(events))

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from raywf.core.clock import format_time, to_microseconds
+from raywf.core.codec import encode
 from raywf.core.errors import SettingsError, ValidationError
 from raywf.core.ids import stable_id
 from raywf.core.own import workflow_metric
@@ -22,6 +23,7 @@ from raywf.monitor.earned import earned
 from raywf.snapshots.build import build_snapshot
 from raywf.snapshots.catalog import read_snapshot
 from raywf.snapshots.convert import time_us
+from raywf.snapshots.digest import row_hashes
 from raywf.snapshots.maturity import find_maturity, mature_rows
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -31,7 +33,8 @@ _MICROSECOND = timedelta(microseconds=1)
 class Past:
     """All rows with a label, in the order of their times, whenever it became known.
 
-    `times` and `known` are microseconds since 1970: of the rows and of their labels.
+    `times` and `known` are microseconds since 1970: of the rows and of their labels. `hashes` are of what the
+    rows hold.
     """
 
     workflow: Workflow
@@ -39,6 +42,7 @@ class Past:
     table: pa.Table
     times: NDArray[np.int64]
     known: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
 
     def as_of(self, instant: datetime) -> tuple[Snapshot, pa.Table]:
         """Return the snapshot that would have been built at an instant, and its rows.
@@ -48,11 +52,7 @@ class Past:
         Raises:
             ValidationError: if fewer rows were known than a snapshot must have.
         """
-        cut = to_microseconds(instant)
-        there = (self.times <= cut) & (self.known <= cut)
-        if self.workflow.validate.window is not None:
-            there &= self.times > cut - self.workflow.validate.window // _MICROSECOND
-        table = self.table.filter(pa.array(there))
+        table = self.table.filter(pa.array(self._there(instant)))
         if table.num_rows < self.workflow.validate.min_rows:
             raise ValidationError(
                 f"{table.num_rows} labelled rows were known at {format_time(instant)}, fewer than "
@@ -73,6 +73,19 @@ class Past:
             maturity_s=maturity.wanted.total_seconds(),
         )
         return snapshot, table
+
+    def digest(self, instant: datetime) -> str:
+        """Return a digest of what was known at an instant: the same whatever rows came since."""
+        hashes = self.hashes[self._there(instant)]
+        sums = (int(hashes.sum(dtype=np.uint64)), int(np.bitwise_xor.reduce(hashes)))
+        return stable_id(len(hashes), sums, encode(self.snapshot.columns), self.snapshot.classes, length=32)
+
+    def _there(self, instant: datetime) -> NDArray[np.bool_]:
+        cut = to_microseconds(instant)
+        there = (self.times <= cut) & (self.known <= cut)
+        if self.workflow.validate.window is not None:
+            there &= self.times > cut - self.workflow.validate.window // _MICROSECOND
+        return there
 
     def between(self, start: datetime, end: datetime) -> slice:
         """Return which rows came from `start` until before `end`."""
@@ -128,7 +141,8 @@ def read_past(workflow: Workflow, *, until: datetime | None = None) -> Past:
     known = times
     if "__label_time" in table.column_names:
         known = time_us(table.column("__label_time"), missing=0)
-    return Past(workflow=workflow, snapshot=snapshot, table=table, times=times, known=known)
+    hashes = row_hashes(table)
+    return Past(workflow=workflow, snapshot=snapshot, table=table, times=times, known=known, hashes=hashes)
 
 
 def _with_classes(table: pa.Table, classes: tuple[str, ...]) -> tuple[pa.Table, tuple[str, ...]]:

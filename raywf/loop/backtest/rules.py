@@ -68,12 +68,17 @@ class Policy:
     name: str = "raywf"
     gated: bool = True
 
+    @property
+    def settings(self) -> RetrainSettings:
+        """When it retrains."""
+        return self.workflow.retrain
+
     def decide(self, moment: Moment) -> Decision:
         """Return what the controller would do."""
         return decide(
             moment.evidence,
             moment.history,
-            self.workflow.retrain,
+            self.settings,
             workflow=self.workflow.name,
             now=moment.now,
             min_labelled=self.workflow.monitor.min_labelled,

@@ -20,17 +20,20 @@ from raywf.core.own import workflow_metric
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.backtest.course import Course
-from raywf.loop.backtest.oracle import best_moments, course_of, losses, refits
+from raywf.loop.backtest.oracle import course_of, refits
 from raywf.loop.backtest.past import Past
 from raywf.loop.backtest.replay import Replay
-from raywf.loop.backtest.rules import Rule, make_rule
+from raywf.loop.backtest.rules import Policy, Rule, make_rule
 from raywf.loop.backtest.side_by_side import Player, Table
 from raywf.loop.backtest.trainings import Trainings
 from raywf.loop.cluster import quiet
+from raywf.policy.schedule import check_schedule
 
 ORACLE = "oracle"
 _STEPS, _FIRST = 20, 0.25  # of a history's rows before the first chance
-_FEWEST = 3
+_FEWEST, _MOST = 3, 100_000
+# features are not played back, nor do tables land
+_UNPLAYED = frozenset({"drift", "data"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,16 +98,31 @@ def make_rules(policies: Sequence[str], workflow: Workflow) -> list[Rule | None]
     """Return the policies' rules, None for the oracle.
 
     Raises:
-        SettingsError: if a policy is neither a text as `make_rule` has it nor "oracle", or a rollout that
-            waits for a person would have to be played.
+        SettingsError: if a policy is neither a text as `make_rule` has it nor "oracle", has no valid schedule
+            or joins what a backtest does not play, or if a rollout that waits for a person would have to be.
     """
     rules = [None if policy == ORACLE else make_rule(policy, workflow) for policy in policies]
+    for rule in rules:
+        if isinstance(rule, Policy):
+            check_schedule(rule.settings)
+            _refuse_unplayed(rule)
     if workflow.rollout.mode == "ab" and any(rule is not None and rule.gated for rule in rules):
         raise SettingsError(
             "an A/B test ends when somebody says so, which cannot be played back: "
             "--set rollout.mode=canary (or shadow, direct)"
         )
     return rules
+
+
+def _refuse_unplayed(rule: Policy) -> None:
+    condition = rule.settings.condition
+    named = () if condition is None else condition.names
+    never = [name for name in named if name in _UNPLAYED]
+    if condition is not None and never and not condition.held_by(set(named) - _UNPLAYED):
+        raise SettingsError(
+            f"policy {rule.name!r}: a backtest has no {' and no '.join(never)}, without which "
+            f"retrain.when = {rule.settings.when!r} never holds; try it with --policy \"raywf when='...'\""
+        )
 
 
 def compare(
@@ -158,9 +176,7 @@ def _play(player: Player, past: Past, policy: str, chances: Sequence[datetime], 
     if rule is not None:
         return Replay(past, trainings, rule).run(chances)
     models = refits(trainings, chances)
-    matrix = losses(past, models, chances)
-    moments = best_moments(matrix, changes=changes)
-    return course_of(f"{ORACLE} ({changes})", matrix, models, chances, moments)
+    return course_of(f"{ORACLE} ({changes})", past, models, chances, changes=changes)
 
 
 def plan_chances(past: Past, *, start: datetime | None, step: timedelta | None) -> list[datetime]:
@@ -169,14 +185,19 @@ def plan_chances(past: Past, *, start: datetime | None, step: timedelta | None) 
     Without a `start` it is when a quarter of the labels were known; without a `step` twenty fill the rest.
 
     Raises:
-        SettingsError: if there are fewer than three.
+        SettingsError: if there are fewer than three, or a hundred thousand.
     """
     first = start or from_microseconds(int(np.quantile(past.known, _FIRST)))
     end = from_microseconds(int(past.times[-1]) + 1)
     step = step or max(timedelta(seconds=1), (end - first) / _STEPS)
-    count = int((end - first) / step) + 1
+    count = max(0, int((end - first) / step) + 1)
+    if count > _MOST:
+        raise SettingsError(
+            f"from {format_time(first)} to the last row at {format_time(end)} there are {count:,} steps of "
+            f"{format_duration(step)}, more than {_MOST:,}; take longer ones (--step)"
+        )
     chances = [first + i * step for i in range(count)]
-    if chances[-1] < end:
+    if chances and chances[-1] < end:
         chances.append(end)
     if len(chances) < _FEWEST:
         raise SettingsError(

@@ -97,8 +97,8 @@ class Table:
         running: dict[Any, int] = {}
         try:
             while waiting or running:
-                for i in list(waiting)[: self._most - len(running)]:
-                    arguments = waiting[i](courses)
+                for i in list(waiting):
+                    arguments = waiting[i](courses) if len(running) < self._most else None
                     if arguments is not None:
                         running[task.remote(Player(self._desk), *arguments)] = i
                         del waiting[i]

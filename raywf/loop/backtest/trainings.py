@@ -179,7 +179,7 @@ class Trainings:
             given = [members, *[sweep.span for sweep in former[:1]]]
         return stable_id(
             FORMAT,
-            self._past.snapshot.digest,
+            self._past.digest(instant),
             encode(workflow.spine),
             instant.isoformat(),
             encode(settings),

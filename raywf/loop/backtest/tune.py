@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from raywf.core.duration import format_duration
-from raywf.loop.backtest.course import Course
+from raywf.loop.backtest.course import Course, mean_loss
 from raywf.loop.backtest.run import Backtest
 
 HEAD = 0.7  # of the steps
@@ -65,12 +65,13 @@ def tune(found: Backtest) -> tuple[Tuned, ...]:
 
 
 def _loss(course: Course, *, since: datetime | None = None, before: datetime | None = None) -> float | None:
-    losses = [
-        s.loss
-        for s in course.steps
-        if s.loss is not None and (since is None or s.start >= since) and (before is None or s.start < before)
-    ]
-    return sum(losses) / len(losses) if losses else None
+    return mean_loss(
+        [
+            s
+            for s in course.steps
+            if (since is None or s.start >= since) and (before is None or s.start < before)
+        ]
+    )
 
 
 def _cpu_s(course: Course, *, since: datetime | None = None, before: datetime | None = None) -> float:

@@ -98,6 +98,35 @@ def test_the_past_is_what_a_snapshot_would_have_been(past: Past, day: int) -> No
     assert snapshot.maturity_s == built.maturity_s
 
 
+@pytest.mark.parametrize(
+    ("start", "step", "told"),
+    [
+        (END + timedelta(days=9), timedelta(days=1), "there are no two steps of 1d; begin earlier"),
+        (
+            START + timedelta(days=3),
+            timedelta(microseconds=1),
+            r"steps of .*, more than 100,000; take longer ones",
+        ),
+        (None, timedelta(days=900), "there are no two steps of 900d"),
+    ],
+)
+def test_chances_that_cannot_be_played_are_refused(
+    past: Past, start: datetime | None, step: timedelta, told: str
+) -> None:
+    """After the end, far too many, or none."""
+    with pytest.raises(SettingsError, match=told):
+        plan_chances(past, start=start, step=step)
+
+
+def test_a_digest_is_of_what_was_known(past: Past) -> None:
+    """Rows and labels that came later do not change it, others do."""
+    day = START + timedelta(days=40)
+    shorter = read_past(past.workflow, until=day + timedelta(days=7))
+    assert len(shorter.times) < len(past.times)
+    assert shorter.digest(day) == past.digest(day)
+    assert past.digest(day) != past.digest(day + timedelta(days=7))
+
+
 def test_what_was_served_is_a_past_as_the_table_is(past: Past, tmp_path: Path) -> None:
     """Rows that were asked for one by one, and labels that came when they came, are the same history."""
     names = ["x", "z"]

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from raywf.core.errors import SettingsError
 from raywf.core.retrain_settings import BadWindowSettings
 from raywf.core.settings import SpineSettings, Workflow
+from raywf.loop.backtest.course import Step, mean_loss
 from raywf.loop.backtest.oracle import best_moments
 from raywf.loop.backtest.rules import Moment, make_rule
+from raywf.loop.backtest.run import make_rules
 from raywf.policy.history import History, PastDecision
 from raywf.testing import make_decision
 
@@ -86,6 +88,34 @@ def test_what_is_no_policy_is_refused(text, told):
     """With what it could be."""
     with pytest.raises(SettingsError, match=told):
         make_rule(text, WORKFLOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("raywf cron='99 * * * *'", "retrain.cron: five fields such as"),
+        ("raywf when='loss and drift' drift=0.2", "a backtest has no drift, without which"),
+        ("raywf when='(loss or data) and data' on_data=true", "a backtest has no data, without which"),
+    ],
+)
+def test_what_cannot_be_played_is_refused(text, told):
+    """Before the first model is trained; what may hold without it is played."""
+    with pytest.raises(SettingsError, match=told):
+        make_rules([text], WORKFLOW)
+    assert make_rules(["raywf when='loss or drift' drift=0.2", "oracle"], WORKFLOW)[1] is None
+
+
+def test_a_course_is_judged_over_time():
+    """A step that is half as long counts half; one without rows not at all."""
+    at = datetime(2024, 1, 1, tzinfo=UTC)
+
+    def step(days, length, loss):
+        start = at + timedelta(days=days)
+        return Step(start=start, end=start + timedelta(days=length), version="1", rows=1, loss=loss)
+
+    steps = (step(0, 10, 0.2), step(10, 10, None), step(20, 5, 0.8))
+    assert mean_loss(steps) == pytest.approx((0.2 * 10 + 0.8 * 5) / 15)
+    assert mean_loss(steps[1:2]) is None
 
 
 @given(st.integers(1, 6), st.integers(0, 6), st.integers(0, 10**6))
