@@ -8,6 +8,7 @@ from raywf.cli.options import show, table, workflow_options
 from raywf.core.audit import Audit
 from raywf.core.clock import format_time
 from raywf.core.errors import ServingError
+from raywf.core.records import JournalEntry
 from raywf.core.settings import Workflow
 
 
@@ -50,7 +51,9 @@ def decisions(workflow: Workflow, decision_id: str | None, *, skips: bool, as_js
         return
     journal = Journal(workflow.stores.root, workflow.name)
     made = [d for d in journal.decisions() if decision_id in {None, d.id}]
-    entries = {d.id: journal.entries(d.id) for d in made}
+    entries: dict[str, list[JournalEntry]] = {d.id: [] for d in made}
+    for entry in journal.entries(decision_id):
+        entries.get(entry.decision_id, []).append(entry)
     value = [{"decision": d, "stages": entries[d.id]} for d in made]
     rows = [
         (

@@ -18,7 +18,7 @@ _URL = "a URL, or env:NAME or file:PATH that holds it"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmailSettings:
-    """Mail over SMTP, encrypted by STARTTLS except to this machine.
+    """Mail over SMTP, encrypted by STARTTLS except to this machine, on port 465 from the first byte on.
 
     `password` is ``env:NAME`` or ``file:PATH``, lest it stand in a file that others read.
     """

@@ -25,6 +25,7 @@ from raywf.core.records import Decision, Evidence, JournalEntry
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.channels import MOST_WINDOWS, Alert, Channel, beat, open_channels
+from raywf.policy.history import ASKED
 from raywf.registry.registry import CHAMPION, PREVIOUS
 
 EVERY_S = 15.0
@@ -67,18 +68,23 @@ def journal_alerts(
     """Return an alert for each end in the journal, with the wall's time at which it came about.
 
     A retraining is promoted, rejected or failed; a rollback rolls back. From the `helpless_after`-th
-    retraining in a row on that was rejected, each is an alert of its own kind. Of a decision's ends the first
-    counts, as for the controller. What the fall came from is among the reasons.
+    retraining in a row on that was rejected though nobody had asked for it, each is an alert of its own kind;
+    a version that was promoted by hand ends the row, one that was taken back counts as rejected. Of a
+    decision's ends the first counts, as for the controller. What the fall came from is among the reasons.
     """
     causes = {e.decision_id: e.reasons for e in entries if e.stage == ATTRIBUTED}
     known = {d.id: d for d in decisions}
-    found, vain = [], 0
+    found, vain, before = [], 0, 0
     for entry in sorted(entries, key=lambda e: e.wall_time):
         if entry.stage not in FINAL - {LOOKED} or entry.decision_id not in known:
             continue
         decision = known.pop(entry.decision_id)
-        if decision.kind == "retrain" and entry.stage != "failed":
-            vain = 0 if entry.stage == "promoted" else vain + 1
+        if decision.kind in {"retrain", "promote"} and entry.stage == "promoted":
+            before, vain = vain, 0
+        elif decision.kind == "rollback" and entry.stage == "promoted":
+            vain = before + 1
+        elif decision.kind == "retrain" and entry.stage == "rejected" and decision.cause not in ASKED:
+            vain += 1
         kind = _kind(decision, entry, vain, helpless_after)
         alert = _of_entry(decision, entry, kind, vain, causes.get(decision.id, ()))
         found.append((entry.wall_time, alert))

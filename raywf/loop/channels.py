@@ -10,7 +10,7 @@ import ssl
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
@@ -152,20 +152,31 @@ def _ask(method: str, address: str, *, of: str, **more: Any) -> None:
 def _mail(settings: EmailSettings, alert: Alert) -> None:
     message = EmailMessage()
     message["Subject"], message["From"] = alert.title, settings.sender
-    message["To"], message["Date"] = ", ".join(settings.to), format_datetime(alert.time)
+    # the alert's own time is the event's, which may be weeks ago
+    message["To"], message["Date"] = ", ".join(settings.to), format_datetime(datetime.now(UTC))
     message["Message-ID"] = f"<{alert.id}@raywf>"  # a mail that comes twice is one for its reader
     message.set_content(alert.as_text())
     evidence = json.dumps(alert.as_json(), indent=1).encode()
     message.add_attachment(evidence, maintype="application", subtype="json", filename="evidence.json")
     try:
-        with smtplib.SMTP(settings.host, settings.port, timeout=TIMEOUT_S) as server:
-            if settings.host not in LOOPBACK:
-                server.starttls(context=ssl.create_default_context())
+        with _server(settings) as server:
             if settings.user is not None:
                 server.login(settings.user, secret(settings.password or "", of="email.password"))
             server.send_message(message)
     except (OSError, smtplib.SMTPException) as err:
-        raise ChannelError(f"alerts.email cannot be sent: {type(err).__name__}") from err
+        code = f" {err.smtp_code}" if isinstance(err, smtplib.SMTPResponseException) else ""
+        raise ChannelError(f"alerts.email cannot be sent: {type(err).__name__}{code}") from err
+
+
+def _server(settings: EmailSettings) -> smtplib.SMTP:
+    """Connect, encrypted from the first byte on the port for that, else by STARTTLS but to this machine."""
+    if settings.port == smtplib.SMTP_SSL_PORT:
+        context = ssl.create_default_context()
+        return smtplib.SMTP_SSL(settings.host, settings.port, timeout=TIMEOUT_S, context=context)
+    server = smtplib.SMTP(settings.host, settings.port, timeout=TIMEOUT_S)
+    if settings.host not in LOOPBACK:
+        server.starttls(context=ssl.create_default_context())
+    return server
 
 
 def _run(command: tuple[str, ...], alert: Alert) -> None:

@@ -192,7 +192,7 @@ class Controller:
 
     def _fall(self, skip: Decision, version: str) -> None:
         """Remember whether the loss is up and nothing is done; ask what it comes from once a fall."""
-        told = {FALLEN: skip.reasons[0], "quiet": ""}.get(skip.cause)
+        told = skip.reasons[0] if skip.cause.startswith(FALLEN) else {"quiet": ""}.get(skip.cause)
         if told and not self._fallen:
             self._causes = self._attribution(version)
         self._fallen = "; ".join((told, *self._causes)) if told else told

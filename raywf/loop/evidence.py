@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from raywf.core.attribution import Attribution
@@ -66,7 +67,7 @@ def read_windows(
     references = RegistryReferences(workflow, open_registry(workflow))
     fold = fold_log(workflow, PatientReferences(references))
     windows = fold.evidence(number)
-    judged = _judged(windows, workflow.metric)
+    judged = _judged(windows, workflow.metric, fold.watermark)
     return Windows(
         version=number,
         metric=workflow.metric,
@@ -89,14 +90,14 @@ def _priced(windows: Sequence[Evidence], workflow: Workflow) -> tuple[float | No
     return tuple(None if w.cpu_s is None else rate.usd(cpu_s=w.cpu_s) for w in windows)
 
 
-def _judged(windows: Sequence[Evidence], metric: str) -> EstimateError | None:
-    """Compare estimates with what labels said, in the newest windows that are mostly labelled."""
+def _judged(windows: Sequence[Evidence], metric: str, now: datetime | None) -> EstimateError | None:
+    """Compare estimates with what labels said, in the newest windows that may be judged by them."""
     known = [
         (estimate, window.metric)
         for window in windows
         if (estimate := estimate_of(window, metric)) is not None
         and window.metric is not None
-        and window.is_labelled
+        and (window.is_labelled if now is None else window.is_mature(now))
     ]
     return judge_estimates(known[-_JUDGED:])
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from ray.util import metrics
 
 from raywf.core.attribution import Attribution
-from raywf.core.errors import RaywfError
+from raywf.core.errors import RaywfError, SourceError
 from raywf.core.metrics import Metric
 from raywf.core.records import Evidence, Outcome
 from raywf.core.rollout import Duel, RolloutStep
@@ -24,6 +24,7 @@ from raywf.outcomes.column_reader import ColumnReader
 
 _BATCH_BYTES = 500_000_000
 _NEAR_BYTES = 500_000
+_LOOK_S = 0.5
 _SAVE_BYTES, _SAVE_S, _SAVE_SHARE = 16_000_000, 600.0, 0.05
 _log = logging.getLogger(__name__)
 
@@ -112,19 +113,19 @@ class MonitorActor:
 
     def evidence(self, version: str) -> tuple[Evidence, ...]:
         """Return the version's windows in time order, once the log was read to its end a first time."""
-        self._caught_up.wait()
+        self._await_log()
         with self._lock:
             return self._fold.evidence(version)
 
     def attribution(self, version: str) -> Attribution | None:
         """Return what the change of the version's loss since its promotion comes from; None if not known."""
-        self._caught_up.wait()
+        self._await_log()
         with self._lock:
             return self._fold.attribution(version)
 
     def duels(self, step: RolloutStep, bake: timedelta, now: datetime) -> tuple[Duel, ...]:
         """Return each challenger of a step beside the champion, once the log was read to its end."""
-        self._caught_up.wait()
+        self._await_log()
         with self._lock:
             self._outcomes = self._fold.outcomes(self._duels.ids)
             found = self._duels.duels(step, bake, now)
@@ -138,13 +139,13 @@ class MonitorActor:
 
     def watermark(self) -> datetime | None:
         """Return the greatest event time in the log, once it was read to its end a first time."""
-        self._caught_up.wait()
+        self._await_log()
         with self._lock:
             return self._fold.watermark
 
     def counts(self) -> dict[str, int]:
         """Return the fold's totals and the log's lines that could not be read."""
-        self._caught_up.wait()
+        self._await_log()
         with self._lock:
             return self._fold.counts() | {"corrupt_lines": self._reader.corrupt_lines}
 
@@ -160,6 +161,16 @@ class MonitorActor:
         """End the polling thread after its present batch."""
         self._stopped.set()
 
+    def _await_log(self) -> None:
+        """Wait until the log was read to its end a first time: part of it would be told as if it were all.
+
+        Raises:
+            SourceError: if it cannot be read.
+        """
+        while not self._caught_up.wait(_LOOK_S):
+            if self._error:
+                raise SourceError(f"the outcome log cannot be read: {self._error}")
+
     def _run(self) -> None:
         self._go_on()
         while not self._stopped.is_set():
@@ -167,11 +178,12 @@ class MonitorActor:
             try:
                 behind = self._read_on()
                 self._error = ""
+                if not behind:
+                    self._caught_up.set()
             except Exception as err:  # noqa: BLE001  # nothing above this thread would see it; it must poll on
                 self._error = f"{type(err).__name__}: {err}"
                 _log.exception("the monitor could not fold the log")
             if not behind:
-                self._caught_up.set()
                 self._stopped.wait(self._poll_s)
 
     def _no_duels(self) -> DuelFold:

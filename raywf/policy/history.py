@@ -11,7 +11,7 @@ from raywf.core.probe import Probe
 from raywf.core.records import Decision, ModelVersion
 
 _ENDED = frozenset({"promoted", "rejected", "failed"})
-_ASKED = frozenset({"request", BY_HAND})
+ASKED = frozenset({"request", BY_HAND})  # causes that are somebody's wish
 _SEARCHES = frozenset({"warm", "full"})
 
 
@@ -78,7 +78,7 @@ class History:
             made = self.champion is not None and past.decision.id == self.champion.decision_id
             if made or past.stage == "promoted" or (came is not None and past.decision.time <= came):
                 break
-            count += past.stage == "rejected" and past.decision.cause not in _ASKED
+            count += past.stage == "rejected" and past.decision.cause not in ASKED
         return count
 
     @property

@@ -27,7 +27,7 @@ from raywf.policy.worth import WEIGHED, Worth, judge_worth
 
 _LADDER: tuple[Effort, ...] = ("refit", "warm", "full")
 LOOK, RISE = "look", "rise"  # causes of a probe; its window is the instant from which labels are new to it
-FALLEN = "fallen"  # of a skip: the loss is up, and nothing is to be done
+FALLEN = "fallen"  # of a skip: the loss is up, and nothing is to be done; behind it stands why
 _REFITS = 3  # promoted in a row before a search is due
 
 
@@ -128,7 +128,7 @@ def _held(hold: Hold, asked: Question, champion: ModelVersion) -> Choice:
     until, found = format_time(hold.until), _judge_loss(asked, champion)
     if hold.cause == "cooldown" or not found.risen:
         return _skip(hold.cause, until, hold.words)
-    return _skip(FALLEN, until, f"the loss is up ({found.lower:.4f}), but {hold.words}")
+    return _skip(f"{FALLEN}-{hold.cause}", until, f"the loss is up ({found.lower:.4f}), but {hold.words}")
 
 
 def _judge_loss(asked: Question, champion: ModelVersion) -> LossFinding:
@@ -285,14 +285,16 @@ def _quiet(found: _Findings, asked: Question) -> Choice:
     )
     if not finding.risen:
         return _skip("quiet", format_time(finding.until), text, waits)
-    but = "and what it asks for was decided before"
+    why, but = "decided", "and what it asks for was decided before"
     if found.worth is not None and not found.worth.pays:
-        but = "but a retraining would cost more than staying"
+        why, but = "worth", "but a retraining would cost more than staying"
     elif found.regret.says_in_vain:
-        but = "but a quick model of newer rows is no better"
+        why, but = "vain", "but a quick model of newer rows is no better"
     elif asked.settings.when is not None:
-        but = "which is not all that retrain.when wants, or not new"
-    return _skip(FALLEN, format_time(finding.until), f"the loss is up ({finding.lower:.4f}), {but}", waits)
+        why, but = "when", "which is not all that retrain.when wants, or not new"
+    return _skip(
+        f"{FALLEN}-{why}", format_time(finding.until), f"the loss is up ({finding.lower:.4f}), {but}", waits
+    )
 
 
 def _waits(found: _Findings, asked: Question) -> str:

@@ -108,4 +108,4 @@ def test_a_fall_that_nothing_is_done_about(monitor: Any, tmp_path: Path) -> None
     assert (
         controller.pulse().fallen is None
     )  # the budget holds still, and the loss is not up: nothing to tell
-    assert [entry.stage for entry in Skips(str(tmp_path), "w").read()] == ["fallen", "budget"]
+    assert [entry.stage for entry in Skips(str(tmp_path), "w").read()] == ["fallen-budget", "budget"]

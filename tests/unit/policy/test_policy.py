@@ -112,8 +112,8 @@ CASES = [
     ({"look": 7 * DAY, "evidence": BAD}, "probe", "rise"),
     ({"look": 30 * DAY, "evidence": BAD}, "probe", "rise"),
     ({"look": 30 * DAY, "evidence": BAD, "decisions": (looked(20, "rise"),)}, "retrain", "loss"),
-    ({"evidence": BAD, **after_a_look(0.1)}, "skip", "fallen"),
-    ({"evidence": BAD, **after_a_look(0.101)}, "skip", "fallen"),
+    ({"evidence": BAD, **after_a_look(0.1)}, "skip", "fallen-vain"),
+    ({"evidence": BAD, **after_a_look(0.101)}, "skip", "fallen-vain"),
     ({"evidence": BAD, **after_a_look(0.09)}, "retrain", "loss"),
     ({"evidence": BAD, **after_a_look(0.12)}, "retrain", "loss"),
     ({"look": 30 * DAY}, "skip", "quiet"),
@@ -152,7 +152,7 @@ def test_what_was_decided_is_not_decided_again():
     """Even where the cooldown is over and no retraining came of it."""
     first = run(BAD)
     again = run(BAD, decisions=(PastDecision(decision=first, stage="failed"),))
-    assert (again.kind, again.cause) == ("skip", "fallen")
+    assert (again.kind, again.cause) == ("skip", "fallen-decided")
     assert "decided before" in again.reasons[0]
 
 
@@ -272,7 +272,7 @@ def test_what_is_in_vain_again_and_again_is_done_less_often(refused, days):
         assert held.reasons[0].endswith(until)
     if refused > 2:
         held = run(fallen, at=9 + days - 0.1, **history)
-        assert held.cause == "fallen"
+        assert held.cause == "fallen-backoff"
         assert f"but {refused} retrainings in a row were in vain: backing off {until}" in held.reasons[0]
 
 
@@ -324,7 +324,7 @@ def test_a_budget_that_is_spent_holds_back_what_nobody_asked_for():
     asked = partial(run, fallen, **history)
     assert asked(at=23, usd_per_30d=9.5).kind == "retrain"
     held = asked(at=23, usd_per_30d=9.0)
-    assert (held.kind, held.cause) == ("skip", "fallen")
+    assert (held.kind, held.cause) == ("skip", "fallen-budget")
     assert "but the retrainings of the last 30 days cost $9.00, of $9.00 that they may" in held.reasons[0]
     assert held.reasons[0].endswith(f"waiting until {format_time(START + 31 * DAY)}")
     assert run(at=23, usd_per_30d=9.0, **history).cause == "budget"

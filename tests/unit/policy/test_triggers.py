@@ -153,7 +153,7 @@ CASES = [
     # joined
     ({"when": "loss", "every": DAY}, "skip", "quiet"),
     ({"when": "loss", "evidence": BAD}, "retrain", "loss"),
-    ({"when": "schedule", "every": 30 * DAY, "evidence": BAD}, "skip", "fallen"),
+    ({"when": "schedule", "every": 30 * DAY, "evidence": BAD}, "skip", "fallen-when"),
     ({"when": "loss and schedule", "every": DAY}, "skip", "quiet"),
     ({"when": "loss and schedule", "every": DAY, "evidence": BAD}, "retrain", "loss"),
     ({"when": "schedule and loss", "every": DAY, "evidence": BAD}, "retrain", "schedule"),
