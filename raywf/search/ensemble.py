@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from raywf.core.metrics import Groups, Metric
 
 STEPS = 25
+_LEAST_COUNT = 0.5  # of steps: what is left of a former member below that is not worth its fits
 _LATENCY_WEIGHT = 2e-3  # of the best single loss, for a member that takes the whole bound
 
 
@@ -55,7 +56,8 @@ def select_ensemble(
     Starts from the best single trial and adds, with replacement, the one that helps most, as long as there is
     time to make it; the best prefix is kept. With `prior` weights it starts from their mixture, which counts
     as many steps as half of those to come: what was chosen on other rows before is not all given up for what
-    is best on these. Where there is no time for any trial, that is not minded.
+    is best on these, until what is left of a member is less than half a step. Where there is no time for any
+    trial, that is not minded.
     """
     scores, parts = candidates.scores, candidates.parts()
     if not any(candidates.in_time((), name) for name in scores):
@@ -87,6 +89,7 @@ def select_ensemble(
         total = total + scores[name]
         if value < best_loss - 1e-9:
             best_loss, best = value, dict(counts)
+    best = {name: count for name, count in best.items() if count >= _LEAST_COUNT} or best
     size = sum(best.values())
     return {name: count / size for name, count in best.items()}
 

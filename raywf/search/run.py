@@ -49,7 +49,7 @@ _GUESSED_ROUNDS = 100.0  # where the probe failed
 _PROBE_SHARE, _PROBE_MAX_S = 0.04, 2.0
 # of the budget for trials: in order all members are fitted twice more, which is foreseen once some are done
 _REFIT_SHARE, _MOST_SHARE = 0.6, 0.92
-_ORDERED_ROOM, _ROOM = 1.5, 1.1  # for the last fits, beside what is foreseen
+_ORDERED_ROOM, _ROOM = 1.2, 1.1  # for the last fits, beside what is foreseen
 _MAX_SPEED = 2.5
 _ORDERED_FOLDS = 3
 _LEAST_OTHERS = 2  # than the former members, that a warm search tries

@@ -85,6 +85,21 @@ def test_a_prior_is_not_given_up_for_luck() -> None:
     assert select_ensemble(offered, metric, prior={"gone": 1.0}) == {"now": 1.0}
 
 
+def test_what_is_left_of_a_former_member_goes_at_last() -> None:
+    """Less than half a step of it is not worth its fits; more is."""
+    labels = np.arange(ROWS) % 2 * 1.0
+    good = labels[:, None] * 0.9 + 0.05
+    offered = offer(labels, {"most": good, "little": good, "now": labels[:, None] * 0.98 + 0.01})
+
+    def chosen(little: float) -> set[str]:
+        return set(
+            select_ensemble(offered, METRICS["log_loss"], prior={"most": 1 - little, "little": little})
+        )
+
+    assert chosen(0.03) == {"most", "now"}
+    assert chosen(0.05) == {"most", "little", "now"}
+
+
 def test_members_are_those_that_there_is_time_to_make() -> None:
     """The best is left out where it takes too long; two that fit alone but not together are not joined."""
     labels = np.linspace(0, 1, ROWS)
