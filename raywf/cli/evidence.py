@@ -8,7 +8,7 @@ import click
 
 from raywf.cli.options import show, table, workflow_options
 from raywf.core.clock import format_time
-from raywf.core.records import Evidence
+from raywf.core.records import Drift, Evidence
 from raywf.core.settings import Workflow
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from raywf.monitor.since import Moved
 
 _MOVED = 0.1  # the index from which on a feature counts as moved, see `stability_index`
+_MUCH = 0.05  # of the rows, that are missing or new
 
 
 @click.command()
@@ -152,7 +153,18 @@ def _loss(window: Evidence) -> str:
 
 def _moved(window: Evidence | Moved) -> str:
     """Name what moved most, with its stability index: features, or answers and labels as such."""
-    known = [(d.psi, d.column) for d in window.drift if d.stands_out]
-    known += [(window.answer_psi or 0.0, "(answers)"), (window.label_psi or 0.0, "(labels)")]
-    moved = sorted((pair for pair in known if pair[0] >= _MOVED), reverse=True)
-    return ", ".join(f"{name} {psi:.2f}" for psi, name in moved[:3]) or "-"
+    ends = (end for end in (window.answers, window.labels) if end is not None)
+    moved = [d for d in (*window.drift, *ends) if d.stands_out and d.psi >= _MOVED]
+    moved.sort(key=lambda d: (-d.psi, d.column))
+    return ", ".join(_moved_by(d) for d in moved[:3]) or "-"
+
+
+def _moved_by(drift: Drift) -> str:
+    """Name what moved with its index, and with what is missing or new where that is much of it."""
+    told = [f"{drift.column} {drift.psi:.2f}"]
+    before = drift.missing_before
+    if before is not None and abs(drift.missing - before) >= _MUCH:
+        told.append(f"missing {before:.0%} to {drift.missing:.0%}")
+    if drift.unlike is not None and drift.unlike >= _MUCH:
+        told.append(f"unlike {drift.unlike:.0%}")
+    return told[0] if not told[1:] else f"{told[0]} ({', '.join(told[1:])})"

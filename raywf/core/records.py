@@ -351,11 +351,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """One feature's live values beside training, or beside the window before, by bins.
+    """One feature's live values, or answers or labels, beside training's or the window before's, by bins.
 
-    `psi` is the stability index, `missing` the share of missing or unknown values, `js` the Jensen-Shannon
-    distance; `q` the false discovery rate over all features at which it stands out (chi-square). Both are
-    None of a window that was summed up before they were kept.
+    `psi` is the stability index, `js` the Jensen-Shannon distance, `distance` of what has an order the
+    Wasserstein distance in ranks: by which share of the bins values moved on average. `q` is the false
+    discovery rate over all features at which it stands out (chi-square). `missing` is the share of rows
+    without a value, `missing_before` what it was, `unlike` the share whose value training had not: a new
+    category, or one beyond the range; None where that is not known.
     """
 
     column: str
@@ -364,6 +366,9 @@ class Drift:
     missing: float
     js: float | None = None
     q: float | None = None
+    distance: float | None = None
+    missing_before: float | None = None
+    unlike: float | None = None
 
     @property
     def stands_out(self) -> bool:
@@ -383,8 +388,8 @@ class Evidence:
     of its squares. Of `labelled_share` of its rows labels have to be there before it is judged by them.
     `unlike` counts the rows with a value that training had not: a number beyond its range, a category that it
     did not hold, none where it always had one; None where the version's profile is of before this was kept.
-    `answer_psi` and `label_psi` are the stability indices of answers and labels beside those of the gate's
-    rows, None of fewer than `monitor.min_labelled`, and of labels before `labelled_share` have come.
+    `answers` and `labels` tell how far those have moved beside those of the gate's rows, None of fewer than
+    `monitor.min_labelled`, and of labels before `labelled_share` have come.
     `answered` requests took `p50_s` at the median, and all but one in a hundred `p99_s` at most; `refused`
     ones could not be read, `failed` ones had no answer; they held `cpu_s` CPU-seconds. All are by the
     replicas' own records, None where there are none.
@@ -412,8 +417,8 @@ class Evidence:
     value_squares: float = 0.0
     labelled_share: float = 0.8
     unlike: int | None = None
-    answer_psi: float | None = None
-    label_psi: float | None = None
+    answers: Drift | None = None
+    labels: Drift | None = None
     answered: int | None = None
     refused: int | None = None
     failed: int | None = None

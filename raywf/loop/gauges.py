@@ -113,8 +113,8 @@ def quality(windows: Sequence[Evidence]) -> Figures:
             "window_metric_high": window.metric_high,
             "window_estimate": window.estimate,
             "window_value": window.value_mean,
-            "window_answer_psi": window.answer_psi,
-            "window_label_psi": window.label_psi,
+            "window_answer_psi": window.answers.psi if window.answers else None,
+            "window_label_psi": window.labels.psi if window.labels else None,
             "window_unlike_share": None if window.unlike is None else window.unlike / window.rows,
             "window_loss": window.loss_sum / window.labelled if window.labelled else None,
             "window_labelled": float(window.labelled) or None,  # the rows that the loss rests on

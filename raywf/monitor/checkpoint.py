@@ -36,7 +36,7 @@ from raywf.monitor.services import Services
 from raywf.monitor.window import Window
 from raywf.outcomes.columns import MICROSECOND, id_keys
 
-FORMAT = 1
+FORMAT = 2
 _NAME = "checkpoint.json"
 _OLD_S = 60.0  # since when nobody reads a file that no checkpoint names
 _MOST_FILES = 16

@@ -42,6 +42,18 @@ def js_distance(trained: Counts, live: Counts) -> float:
     return float(np.sqrt(min(1.0, max(0.0, both / 2))))
 
 
+def rank_distance(trained: Counts, live: Counts) -> float:
+    """Return the Wasserstein distance of two histograms with a step between bins; 1 is from end to end.
+
+    >>> rank_distance(np.array([4, 0, 0]), np.array([0, 2, 0]))
+    0.5
+    """
+    if trained.sum() == 0 or live.sum() == 0 or len(trained) < 2:
+        return 0.0
+    below = [np.cumsum(one)[:-1] / one.sum() for one in (trained, live)]
+    return float(np.abs(below[0] - below[1]).sum() / (len(trained) - 1))
+
+
 def chi_square(trained: Counts, live: Counts) -> tuple[float, float]:
     """Return Cramer's V of two samples over bins, and how likely they differ so by chance.
 

@@ -16,7 +16,15 @@ from scipy.stats import false_discovery_control
 from raywf.core.category import category_text, spellings
 from raywf.core.clock import format_time, parse_time
 from raywf.core.records import ColumnProfile, Drift
-from raywf.monitor.distance import Counts, both_p, chi_square, js_distance, missing_p, stability_index
+from raywf.monitor.distance import (
+    Counts,
+    both_p,
+    chi_square,
+    js_distance,
+    missing_p,
+    rank_distance,
+    stability_index,
+)
 
 Codes = NDArray[np.uint8]
 MISSING = 255
@@ -76,10 +84,39 @@ def _day_text(days: float) -> str:
 
 def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:
     """Compare one window's bins with training, as `compare_bins` does."""
-    return compare_bins(profile.name, np.append(profile.counts, profile.missing), bin_counts(codes, profile))
+    trained = np.append(profile.counts, profile.missing)
+    return _told(
+        compare_bins(profile.name, trained, bin_counts(codes, profile), ordered=_has_order(profile)),
+        codes,
+        profile,
+        missing_before=profile.missing / max(1, int(trained.sum())),
+    )
 
 
-def compare_bins(column: str, before: Counts, after: Counts) -> Drift:
+def compare_codes(before: Codes, after: Codes, profile: ColumnProfile) -> Drift:
+    """Compare one window's bins with another's, as `compare_bins` does."""
+    were, are = (bin_counts(codes, profile) for codes in (before, after))
+    found = compare_bins(profile.name, were, are, ordered=_has_order(profile))
+    return _told(found, after, profile, missing_before=_share(before == MISSING))
+
+
+def _told(found: Drift, codes: Codes, profile: ColumnProfile, *, missing_before: float) -> Drift:
+    """Return it with what is missing and what is new told apart."""
+    unlike = None
+    if profile.is_listed or profile.has_range:
+        unlike = _share(as_in_training(codes, profile) != codes)
+    return replace(found, missing=_share(codes == MISSING), missing_before=missing_before, unlike=unlike)
+
+
+def _share(marked: NDArray[np.bool_]) -> float:
+    return float(marked.mean()) if len(marked) else 0.0
+
+
+def _has_order(profile: ColumnProfile) -> bool:
+    return profile.kind != "category"
+
+
+def compare_bins(column: str, before: Counts, after: Counts, *, ordered: bool) -> Drift:
     """Compare rows by bin with those of before, the last bin being missing and unknown values.
 
     They are a bin too: a feature that dies has moved. `q` is the p of both looks, at the values that are
@@ -94,6 +131,7 @@ def compare_bins(column: str, before: Counts, after: Counts) -> Drift:
         missing=float(after[-1] / rows) if rows else 0.0,
         js=js_distance(before, after),
         q=both_p(chi_square(before[:-1], after[:-1])[1], *gaps),
+        distance=rank_distance(before[:-1], after[:-1]) if ordered else None,
     )
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from raywf.core.metrics import Array
 from raywf.core.settings import MonitorSettings
-from raywf.monitor.distance import stability_index
 
 _BINS, _BIN_ROWS = 10, 100  # with fewer rows in each, chance alone makes the index large
 
@@ -44,10 +43,6 @@ class Histogram:
         edges = (below + known[np.searchsorted(known, below) + 1]) / 2
         counts = tuple(map(int, _counts(values, edges)))
         return Histogram(edges=tuple(map(float, edges)), counts=counts)
-
-    def psi(self, values: Array) -> float:
-        """Return the population stability index of other numbers beside these; 0 of none."""
-        return stability_index(np.asarray(self.counts), self.count(values))
 
     def count(self, values: Array) -> NDArray[np.int64]:
         """Return how many other numbers lie in each bin, shape ``(n_bins,)``."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raywf.core.metrics import Array
 from raywf.core.records import Drift
 from raywf.core.settings import MonitorSettings
-from raywf.monitor.distance import stability_index
-from raywf.monitor.drift import bin_counts, compare_bins, control_drift
-from raywf.monitor.histogram import Histogram, telling
+from raywf.monitor.drift import compare_codes, control_drift
+from raywf.monitor.ends import ANSWERS, LABELS, compare_ends
+from raywf.monitor.histogram import telling
 from raywf.monitor.labels import LabelPool
 from raywf.monitor.rows import Rows
 from raywf.monitor.window import Window
@@ -17,11 +16,11 @@ from raywf.monitor.window import Window
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moved:
-    """Stability indices of a window beside the one before; of answers and labels where rows enough tell."""
+    """How far a window moved from the one before; answers and labels where rows enough tell."""
 
     drift: tuple[Drift, ...]
-    answer_psi: float | None = None
-    label_psi: float | None = None
+    answers: Drift | None = None
+    labels: Drift | None = None
 
 
 def moved_since(
@@ -38,8 +37,8 @@ def moved_since(
     held = before.members(table), after.members(table)
     drift = []
     for column, profile in zip(table.codes, of.profile, strict=False):
-        were, are = (bin_counts(column[rows], profile) for rows in held)
-        drift.append(compare_bins(profile.name, were, are))
+        were, are = (column[rows] for rows in held)
+        drift.append(compare_codes(were, are, profile))
     expected = of.expectations
     if expected is None:
         return Moved(drift=control_drift(drift))
@@ -49,14 +48,8 @@ def moved_since(
         whole &= scores.shape[1] == of.width
         told.append(telling(window.labels(table, pool, rows), scores, whole, settings=settings))
     answers, labels = zip(*told, strict=True)
-    return Moved(
-        drift=control_drift(drift),
-        answer_psi=_psi(expected.answers, *answers),
-        label_psi=_psi(expected.labels, *labels),
-    )
-
-
-def _psi(bins: Histogram | None, before: Array, after: Array) -> float | None:
-    if bins is None or not len(before) or not len(after):
-        return None
-    return stability_index(bins.count(before), bins.count(after))
+    counts = {}
+    for name, bins, (were, are) in ((ANSWERS, expected.answers, answers), (LABELS, expected.labels, labels)):
+        if bins is not None and len(were) and len(are):
+            counts[name] = bins.count(were), bins.count(are)
+    return Moved(drift=control_drift(drift), **compare_ends(counts, ordered=of.width == 1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from raywf.core.settings import MonitorSettings
 from raywf.monitor.attribution import BinLosses, bin_losses
 from raywf.monitor.drift import Codes, as_in_training, control_drift, measure_drift, unlike_training
 from raywf.monitor.earned import earned
+from raywf.monitor.ends import ANSWERS, LABELS, compare_ends
 from raywf.monitor.estimate import Estimate
 from raywf.monitor.expectations import MOST_ROWS
 from raywf.monitor.histogram import telling
@@ -165,6 +165,7 @@ class Window:
         if estimate is not None and estimate.metric != metric.name:  # the workflow's is another since
             estimate = None
         drift, unlike = self._moved(reference, table, rows)
+        ends = _ends(reference, labels, scores, whole, settings=settings)
         return Evidence(
             version=self.version,
             start=from_microseconds(self.start),
@@ -188,7 +189,8 @@ class Window:
             estimated_error=loss.error if loss else 0.0,
             labelled_share=settings.labelled_share,
             unlike=unlike,
-            **_spread(reference, labels, scores, whole, settings=settings),
+            answers=ends.get(ANSWERS),
+            labels=ends.get(LABELS),
         )
 
     def labels(self, table: Rows, pool: LabelPool, rows: RowNumbers) -> Array:
@@ -228,22 +230,24 @@ class Window:
         return self._inputs
 
 
-def _spread(
+def _ends(
     reference: Reference,
     labels: Array,
     scores: Array,
     whole: NDArray[np.bool_],
     *,
     settings: MonitorSettings,
-) -> dict[str, Any]:
+) -> dict[str, Drift]:
     """Return how far answers and labels have moved since the promotion, where rows enough tell."""
     expected = reference.expectations
     if expected is None or scores.shape[1] != reference.width:
         return {}
     told = telling(labels, scores, whole, settings=settings)
-    bins = {"answer_psi": expected.answers, "label_psi": expected.labels}
-    pairs = zip(bins.items(), told, strict=True)
-    return {name: one.psi(values) for (name, one), values in pairs if one is not None and len(values)}
+    counts = {}
+    for name, bins, values in zip((ANSWERS, LABELS), (expected.answers, expected.labels), told, strict=True):
+        if bins is not None and len(values):
+            counts[name] = np.asarray(bins.counts), bins.count(values)
+    return compare_ends(counts, ordered=reference.width == 1)
 
 
 def _squares(values: Array) -> float:

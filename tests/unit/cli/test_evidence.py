@@ -181,9 +181,9 @@ def test_windows_beside_the_one_before(found: Windows, tmp_path: Path) -> None:
         assert moved is not None
         assert [d.column for d in moved.drift] == ["x"]
         assert moved.drift[0].psi < 0.1  # days are alike
-        assert moved.answer_psi is not None
-        assert moved.answer_psi < 0.2
-    told = [moved.label_psi for moved in rest if moved is not None]
+        assert moved.answers is not None
+        assert moved.answers.psi < 0.2
+    told = [moved.labels and moved.labels.psi for moved in rest if moved is not None]
     assert told[LABELLED - 1 :] == [None] * (DAYS - LABELLED)  # no label yet
     assert told[LABELLED - 2] > max(told[: LABELLED - 2])  # the odd day
     lines = describe(windows, last=3)

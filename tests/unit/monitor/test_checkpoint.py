@@ -207,7 +207,7 @@ def test_one_whose_rows_are_gone_is_refused(tmp_path):
         load(log)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b'{"format":1}', b"[1]\n{}", b'{"a":1}\n{"b":2}'])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b'{"format":2}', b"[1]\n{}", b'{"a":1}\n{"b":2}'])
 def test_a_foreign_file_is_refused(tmp_path, content):
     """Something else by that name."""
     log, _ = saved(tmp_path)
@@ -220,8 +220,8 @@ def test_a_newer_format_is_refused(tmp_path):
     """Of a version of raywf that is yet to come."""
     log, _ = saved(tmp_path)
     path = log / "fold" / "checkpoint.json"
-    path.write_bytes(path.read_bytes().replace(b'"format":1', b'"format":2', 1))
-    with pytest.raises(CheckpointError, match="of format 2, this version reads 1"):
+    path.write_bytes(path.read_bytes().replace(b'"format":2', b'"format":3', 1))
+    with pytest.raises(CheckpointError, match="of format 3, this version reads 2"):
         load(log)
 
 

@@ -12,6 +12,7 @@ from raywf.monitor.drift import (
     as_in_training,
     bin_names,
     bin_values,
+    compare_codes,
     control_drift,
     measure_drift,
     unlike_training,
@@ -81,7 +82,15 @@ def test_what_is_new_is_drift_as_what_is_missing_is():
     """And is in no bin that the labelled rows of the gate could not have."""
     codes = bin_values(["a"] * 300 + ["new"] * 100, LISTED)
     gone = bin_values(["a"] * 300 + [None] * 100, LISTED)
-    assert measure_drift(codes, LISTED) == measure_drift(gone, LISTED)
+    new, missing = (measure_drift(some, LISTED) for some in (codes, gone))
+    assert (new.psi, new.js, new.q) == (missing.psi, missing.js, missing.q)
+    assert (new.missing, new.unlike) == (0.0, 0.25)
+    assert (missing.missing, missing.unlike) == (0.25, 0.0)
+    assert compare_codes(gone, codes, LISTED).missing_before == 0.25
+    wide = measure_drift(bin_values([-7, 0.5, 7, None], RANGED), RANGED)
+    assert (wide.missing, wide.unlike) == (0.25, 0.5)
+    assert wide.distance is not None
+    assert new.distance is None
     assert as_in_training(codes, LISTED).tolist() == gone.tolist()
     assert as_in_training(bin_values([-7, 0.5, 7, None], RANGED), RANGED).tolist() == [1, 2, 2, MISSING]
 

@@ -180,12 +180,12 @@ def test_answers_and_labels_that_move_are_told(task: str) -> None:
         folded = fold(known)
         folded.update([*said, *came])
         (found,) = folded.evidence("1")
-        assert found.answer_psi is not None
-        assert found.label_psi is not None
-        assert low <= found.answer_psi <= high
-        assert low / 2 <= found.label_psi <= high
+        assert found.answers is not None
+        assert found.labels is not None
+        assert low <= found.answers.psi <= high
+        assert low / 2 <= found.labels.psi <= high
     folded = fold(known)
     folded.update([*said[:10], *came[:5]])
     (few,) = folded.evidence("1")
-    assert (few.answer_psi, few.label_psi) == (None, None)
+    assert (few.answers, few.labels) == (None, None)
     assert decode(Expectations, encode(known.expectations)) == known.expectations

@@ -221,13 +221,13 @@ def test_a_label_of_no_class_is_counted_apart():
 
 
 def test_drift_by_column():
-    """Shares like in training give nearly none; all in one bin gives much; unknown counts as missing."""
+    """Shares like in training give nearly none; all in one bin gives much; so do unknown ones."""
     same = [prediction(f"a{i}", x=float(i % 3) - 0.5, s="aab"[i % 3]) for i in range(300)]
     moved = [prediction(f"b{i}", 24, x=5.0, s="new") for i in range(300)]
     first, second = (evidence.drift for evidence in fold(same, moved).evidence("1"))
     assert [round(d.psi, 2) for d in first] == [0.0, 0.0]
     assert second[0].psi > 1
-    assert (second[1].column, second[1].missing) == ("s", 1.0)
+    assert (second[1].column, second[1].missing, second[1].missing_before) == ("s", 0.0, 0.0)
     assert second[1].psi > 1
 
 
