@@ -195,13 +195,16 @@ def _reign(reign: Reign) -> str:
 
 
 def _cost(story: VersionStory) -> list[str]:
-    parts = story.cost
+    parts, looks = story.cost, []
+    if story.looks:
+        what = "the look" if len(story.looks) == 1 else f"{len(story.looks)} looks"
+        looks = [f"{sum(look.cpu_s for look in story.looks):.1f} CPU-seconds for {what}"]
     if not parts.usd:
-        return [f"{format_usd(story.version.cost_usd)} for the search"]
+        return [f"{format_usd(story.version.cost_usd)} for the search", *looks]
     named = ("done", "stopped", "failed", "idle", "unfinished")
     shares = ", ".join(f"{n} {getattr(parts, n) / parts.usd:.0%}" for n in named if getattr(parts, n) > 0)
     cpu_s = f", {story.sweep.cpu_s:,.0f} CPU-seconds" if story.sweep is not None else ""
-    return [f"{format_usd(parts.usd)} for the search ({shares}){cpu_s}"]
+    return [f"{format_usd(parts.usd)} for the search ({shares}){cpu_s}", *looks]
 
 
 def _at(value: datetime) -> str:

@@ -39,6 +39,8 @@ _HANGS_S = 300.0
 _ELSEWHERE = timedelta(minutes=30)  # and twice the search's budget, that a job of another cluster may take
 _HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 _TAIL_CHARS = 3000
+# where asking the policy takes so long, as with many windows of many columns, it rests so many times as long
+_SLOW_S, _REST = 1.0, 9.0
 FALLS = WEIGHED | {"rise"}  # causes of decisions that answer a fall
 _CARRIED = frozenset({"retrain", "probe"})  # kinds of decisions whose job has the same name
 
@@ -65,6 +67,7 @@ class Controller:
         self._fallen: str | None = None  # why nothing is done about a loss that is up, and its causes:
         self._causes: tuple[str, ...] = ()
         self._looked = time.monotonic()  # when a tick last came to its end
+        self._rests_until = 0.0
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="raywf-controller", daemon=True).start()
         gauges = Gauges(workflow, self, registry, RaySink(workflow.name, "controller"))
@@ -169,6 +172,9 @@ class Controller:
         if now is None:
             self._wait("labels", "nothing was logged yet that tells the time")
             return
+        began = time.monotonic()
+        if began < self._rests_until:
+            return
         evidence = ray.get(self._monitor.evidence.remote(champion.version), timeout=_ANSWER_S)
         requests, landed = self._journal.requests(), self._tables.landed(champion)
         decision = decide(
@@ -179,6 +185,8 @@ class Controller:
             now=now,
             min_labelled=self._workflow.monitor.min_labelled,
         )
+        took = time.monotonic() - began
+        self._rests_until = began + took + (_REST * took if took > _SLOW_S else 0.0)
         if decision.kind in _CARRIED:
             if not self._lease.leads():  # it took long to be told: another may lead by now
                 return

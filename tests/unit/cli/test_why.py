@@ -161,6 +161,7 @@ def test_the_whole_story() -> None:
         "           2026-03-01T12:30:00Z: promoted: fails",
         "served   as champion from 2026-03-01T12:00:00Z to 2026-03-01T13:00:00Z, then version 1",
         "cost     $0.50 for the search (done 80%, idle 20%), 62 CPU-seconds",
+        "         1.0 CPU-seconds for the look",
     ]
 
 
