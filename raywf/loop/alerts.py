@@ -82,10 +82,10 @@ def journal_alerts(
         if decision.kind in {"retrain", "promote"} and entry.stage == "promoted":
             before, vain = vain, 0
         elif decision.kind == "rollback" and entry.stage == "promoted":
-            vain = before + 1
+            before, vain = 0, before + 1 + vain
         elif decision.kind == "retrain" and entry.stage == "rejected" and decision.cause not in ASKED:
             vain += 1
-        kind = _kind(decision, entry, vain, helpless_after)
+        kind = _kind(decision, entry, 0 if decision.cause in ASKED else vain, helpless_after)
         alert = _of_entry(decision, entry, kind, vain, causes.get(decision.id, ()))
         found.append((entry.wall_time, alert))
     return found

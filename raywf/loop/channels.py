@@ -175,7 +175,11 @@ def _server(settings: EmailSettings) -> smtplib.SMTP:
         return smtplib.SMTP_SSL(settings.host, settings.port, timeout=TIMEOUT_S, context=context)
     server = smtplib.SMTP(settings.host, settings.port, timeout=TIMEOUT_S)
     if settings.host not in LOOPBACK:
-        server.starttls(context=ssl.create_default_context())
+        try:
+            server.starttls(context=ssl.create_default_context())
+        except BaseException:
+            server.close()
+            raise
     return server
 
 

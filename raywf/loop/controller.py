@@ -26,6 +26,7 @@ from raywf.loop.landed import TableWatch
 from raywf.loop.node_history import NodeRecorder
 from raywf.loop.rollout import RolloutKeeper
 from raywf.loop.spending import spent_on
+from raywf.policy.history import History
 from raywf.policy.policy import FALLEN, decide
 from raywf.policy.rollout import Move
 from raywf.policy.worth import WEIGHED
@@ -67,7 +68,8 @@ class Controller:
         self._fallen: str | None = None  # why nothing is done about a loss that is up, and its causes:
         self._causes: tuple[str, ...] = ()
         self._looked = time.monotonic()  # when a tick last came to its end
-        self._rests_until = 0.0
+        self._rests_until = 0.0  # where asking the policy took long, and what was asked for by then:
+        self._requests: tuple[str, ...] = ()
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="raywf-controller", daemon=True).start()
         gauges = Gauges(workflow, self, registry, RaySink(workflow.name, "controller"))
@@ -108,13 +110,12 @@ class Controller:
     def pulse(self) -> Pulse:
         """Return how monitor and controller are."""
         try:
-            counts, problem = ray.get(
-                [self._monitor.counts.remote(), self._monitor.error.remote()], timeout=_ANSWER_S
-            )
+            problem = ray.get(self._monitor.error.remote(), timeout=_ANSWER_S)
+            if problem:
+                return Pulse(problem=f"the monitor failed: {problem}")
+            counts = ray.get(self._monitor.counts.remote(), timeout=_ANSWER_S)
         except RayError as err:
             return Pulse(problem=f"the monitor does not answer: {type(err).__name__}")
-        if problem:
-            return Pulse(problem=f"the monitor failed: {problem}")
         if self._error:
             return Pulse(problem=f"the controller failed: {self._error}")
         if time.monotonic() > self._looked + _HANGS_S + 2 * self._workflow.monitor.poll_s:
@@ -172,21 +173,11 @@ class Controller:
         if now is None:
             self._wait("labels", "nothing was logged yet that tells the time")
             return
-        began = time.monotonic()
-        if began < self._rests_until:
-            return
-        evidence = ray.get(self._monitor.evidence.remote(champion.version), timeout=_ANSWER_S)
         requests, landed = self._journal.requests(), self._tables.landed(champion)
-        decision = decide(
-            evidence,
-            history_of(past, entries, champion, requests=requests, landed=landed),
-            self._workflow.retrain,
-            workflow=self._workflow.name,
-            now=now,
-            min_labelled=self._workflow.monitor.min_labelled,
-        )
-        took = time.monotonic() - began
-        self._rests_until = began + took + (_REST * took if took > _SLOW_S else 0.0)
+        history = history_of(past, entries, champion, requests=requests, landed=landed)
+        decision = self._ask(history, champion.version, now)
+        if decision is None:
+            return
         if decision.kind in _CARRIED:
             if not self._lease.leads():  # it took long to be told: another may lead by now
                 return
@@ -197,6 +188,25 @@ class Controller:
         else:
             self._skip(decision)
             self._fall(decision, champion.version)
+
+    def _ask(self, history: History, version: str, now: datetime) -> Decision | None:
+        """Ask the policy; None where that took long and nobody has asked for anything since."""
+        began = time.monotonic()
+        if began < self._rests_until and history.requests == self._requests:
+            return None
+        self._requests = history.requests
+        try:
+            return decide(
+                ray.get(self._monitor.evidence.remote(version), timeout=_ANSWER_S),
+                history,
+                self._workflow.retrain,
+                workflow=self._workflow.name,
+                now=now,
+                min_labelled=self._workflow.monitor.min_labelled,
+            )
+        finally:
+            took = time.monotonic() - began
+            self._rests_until = began + took + (_REST * took if took > _SLOW_S else 0.0)
 
     def _fall(self, skip: Decision, version: str) -> None:
         """Remember whether the loss is up and nothing is done; ask what it comes from once a fall."""

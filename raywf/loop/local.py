@@ -89,6 +89,11 @@ def cluster_address(workflow: Workflow) -> str | None:
     return os.environ.get("RAY_ADDRESS") or workflow.cluster.address
 
 
+def may_grow(workflow: Workflow) -> bool:
+    """Whether the cluster is the user's, which may add nodes where they are asked for."""
+    return find_local(workflow) is None and cluster_address(workflow) is not None
+
+
 def apply_environment(workflow: Workflow) -> None:
     """Give this process the environment of the workflow's local cluster, if one is up.
 

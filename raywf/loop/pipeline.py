@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ from raywf.cost.rate import resolve_rate
 from raywf.loop.expectations import keep_expectations, make_expectations
 from raywf.loop.fresh import fresh_gate, is_fresh
 from raywf.loop.judging import Judge, Rows
-from raywf.loop.local import cluster_address, find_local
+from raywf.loop.local import may_grow
 from raywf.loop.promote import is_serving, promote
 from raywf.loop.span import choose_part
 from raywf.loop.spending import spent_on
@@ -283,7 +284,7 @@ def search(
         hold_gate=hold_gate,
         rate=resolve_rate(workflow.cost),
         progress=listener.trial,
-        grows=find_local(workflow) is None and cluster_address(workflow) is not None,
+        grows=may_grow(workflow),
         say=listener.stage,
         passes=lambda proof, rows: passes(proof, part.rows(rows)),
         decision=decision,
@@ -298,18 +299,23 @@ def search(
 
 
 def _sweep_id(workflow: Workflow, snapshot_id: str, *what: Any) -> str:
-    """Return the id of a search, by which it is taken up again: the same whatever its bounds are now.
+    """Return the id of a search, by which it is taken up again, whatever its bounds are now.
 
-    One that has ended within other bounds is not this one.
+    One that has ended within other bounds is not this one, which is the next then.
     """
     root, settings = workflow.stores.root, encode(workflow.search)
     bounds = {name: settings.pop(name) for name in _BOUNDS}
     codes = [m.code for m in workflow.search.models.values()] + [m.code for m in workflow.metrics.values()]
     own = [read_code(code).digest for code in codes]
-    found = stable_id(FORMAT, snapshot_id, settings, own, workflow.metric, *what)
-    ledger = Ledger(root, found)
-    if ledger.settle("bounds", bounds) != bounds and ledger.read_sweep() is not None:
-        return stable_id(found, bounds)
+    first = found = stable_id(FORMAT, snapshot_id, settings, own, workflow.metric, *what)
+    for number in itertools.count(1):
+        ledger = Ledger(root, found)
+        if ledger.read_sweep() is None:
+            ledger.keep("bounds", bounds)
+            break
+        if ledger.settled("bounds") == bounds:
+            break
+        found = stable_id(first, number)
     return found
 
 

@@ -109,7 +109,8 @@ def state(workflow: Workflow) -> dict[str, Any]:
         found["url"] = known["url"]  # the port may have been given on a command line
     watching = monitor(workflow)
     if watching is not None:
-        found["monitor"] = ray.get(watching.counts.remote(), timeout=20)
+        problem = ray.get(watching.error.remote(), timeout=20)
+        found["monitor"] = {"error": problem} if problem else ray.get(watching.counts.remote(), timeout=20)
     deciding = controller(workflow)
     if deciding is not None:
         skip, error = ray.get([deciding.last_skip.remote(), deciding.error.remote()], timeout=20)

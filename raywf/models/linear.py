@@ -106,11 +106,11 @@ def _logistic(
     most, labels = int(params.get("max_iter", _MOST_ITERATIONS)), rows.y.astype(int)
     much = dense.size * problem.width > _MUCH
     model = LogisticRegression(C=params.get("C", 0.3), max_iter=most, tol=1e-3, warm_start=True)
-    model.max_iter = _AT_A_TIME if much else most
     taken = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         while taken < most and not (taken and problem.is_over()):
+            model.max_iter = min(_AT_A_TIME, most - taken) if much else most
             model.fit(dense, labels, sample_weight=rows.weights)
             taken += model.max_iter
             if model.n_iter_.max() < model.max_iter:

@@ -27,6 +27,7 @@ from raywf.core.metrics import Metric
 from raywf.core.own import metric_id
 from raywf.core.records import Drift, Evidence
 from raywf.core.settings import MonitorSettings
+from raywf.monitor.ends import ANSWERS, LABELS
 from raywf.monitor.fold import FoldState
 from raywf.monitor.labels import restored_pool
 from raywf.monitor.reference import Reference, ReferenceSource
@@ -229,13 +230,14 @@ class Checkpoints:
         if len(data) > len(_FIGURES) + 1:
             raise CheckpointError("its evidence has figures that this version does not know")
         facts = dict(zip(_FIGURES, data[:-1], strict=False))  # an older one lacks the last: they are unknown
+        ends = {name: Drift(**facts[name]) for name in (ANSWERS, LABELS) if facts.get(name) is not None}
         return Evidence(
             version=version,
             start=from_microseconds(start),
             end=from_microseconds(start + self._length),
             drift=drift,
             labelled_share=self._share,
-            **facts,
+            **(facts | ends),
         )
 
 

@@ -45,11 +45,17 @@ def js_distance(trained: Counts, live: Counts) -> float:
 def rank_distance(trained: Counts, live: Counts) -> float:
     """Return the Wasserstein distance of two histograms with a step between bins; 1 is from end to end.
 
-    >>> rank_distance(np.array([4, 0, 0]), np.array([0, 2, 0]))
-    0.5
+    The ends are the outermost bins that have rows at either time.
+
+    >>> rank_distance(np.array([0, 4, 1, 1, 0]), np.array([0, 0, 6, 0, 0]))
+    0.41666666666666663
+    >>> rank_distance(np.array([0, 4, 0]), np.array([0, 0, 2]))
+    1.0
     """
-    if trained.sum() == 0 or live.sum() == 0 or len(trained) < 2:
+    used = np.flatnonzero(trained + live)
+    if trained.sum() == 0 or live.sum() == 0 or used[0] == used[-1]:
         return 0.0
+    trained, live = trained[used[0] : used[-1] + 1], live[used[0] : used[-1] + 1]
     below = [np.cumsum(one)[:-1] / one.sum() for one in (trained, live)]
     return float(np.abs(below[0] - below[1]).sum() / (len(trained) - 1))
 

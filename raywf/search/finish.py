@@ -182,7 +182,9 @@ def _attempt(
     soon = time.time() + _LEAST_REFIT_S
     recipe = dataclasses.replace(recipe, deadline=max(ending.budget.closing, soon))
     until = max(ending.budget.instant(1.0) + _grace_s(ending.budget), soon + _GRACE_BOUNDS_S[0])
-    proof_fits = start_fits(recipe, ending.shared, data.rest, problem=data.problem(), known=fits[0])
+    proof_fits = start_fits(
+        recipe, ending.shared, data.rest, problem=data.problem(), known=fits[0], tick=ending.budget.note
+    )
     if beside:
         _start_final(ending, recipe, fits[1], beside=proof_fits)
     proof_made = await_fits(proof_fits, until=until, tick=ending.budget.note)
@@ -212,7 +214,8 @@ def _go_on_beside(ending: Ending, data: SearchData, chosen: Chosen, trials: list
 
 def _start_final(ending: Ending, recipe: Recipe, known: Fits, *, beside: Sequence[Any] = ()) -> list[Any]:
     problem = ending.data.problem()
-    return start_fits(recipe, ending.shared, None, problem=problem, known=known, beside=beside)
+    tick = ending.budget.note
+    return start_fits(recipe, ending.shared, None, problem=problem, known=known, beside=beside, tick=tick)
 
 
 def _final(ending: Ending, attempt: _Attempt, known: Fits) -> Bundle:

@@ -147,6 +147,10 @@ class Ledger:
         found: dict[str, Any] = json.loads(self._store.read(path))
         return found
 
+    def keep(self, name: str, value: dict[str, Any]) -> None:
+        """Settle a value in place of what was settled before."""
+        self._store.write(f"sweeps/{self.sweep_id}/{name}.json", json.dumps(value).encode())
+
     def settled(self, name: str) -> dict[str, Any] | None:
         """Return what was settled, or None."""
         try:

@@ -29,7 +29,6 @@ from raywf.search.own import Families
 from raywf.search.workers import placement
 
 _REFERENCE_ROWS = 24
-_LONGEST_S = 1e6  # that Ray can wait
 _TICK_S = 1.0
 _TIMED_ROWS, _WARM_ROWS = 300, 20
 
@@ -85,12 +84,14 @@ def start_fits(
     problem: Problem,
     known: Fits | None = None,
     beside: Sequence[Any] = (),
+    tick: Callable[[], None] = lambda: None,
 ) -> list[Any]:
     """Start making each member; return a `Made` each, or the reference of a task that gives it.
 
     A member of folds is merged of their models, at once: that takes milliseconds, a worker's start seconds.
     Another is fitted on the rows at `index` (None: all). `data` is the object reference of the `SearchData`,
     and `problem` its. What `known` holds is not made again; it is added to. `beside` are fits that go on.
+    `tick` is called each second of a wait.
     """
     fit = ray.remote(max_retries=2)(_fit_aside)
     rows = None if index is None else ray.put(index)
@@ -106,18 +107,19 @@ def start_fits(
         else:
             takes = recipe.families.resources(member.family, default=recipe.threads)
             placed = fit.options(**placement(takes, recipe.nodes, recipe.ledger.sweep_id))
-            _await_room(recipe, running)
+            _await_room(recipe, running, tick)
             made[member.trial_id, member.folds] = placed.remote(data, rows, member, recipe)
             running.append(made[member.trial_id, member.folds])
     return [made[member.trial_id, member.folds] for member in recipe.members]
 
 
-def _await_room(recipe: Recipe, fits: list[Any]) -> None:
+def _await_room(recipe: Recipe, fits: list[Any], tick: Callable[[], None]) -> None:
     """Wait until another fit may be asked for; not beyond the deadline, at which all are ended."""
     tasks = [fit for fit in fits if not isinstance(fit, Made)]
-    if recipe.at_once is not None and len(tasks) >= recipe.at_once:
-        left_s = max(0.0, min(recipe.deadline - time.time(), _LONGEST_S))
-        ray.wait(tasks, num_returns=len(tasks) - recipe.at_once + 1, timeout=left_s)
+    at_once = len(tasks) + 1 if recipe.at_once is None else recipe.at_once
+    while len(tasks) >= at_once and time.time() < recipe.deadline:
+        tasks = ray.wait(tasks, num_returns=len(tasks) - at_once + 1, timeout=_TICK_S)[1]
+        tick()
 
 
 def await_fits(fits: list[Any], *, until: float, tick: Callable[[], None] = lambda: None) -> list[Made]:

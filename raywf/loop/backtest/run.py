@@ -27,6 +27,7 @@ from raywf.loop.backtest.rules import Policy, Rule, make_rule
 from raywf.loop.backtest.side_by_side import Player, Table
 from raywf.loop.backtest.trainings import Trainings
 from raywf.loop.cluster import quiet
+from raywf.loop.local import may_grow
 from raywf.policy.schedule import check_schedule
 
 ORACLE = "oracle"
@@ -144,7 +145,7 @@ def compare(
     """
     workflow = past.workflow
     make_rules(policies, workflow)
-    shared, instants = ray.put(past), tuple(chances)
+    shared, instants, grows = ray.put(past), tuple(chances), may_grow(workflow)
 
     def asked(i: int, courses: Mapping[int, Course]) -> tuple[Any, ...] | None:
         changes = len(instants)
@@ -152,7 +153,7 @@ def compare(
             if i - 1 not in courses:
                 return None
             changes = courses[i - 1].count("retrain", "promoted")
-        return shared, policies[i], instants, changes
+        return shared, policies[i], instants, changes, grows
 
     table = Table(most=at_once, concurrent=workflow.search.max_concurrent, say=say)
     courses = table.play(_play, [partial(asked, i) for i in range(len(policies))])
@@ -167,11 +168,14 @@ def compare(
     )
 
 
-def _play(player: Player, past: Past, policy: str, chances: Sequence[datetime], changes: int) -> Course:
+def _play(
+    player: Player, past: Past, policy: str, chances: Sequence[datetime], changes: int, grows: bool
+) -> Course:
     """Play one policy: what a task does."""
     quiet()
     player.say(f"policy: {policy}")
-    trainings = Trainings(past, backtest_folder(past.workflow), say=player.say, turn=player.turn)
+    folder = backtest_folder(past.workflow)
+    trainings = Trainings(past, folder, say=player.say, turn=player.turn, grows=grows)
     (rule,) = make_rules([policy], past.workflow)
     if rule is not None:
         return Replay(past, trainings, rule).run(chances)

@@ -90,7 +90,7 @@ class Trainings:
 
     A training is a function of the history, its instant, the settings of search and gate, its effort and what
     it starts from: of a refit the members, of a search the trials of the sweeps before it. It is done within
-    its `turn`, which may have to be waited for.
+    its `turn`, which may have to be waited for; on a cluster that `grows` nodes may have to be too.
     """
 
     def __init__(
@@ -100,8 +100,10 @@ class Trainings:
         *,
         say: Callable[[str], None],
         turn: Callable[[str], AbstractContextManager[None]],
+        grows: bool = False,
     ) -> None:
         self._past, self._store, self._say, self._turn = past, Store(str(folder)), say, turn
+        self._grows = grows
         workflow = past.workflow
         self._folder = folder
         self._workflow = replace(workflow, stores=replace(workflow.stores, root=str(folder)))
@@ -153,6 +155,7 @@ class Trainings:
             effort=effort,
             span=part.span,
             rate=rate,
+            grows=self._grows,
         )
         found = part.whole(run_search(workflow, snapshot, part.table, plan=plan))
         self._say(f"trained as of {instant:%Y-%m-%d} ({effort}): {found.sweep.cpu_s:.0f} CPU-s")

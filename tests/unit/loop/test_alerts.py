@@ -82,8 +82,12 @@ class System:
             for i, end in enumerate(ends)
         )
 
-    def end(self, name: str, stage: str, *, kind: str = "retrain", **figures: Any) -> None:
-        decision = make_decision(name, kind=kind, window=name, reasons=("the loss is up",), time=START)
+    def end(
+        self, name: str, stage: str, *, kind: str = "retrain", cause: str = "loss", **figures: Any
+    ) -> None:
+        decision = make_decision(
+            name, kind=kind, cause=cause, window=name, reasons=("the loss is up",), time=START
+        )
         self.journal.decide(decision)
         self.journal.record(decision, stage, reasons=("so it is",), figures=figures)
 
@@ -161,6 +165,23 @@ def test_kinds_of_ends(system: System) -> None:
     wanted = ["rejected", "rejected", "helpless", "helpless", "rolled_back", "failed", "promoted", "rejected"]
     assert system.kinds() == wanted
     assert system.told[2].title == "raywf w: 3 retrainings in a row gave nothing better than the champion"
+
+
+def test_in_vain_in_a_row(system: System) -> None:
+    """What was asked for does not count, a version by hand ends the row, one taken back is in it."""
+    system.end("d1", "rejected")
+    system.end("d2", "rejected")
+    system.end("d3", "rejected", cause="request")
+    system.end("d4", "promoted", version="2", kind="promote")
+    system.end("d5", "rejected")
+    system.end("d6", "promoted", version="3")
+    system.end("d7", "rejected")
+    assert system.kinds() == ["rejected"] * 3 + ["promoted", "rejected", "promoted", "rejected"]
+    system.end("d8", "promoted", version="2", kind="rollback", cause="watch")
+    system.end("d9", "rejected")
+    system.end("d10", "rejected", cause="hand")
+    assert system.kinds() == ["rolled_back", "helpless", "rejected"]
+    assert system.told[-2].title == "raywf w: 4 retrainings in a row gave nothing better than the champion"
 
 
 def test_only_what_is_wanted(tmp_path: Path) -> None:

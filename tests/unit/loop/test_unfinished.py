@@ -87,8 +87,14 @@ def test_a_search_goes_on_within_other_bounds(workflow: Workflow) -> None:
         return _sweep_id(dataclasses.replace(workflow, search=SearchSettings(**settings)), "s", "full")
 
     first = search_id(budget_s=60)
-    assert search_id(budget_s=120, max_usd=0.5, max_concurrent=3) == first
     assert search_id(budget_s=60, seed=1) != first
+    assert search_id(budget_s=120, max_usd=0.5, max_concurrent=3) == first
     Ledger(workflow.stores.root, first).write_sweep(make_sweep(first))
-    assert search_id(budget_s=60) == first
-    assert search_id(budget_s=120) != first
+    assert search_id(budget_s=60) != first  # it ended within the bounds that it had last
+    assert search_id(budget_s=120, max_usd=0.5, max_concurrent=3) == first
+    second = search_id(budget_s=300)
+    assert second not in {first, search_id(budget_s=60, seed=1)}
+    assert search_id(budget_s=400) == second  # as the first, it goes on
+    Ledger(workflow.stores.root, second).write_sweep(make_sweep(second))
+    assert search_id(budget_s=400) == second
+    assert search_id(budget_s=300) not in {first, second}

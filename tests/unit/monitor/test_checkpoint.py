@@ -20,8 +20,11 @@ from raywf.core.records import ColumnProfile, Outcome, Prediction
 from raywf.core.service import Service
 from raywf.core.settings import MonitorSettings
 from raywf.monitor import rowfiles
+from raywf.monitor.attribution import BinLosses
 from raywf.monitor.checkpoint import CheckpointError, Checkpoints, _holds
+from raywf.monitor.expectations import Expectations
 from raywf.monitor.fold import Fold, FoldState
+from raywf.monitor.histogram import Histogram
 from raywf.monitor.reference import KnownReferences, Reference
 from raywf.outcomes.columns import parse_columns
 from raywf.outcomes.lines import to_line
@@ -32,7 +35,14 @@ PROFILE = (
     ColumnProfile(name="x", kind="number", edges=(0.0, 1.0), counts=(10, 10, 10)),
     ColumnProfile(name="s", kind="category", values=("a", "b"), counts=(20, 10, 0)),
 )
-TWO = Reference(version="1", task="binary", classes=("no", "yes"), profile=PROFILE)
+EXPECTED = Expectations(
+    metric=None,
+    loss=None,
+    by_bin=BinLosses(rows=(), sums=(), squares=()),
+    answers=Histogram(edges=(0.5,), counts=(30, 10)),
+    labels=Histogram(edges=(0.5,), counts=(20, 20)),
+)
+TWO = Reference(version="1", task="binary", classes=("no", "yes"), profile=PROFILE, expectations=EXPECTED)
 VERSIONS = {
     "1": TWO,
     "2": dataclasses.replace(TWO, version="2", profile=PROFILE[:1]),
