@@ -159,7 +159,9 @@ def _mail(settings: EmailSettings, alert: Alert) -> None:
     evidence = json.dumps(alert.as_json(), indent=1).encode()
     message.add_attachment(evidence, maintype="application", subtype="json", filename="evidence.json")
     try:
-        with _server(settings) as server:
+        with _connect(settings) as server:
+            if settings.port != smtplib.SMTP_SSL_PORT and settings.host not in LOOPBACK:
+                server.starttls(context=ssl.create_default_context())
             if settings.user is not None:
                 server.login(settings.user, secret(settings.password or "", of="email.password"))
             server.send_message(message)
@@ -168,19 +170,12 @@ def _mail(settings: EmailSettings, alert: Alert) -> None:
         raise ChannelError(f"alerts.email cannot be sent: {type(err).__name__}{code}") from err
 
 
-def _server(settings: EmailSettings) -> smtplib.SMTP:
-    """Connect, encrypted from the first byte on the port for that, else by STARTTLS but to this machine."""
+def _connect(settings: EmailSettings) -> smtplib.SMTP:
+    """Connect to the server, encrypted from the first byte on the port for that."""
     if settings.port == smtplib.SMTP_SSL_PORT:
         context = ssl.create_default_context()
         return smtplib.SMTP_SSL(settings.host, settings.port, timeout=TIMEOUT_S, context=context)
-    server = smtplib.SMTP(settings.host, settings.port, timeout=TIMEOUT_S)
-    if settings.host not in LOOPBACK:
-        try:
-            server.starttls(context=ssl.create_default_context())
-        except BaseException:
-            server.close()
-            raise
-    return server
+    return smtplib.SMTP(settings.host, settings.port, timeout=TIMEOUT_S)
 
 
 def _run(command: tuple[str, ...], alert: Alert) -> None:

@@ -272,7 +272,7 @@ def search(
     ledger = Ledger(root, sweep_id)
     before = taken_before(ledger)
     if before.wall_s:
-        ended = len(ledger.trials())
+        ended = len(ledger.ended())
         listener.stage(f"search {sweep_id} goes on after {before.wall_s:.0f} s; {ended} trials have ended")
     start = time.time()
     plan = SearchPlan(

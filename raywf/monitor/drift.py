@@ -85,23 +85,18 @@ def _day_text(days: float) -> str:
 def measure_drift(codes: Codes, profile: ColumnProfile) -> Drift:
     """Compare one window's bins with training, as `compare_bins` does."""
     trained = np.append(profile.counts, profile.missing)
-    return _told(
-        compare_bins(profile.name, trained, bin_counts(codes, profile), ordered=_has_order(profile)),
-        codes,
-        profile,
-        missing_before=profile.missing / max(1, int(trained.sum())),
-    )
+    return _compare(trained, codes, profile, missing_before=profile.missing / max(1, int(trained.sum())))
 
 
 def compare_codes(before: Codes, after: Codes, profile: ColumnProfile) -> Drift:
     """Compare one window's bins with another's, as `compare_bins` does."""
-    were, are = (bin_counts(codes, profile) for codes in (before, after))
-    found = compare_bins(profile.name, were, are, ordered=_has_order(profile))
-    return _told(found, after, profile, missing_before=_share(before == MISSING))
+    return _compare(bin_counts(before, profile), after, profile, missing_before=_share(before == MISSING))
 
 
-def _told(found: Drift, codes: Codes, profile: ColumnProfile, *, missing_before: float) -> Drift:
-    """Return it with what is missing and what is new told apart."""
+def _compare(before: Counts, codes: Codes, profile: ColumnProfile, *, missing_before: float) -> Drift:
+    """Compare, and tell what is missing and what is new apart."""
+    ordered = profile.kind != "category"
+    found = compare_bins(profile.name, before, bin_counts(codes, profile), ordered=ordered)
     unlike = None
     if profile.is_listed or profile.has_range:
         unlike = _share(as_in_training(codes, profile) != codes)
@@ -110,10 +105,6 @@ def _told(found: Drift, codes: Codes, profile: ColumnProfile, *, missing_before:
 
 def _share(marked: NDArray[np.bool_]) -> float:
     return float(marked.mean()) if len(marked) else 0.0
-
-
-def _has_order(profile: ColumnProfile) -> bool:
-    return profile.kind != "category"
 
 
 def compare_bins(column: str, before: Counts, after: Counts, *, ordered: bool) -> Drift:

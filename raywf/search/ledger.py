@@ -124,9 +124,12 @@ class Ledger:
 
     def trials(self) -> tuple[Trial, ...]:
         """Return every trial that has ended, by id."""
+        return tuple(t for t in map(self.find, self.ended()) if t is not None)
+
+    def ended(self) -> list[str]:
+        """Return the ids of the trials that have ended, without reading their records."""
         names = (Path(name).name for name in self._store.list(f"sweeps/{self.sweep_id}/trials"))
-        found = (self.find(name.removesuffix(".json")) for name in sorted(names) if name.endswith(".json"))
-        return tuple(t for t in found if t is not None)
+        return [name.removesuffix(".json") for name in sorted(names) if name.endswith(".json")]
 
     def whole_trials(self) -> tuple[Trial, ...]:
         """Return the trials that have ended and whose folds are all there; the others are forgotten."""
@@ -142,19 +145,19 @@ class Ledger:
 
     def settle(self, name: str, value: dict[str, Any]) -> dict[str, Any]:
         """Return what the sweep settled under a name: the first value, which a resumed search finds again."""
-        path = f"sweeps/{self.sweep_id}/{name}.json"
+        path = self._settled_path(name)
         self._store.create(path, json.dumps(value).encode())
         found: dict[str, Any] = json.loads(self._store.read(path))
         return found
 
     def keep(self, name: str, value: dict[str, Any]) -> None:
         """Settle a value in place of what was settled before."""
-        self._store.write(f"sweeps/{self.sweep_id}/{name}.json", json.dumps(value).encode())
+        self._store.write(self._settled_path(name), json.dumps(value).encode())
 
     def settled(self, name: str) -> dict[str, Any] | None:
         """Return what was settled, or None."""
         try:
-            found: dict[str, Any] = json.loads(self._store.read(f"sweeps/{self.sweep_id}/{name}.json"))
+            found: dict[str, Any] = json.loads(self._store.read(self._settled_path(name)))
         except FileNotFoundError:
             return None
         return found
@@ -197,6 +200,9 @@ class Ledger:
         except (ValueError, EOFError, BadZipFile):
             self._store.drop(path)
             return None
+
+    def _settled_path(self, name: str) -> str:
+        return f"sweeps/{self.sweep_id}/{name}.json"
 
     def _trial_path(self, trial_id: str) -> str:
         return f"sweeps/{self.sweep_id}/trials/{trial_id}.json"
