@@ -190,7 +190,7 @@ class SearchSettings:
     warm_share: float = 0.2
     trials: int = 1000
     folds: int | None = None
-    row_ms: float = 0.28
+    row_ms: float = 0.26
     class_weight: Literal["none", "balanced"] = "none"
     purge: timedelta = timedelta(0)
     families: tuple[Family, ...] = FAMILIES
