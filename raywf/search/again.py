@@ -1,7 +1,8 @@
-"""Former members tried once more, by Ray tasks: the same workers then make the last fits.
+"""Former members tried once more: by Ray tasks, whose workers then make the last fits, or by this process.
 
 Starting a worker takes longer than many a fit, and Tune's workers are its own. The trials are given, each is
-to run to its end, so that there is nothing that Tune would decide.
+to run to its end, so that there is nothing that Tune would decide. Where all fits together take less than a
+worker's start, none is started.
 """
 
 from __future__ import annotations
@@ -9,20 +10,53 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
 from raywf.core.niceness import yield_cpu
-from raywf.core.records import Trial
+from raywf.core.records import Sweep, Trial
+from raywf.search.budget import WORKER_S
 from raywf.search.data import SearchData
 from raywf.search.folds import TrialPlan, TrialRun
+from raywf.search.own import Families
 from raywf.search.workers import placement
 
 _TICK_S = 0.5
 _GRACE_S = 0.5  # beyond the last moment
+
+
+def quick_members(former: Sequence[Sweep], families: Families, nodes: Mapping[str, str]) -> frozenset[str]:
+    """Return the last sweep's members where this process does better to fit them itself, by what folds took.
+
+    They are named by their trials. None where one is code of the user's own, or was not tried then, or
+    training is bound to some nodes.
+    """
+    tried = {t.id: t for sweep in former[:1] for t in sweep.trials if t.fold_losses}
+    members = {m.trial_id: m.family for sweep in former[:1] for m in sweep.members}
+    if nodes or not members.keys() <= tried.keys() or families.settings.keys() & members.values():
+        return frozenset()
+    fold_s = sum(tried[name].seconds / len(tried[name].fold_losses) for name in members)
+    return frozenset(members if fold_s <= WORKER_S else ())
+
+
+def try_here(
+    data: SearchData,
+    trials: Sequence[Trial],
+    plan: TrialPlan,
+    *,
+    progress: Callable[[Trial], None],
+    tick: Callable[[int, int], None],
+) -> tuple[list[Trial], dict[str, str]]:
+    """Run the trials one after the other; return as `try_again`."""
+    node, ended = str(ray.get_runtime_context().get_node_id()), list[Trial]()
+    for left in range(len(trials), 0, -1):
+        ended.append(TrialRun(trials[len(ended)], data, plan).finish())
+        progress(ended[-1])
+        tick(1, left - 1)
+    return ended, dict.fromkeys((t.id for t in trials), node)
 
 
 def try_again(

@@ -115,6 +115,12 @@ def in_turn_s(members: Sequence[Member], trials: Sequence[Trial], data: SearchDa
     return sum(_span_s(stage, slots) for stage in itertools.zip_longest(*fits, fillvalue=0.0))
 
 
+def alone_s(members: Sequence[Member], trials: Sequence[Trial], data: SearchData) -> float:
+    """Return about how long one process needs for all the fits."""
+    by_id = {t.id: t for t in trials}
+    return sum(sum(_fits_s(by_id[m.trial_id], data)) for m in members if not m.folds)
+
+
 def _span_s(fits_s: Sequence[float], slots: int) -> float:
     """Return how long fits take side by side, none of which can be split."""
     return max(max(fits_s, default=0.0), sum(fits_s) / slots)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from raywf.core.records import Bundle, Trial
 from raywf.models.families import traits
 from raywf.search.budget import WORKER_S, Budget
-from raywf.search.choose import Bounds, Chosen, Former, choose, in_turn_s
+from raywf.search.choose import Bounds, Chosen, Former, alone_s, choose, chosen_fits_s, in_turn_s
 from raywf.search.data import SearchData, newest_instant
 from raywf.search.folds import TrialPlan
 from raywf.search.refit import Fits, Made, Recipe, await_fits, finish_bundle, measure_row_ms, start_fits
@@ -105,7 +105,7 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
     fits: tuple[Fits, Fits] = {}, {}
     data, row_ms, tightened = ending.data, ending.row_ms, 0
     cut: frozenset[str] = frozenset()
-    here: frozenset[str] = frozenset()
+    here = ending.recipe.here
     while True:
         data, trials, rescued = rescue(data, trials, ending.trial_plan)
         if rescued:
@@ -126,6 +126,7 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
         may_tighten = not ending.stays and chosen.is_divisible and in_time
         may_tighten = may_tighten and tightened < _MOST_TIGHTENED
         most_ms = ending.row_ms if may_tighten else None
+        here |= _quick_members(ending, data, chosen, trials)
         recipe = dataclasses.replace(
             ending.recipe,
             members=chosen.members,
@@ -134,7 +135,7 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
             seconds={t.id: t.seconds for t in trials},
             here=here,
         )
-        beside = ending.has_final and _go_on_beside(ending, data, chosen, trials)
+        beside = ending.has_final and _go_on_beside(ending, data, recipe, trials)
         made = _attempt(ending, data, recipe, fits, most_ms=most_ms, cut=cut, beside=beside)
         if made.proof is not None:
             ending.budget.note(at_once=True)
@@ -205,11 +206,22 @@ def _attempt(
     return _Attempt(proof=proof, recipe=recipe, until=until)
 
 
-def _go_on_beside(ending: Ending, data: SearchData, chosen: Chosen, trials: list[Trial]) -> bool:
+def _quick_members(ending: Ending, data: SearchData, chosen: Chosen, trials: list[Trial]) -> frozenset[str]:
+    """Return the members' trials where this process has made them before others have begun; else none."""
+    named = frozenset(m.trial_id for m in chosen.members)
+    own = any(m.family in ending.recipe.families.settings for m in chosen.members)
+    elsewhere_s = ending.start_s + chosen_fits_s(chosen, trials, data, slots=ending.slots)
+    is_quick = alone_s(chosen.members, trials, data) <= elsewhere_s
+    return named if is_quick and not own and not ending.recipe.nodes else frozenset()
+
+
+def _go_on_beside(ending: Ending, data: SearchData, recipe: Recipe, trials: list[Trial]) -> bool:
     """Whether final fits begin with the proof's: slots would stand idle, or there is no time to wait."""
+    members = recipe.members
     left_s = ending.budget.closing - time.time() - ending.start_s - _GATE_S
-    needed_s = in_turn_s(chosen.members, trials, data, slots=ending.slots)
-    return 2 * len(chosen.members) <= ending.slots or needed_s > left_s
+    needed_s = in_turn_s(members, trials, data, slots=ending.slots)
+    idle = 2 * len(members) <= ending.slots and not recipe.here.issuperset(m.trial_id for m in members)
+    return idle or needed_s > left_s
 
 
 def _start_final(ending: Ending, recipe: Recipe, known: Fits, *, beside: Sequence[Any] = ()) -> list[Any]:

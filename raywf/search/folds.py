@@ -36,7 +36,7 @@ class TrialPlan:
     Fits end early from `deadline` on, or from what the queue says with a hand of trials; a sweep that has no
     finished trial by then waits until `last_moment`.
     `keep_models` has the folds' models kept beside their scores. `nodes` are the labels of nodes that it may
-    run on; all may where there are none.
+    run on; all may where there are none. Trials in `here` are fitted by the process that plans them.
     """
 
     metric: Metric
@@ -48,6 +48,7 @@ class TrialPlan:
     keep_models: bool = False
     families: Families = field(default_factory=Families)
     nodes: dict[str, str] = field(default_factory=dict)
+    here: frozenset[str] = frozenset()
 
 
 class TrialRun:

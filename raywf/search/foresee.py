@@ -41,7 +41,7 @@ class LastFits:
     def seconds(self, done: Sequence[Trial]) -> float:
         """Return the seconds that fits would take, of the members chosen among these trials."""
         fits_s = self._fits_s(done)
-        return fits_s + self.start_s if fits_s else 0.0
+        return min(fits_s + self.start_s, fits_s * self.bounds.slots)  # quick ones need no new worker
 
     def _fits_s(self, done: Sequence[Trial]) -> float:
         bounds = self.bounds

@@ -39,7 +39,7 @@ class Recipe:
 
     No more fits than `at_once` are asked for at a time, so that they start no nodes that come too late. Those
     whose trials took the most `seconds`, by id, begin first. Trials in `here` were fitted by this process,
-    for want of time to start another, and so are their members.
+    for want of time to start another or since they take less, and so are their members.
     """
 
     snapshot: Snapshot

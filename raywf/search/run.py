@@ -25,7 +25,7 @@ from raywf.core.settings import SearchSettings, Workflow
 from raywf.core.store import Store
 from raywf.models.encoding import Encoder
 from raywf.models.families import traits
-from raywf.search.again import try_again
+from raywf.search.again import quick_members, try_again, try_here
 from raywf.search.budget import WORKER_S, Budget, warm_seconds
 from raywf.search.choose import Bounds, Former
 from raywf.search.data import SearchData, prepare_data, with_folds
@@ -219,6 +219,7 @@ def _trial_plan(
         keep_models=data.times is None,
         families=families,
         nodes=nodes,
+        here=quick_members(plan.former, families, nodes) if plan.effort == "refit" else frozenset(),
     )
 
 
@@ -236,6 +237,7 @@ def _recipe(
         families=plan.families,
         nodes=plan.nodes,
         at_once=at_once,
+        here=plan.here,
     )
 
 
@@ -325,6 +327,8 @@ def _trials(
     settings = workflow.search
     if plan.effort == "refit":
         again = plan.trials(settings, data, pace)
+        if trial_plan.here.issuperset(t.id for t in again):
+            return try_here(data, again, trial_plan, progress=plan.progress, tick=means.tick_tasks)
         return try_again(
             shared,
             again,

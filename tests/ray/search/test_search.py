@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 
 from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
@@ -278,6 +279,9 @@ def test_a_refit_keeps_members_and_weights(
     assert (new.effort, new.warm_from) == ("refit", old.id)
     assert sum(len(t.fold_losses) for t in new.trials) < sum(len(t.fold_losses) for t in old.trials)
     assert abs(new.score - old.score) < 0.1
+    assert again.result.nodes == dict.fromkeys(
+        (t.id for t in new.trials), ray.get_runtime_context().get_node_id()
+    )
 
 
 def test_a_reweighting_tries_the_members_alone(searched: Callable[[str], Search], tmp_path: Path) -> None:
