@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from raywf.core.records import Sweep, Trial
 from raywf.search.budget import WORKER_S
 from raywf.search.data import SearchData
 from raywf.search.folds import TrialPlan, TrialRun
+from raywf.search.here import fit_here, may_fit_here
 from raywf.search.own import Families
 from raywf.search.workers import placement
 
@@ -28,18 +30,25 @@ _TICK_S = 0.5
 _GRACE_S = 0.5  # beyond the last moment
 
 
-def quick_members(former: Sequence[Sweep], families: Families, nodes: Mapping[str, str]) -> frozenset[str]:
-    """Return the last sweep's members where this process does better to fit them itself, by what folds took.
+def quick_members(former: Sequence[Sweep]) -> dict[str, str]:
+    """Return the last sweep's members where their folds took no longer than a worker's start, all in a row.
 
-    They are named by their trials. None where one is code of the user's own, or was not tried then, or
-    training is bound to some nodes.
+    They are named by their trials, with their families. None where one was not tried then.
     """
     tried = {t.id: t for sweep in former[:1] for t in sweep.trials if t.fold_losses}
     members = {m.trial_id: m.family for sweep in former[:1] for m in sweep.members}
-    if nodes or not members.keys() <= tried.keys() or families.settings.keys() & members.values():
-        return frozenset()
+    if not members.keys() <= tried.keys():
+        return {}
     fold_s = sum(tried[name].seconds / len(tried[name].fold_losses) for name in members)
-    return frozenset(members if fold_s <= WORKER_S else ())
+    return members if fold_s <= WORKER_S else {}
+
+
+def fitted_here(
+    former: Sequence[Sweep], families: Families, nodes: Mapping[str, str], threads: int
+) -> frozenset[str]:
+    """Return the trials of a refit that this process does better to fit itself: all, or none."""
+    quick = quick_members(former)
+    return frozenset(quick if quick and may_fit_here(quick.values(), families, nodes, threads) else ())
 
 
 def try_here(
@@ -52,10 +61,10 @@ def try_here(
 ) -> tuple[list[Trial], dict[str, str]]:
     """Run the trials one after the other; return as `try_again`."""
     node, ended = str(ray.get_runtime_context().get_node_id()), list[Trial]()
-    for left in range(len(trials), 0, -1):
-        ended.append(TrialRun(trials[len(ended)], data, plan).finish())
+    for trial in trials:
+        left = len(trials) - len(ended) - 1
+        ended.append(fit_here(TrialRun(trial, data, plan).finish, tick=partial(tick, 1, left)))
         progress(ended[-1])
-        tick(1, left - 1)
     return ended, dict.fromkeys((t.id for t in trials), node)
 
 

@@ -15,9 +15,10 @@ import pyarrow as pa
 from raywf.core.records import Bundle, Trial
 from raywf.models.families import traits
 from raywf.search.budget import WORKER_S, Budget
-from raywf.search.choose import Bounds, Chosen, Former, alone_s, choose, chosen_fits_s, in_turn_s
+from raywf.search.choose import Bounds, Chosen, Former, alone_s, choose, in_turn_s
 from raywf.search.data import SearchData, newest_instant
 from raywf.search.folds import TrialPlan
+from raywf.search.here import may_fit_here
 from raywf.search.refit import Fits, Made, Recipe, await_fits, finish_bundle, measure_row_ms, start_fits
 from raywf.search.rescue import rescue
 
@@ -208,11 +209,11 @@ def _attempt(
 
 def _quick_members(ending: Ending, data: SearchData, chosen: Chosen, trials: list[Trial]) -> frozenset[str]:
     """Return the members' trials where this process has made them before others have begun; else none."""
-    named = frozenset(m.trial_id for m in chosen.members)
-    own = any(m.family in ending.recipe.families.settings for m in chosen.members)
-    elsewhere_s = ending.start_s + chosen_fits_s(chosen, trials, data, slots=ending.slots)
-    is_quick = alone_s(chosen.members, trials, data) <= elsewhere_s
-    return named if is_quick and not own and not ending.recipe.nodes else frozenset()
+    if alone_s(chosen.members, trials, data) > ending.start_s:
+        return frozenset()
+    recipe, names = ending.recipe, {m.family for m in chosen.members}
+    may = may_fit_here(names, recipe.families, recipe.nodes, recipe.threads)
+    return frozenset(m.trial_id for m in chosen.members if may)
 
 
 def _go_on_beside(ending: Ending, data: SearchData, recipe: Recipe, trials: list[Trial]) -> bool:

@@ -24,7 +24,7 @@ class LastFits:
     The best trials are a poor guide to the members: a slow one among them may not be worth its time for a
     row. A fit that is longer than what is left until `closing` (`time.time()`) is not waited for. A choice
     takes a moment, in which no trial is handed out; so there is one in eleven moments at most. New workers
-    take `start_s` until they begin.
+    take `start_s` until they begin; where fits `may_be_here`, quick ones need none.
     """
 
     data: SearchData
@@ -34,6 +34,7 @@ class LastFits:
     closing: float
     former: Former | None = None
     start_s: float = WORKER_S
+    may_be_here: bool = False
     _looked: float = 0.0
     _took: float = 0.0
     _found: float | None = None
@@ -41,7 +42,10 @@ class LastFits:
     def seconds(self, done: Sequence[Trial]) -> float:
         """Return the seconds that fits would take, of the members chosen among these trials."""
         fits_s = self._fits_s(done)
-        return min(fits_s + self.start_s, fits_s * self.bounds.slots)  # quick ones need no new worker
+        alone_s = fits_s * self.bounds.slots
+        if not fits_s or (self.may_be_here and alone_s <= self.start_s):
+            return alone_s
+        return fits_s + self.start_s
 
     def _fits_s(self, done: Sequence[Trial]) -> float:
         bounds = self.bounds

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from raywf.models.encoding import Encoder
 from raywf.models.families import family
 from raywf.models.family import Model, Problem, rows_for
 from raywf.search.data import SearchData
+from raywf.search.here import fit_here
 from raywf.search.ledger import Ledger
 from raywf.search.own import Families
 from raywf.search.workers import placement
@@ -103,7 +105,8 @@ def start_fits(
         if member.folds:
             made[member.trial_id, member.folds] = _merge(problem, member, recipe.ledger)
         elif member.trial_id in recipe.here:
-            made[member.trial_id, member.folds] = _fit(ray.get(data), index, member, recipe)
+            work = partial(_fit, ray.get(data), index, member, recipe)
+            made[member.trial_id, member.folds] = fit_here(work, tick=tick)
         else:
             takes = recipe.families.resources(member.family, default=recipe.threads)
             placed = fit.options(**placement(takes, recipe.nodes, recipe.ledger.sweep_id))

@@ -25,13 +25,14 @@ from raywf.core.settings import SearchSettings, Workflow
 from raywf.core.store import Store
 from raywf.models.encoding import Encoder
 from raywf.models.families import traits
-from raywf.search.again import quick_members, try_again, try_here
+from raywf.search.again import fitted_here, try_again, try_here
 from raywf.search.budget import WORKER_S, Budget, warm_seconds
 from raywf.search.choose import Bounds, Former
 from raywf.search.data import SearchData, prepare_data, with_folds
 from raywf.search.finish import Ending, Finished, finish
 from raywf.search.folds import TrialPlan
 from raywf.search.foresee import LastFits
+from raywf.search.here import may_fit_here
 from raywf.search.layout import keep_layout, kept_folds
 from raywf.search.ledger import Ledger
 from raywf.search.means import Means, find_means
@@ -219,7 +220,9 @@ def _trial_plan(
         keep_models=data.times is None,
         families=families,
         nodes=nodes,
-        here=quick_members(plan.former, families, nodes) if plan.effort == "refit" else frozenset(),
+        here=fitted_here(plan.former, families, nodes, settings.trial_cpus)
+        if plan.effort == "refit"
+        else frozenset(),
     )
 
 
@@ -464,6 +467,7 @@ def _queue(
         ),
         former=former,
         start_s=_start_seconds(pace),
+        may_be_here=may_fit_here(settings.models, trial_plan.families, trial_plan.nodes, trial_plan.threads),
     )
     ordered = data.times is not None
     room = _ORDERED_ROOM if ordered else _ROOM

@@ -16,9 +16,11 @@ import ray
 from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
 from raywf.core.records import Bundle, Column, Effort, Member, Rate, Snapshot, Sweep, Trial
-from raywf.core.settings import SearchSettings, SpineSettings, StoreSettings, Workflow
+from raywf.core.settings import OwnModelSettings, SearchSettings, SpineSettings, StoreSettings, Workflow
 from raywf.models.bundle import load_bundle
+from raywf.search.here import may_fit_here
 from raywf.search.ledger import Ledger
+from raywf.search.own import Families
 from raywf.search.run import SearchPlan, SearchResult, run_search
 
 ROWS = 900
@@ -308,3 +310,12 @@ def _member(trial: Trial, weight: float) -> Member:
     return Member(
         trial_id=trial.id, family=trial.family, params=trial.params, rounds=trial.rounds, weight=weight
     )
+
+
+def test_whose_fits_are_this_process_s_own(ray_session: None) -> None:
+    """Not the user's code, nor what is bound to other nodes, nor more threads than this one offers."""
+    own = Families(settings={"mine": OwnModelSettings(code="models.py:Mine", trust=True)})
+    assert may_fit_here(["linear"], own, {}, 1)
+    assert not may_fit_here(["linear", "mine"], own, {}, 1)
+    assert not may_fit_here(["linear"], own, {"role": "training"}, 1)
+    assert not may_fit_here(["linear"], own, {}, 1000)

@@ -7,12 +7,8 @@ from typing import Any
 import pytest
 
 from raywf.core.records import Member, Sweep, Trial
-from raywf.core.settings import OwnModelSettings
 from raywf.search.again import quick_members
-from raywf.search.own import Families
 from raywf.testing import make_sweep
-
-NOT_MINE = Families(settings={"mine": OwnModelSettings(code="models.py:Mine", trust=True)})
 
 
 def sweep(*seconds: float, folds: int = 2, **trial: Any) -> Sweep:
@@ -28,17 +24,15 @@ def sweep(*seconds: float, folds: int = 2, **trial: Any) -> Sweep:
 
 
 @pytest.mark.parametrize(
-    ("former", "nodes", "found"),
+    ("former", "found"),
     [
-        ((sweep(1.0, 2.5),), {}, {"t0", "t1"}),
-        ((sweep(1.0, 2.5), sweep(90.0)), {}, {"t0", "t1"}),
-        ((sweep(1.0, 2.5, folds=1),), {}, set()),
-        ((sweep(1.0, 2.5),), {"role": "training"}, set()),
-        ((sweep(1.0, family="mine"),), {}, set()),
-        ((sweep(1.0, folds=0),), {}, set()),
-        ((), {}, set()),
+        ((sweep(1.0, 2.5),), {"t0", "t1"}),
+        ((sweep(1.0, 2.5), sweep(90.0)), {"t0", "t1"}),
+        ((sweep(1.0, 2.5, folds=1),), set()),
+        ((sweep(1.0, folds=0),), set()),
+        ((), set()),
     ],
 )
-def test_quick_members(former: tuple[Sweep, ...], nodes: dict[str, str], found: set[str]) -> None:
+def test_quick_members(former: tuple[Sweep, ...], found: set[str]) -> None:
     """By a fold of each; of the last sweep alone."""
-    assert quick_members(former, NOT_MINE, nodes) == found
+    assert quick_members(former) == dict.fromkeys(found, "linear")

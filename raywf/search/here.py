@@ -1,0 +1,37 @@
+"""Fits that the search's own process does: those that take less than a worker's start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import ray
+
+from raywf.core.niceness import yield_cpu
+from raywf.search.own import Families
+
+_TICK_S = 1.0
+T = TypeVar("T")
+
+
+def may_fit_here(names: Iterable[str], families: Families, nodes: Mapping[str, str], threads: int) -> bool:
+    """Return whether fits of families of these names may be this process's own.
+
+    Not those of the user's code, nor where training is bound to nodes with labels, nor on a node that offers
+    no CPUs for them, as a cluster's head may not.
+    """
+    if nodes or families.settings.keys() & set(names):
+        return False
+    mine = ray.get_runtime_context().get_node_id()
+    offered = (n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["NodeID"] == mine)
+    return bool(sum(offered) >= threads)
+
+
+def fit_here(work: Callable[[], T], *, tick: Callable[[], None]) -> T:
+    """Return what the work gives, done by a thread that gives way to others; `tick` is called each second."""
+    with ThreadPoolExecutor(1, initializer=yield_cpu) as thread:
+        found = thread.submit(work)
+        while wait([found], timeout=_TICK_S).not_done:
+            tick()
+        return found.result()

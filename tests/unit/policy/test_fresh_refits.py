@@ -1,0 +1,134 @@
+"""Refits as long as they pay: when one is due, how long it waits, what it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from test_policy import DAY, START, champion, ended, run, seen
+from test_triggers import aged
+
+from raywf.core.records import Check, Verdict
+from raywf.core.retrain_settings import RetrainSettings
+from raywf.policy.history import History
+from raywf.policy.policy import choose_effort
+
+LOOK = 7 * DAY
+
+
+def helped(day, newer, *, error=0.001, version="1"):
+    """A look at which the champion had nothing to regret; newer rows helped quick models by such a share."""
+    former = 0.1 + 0.1 * newer
+    return dataclasses.replace(seen(day, 0.1, 0.1, version=version), former=former, former_error=0.1 * error)
+
+
+def brought(day=8, *, better=True, effort="refit"):
+    """A champion's retraining, and the champion."""
+    past = dataclasses.replace(ended(day, "promoted", effort), is_better=better)
+    return past, dataclasses.replace(champion(), decision_id=past.decision.id)
+
+
+def ask(*looks, past=(), at=20.0, **told):
+    """Decide at a day, after the looks; the champion came with the last retraining or at the start."""
+    last = max((p.decision.time for p in past), default=START)
+    return run(at=at, look=LOOK, probes=looks, decisions=past, last_retrain=last, **told)
+
+
+@pytest.mark.parametrize(
+    ("look", "better", "due"),
+    [
+        (helped(16, 0.05), False, True),
+        (helped(16, 0.011), False, True),
+        (helped(16, 0.009), False, False),
+        (helped(16, 0.05, error=0.03), False, False),
+        (helped(16, 0.05, version="0"), False, False),
+        (helped(7, 0.05), False, False),
+        (dataclasses.replace(helped(16, 0.05), former_error=None), False, False),
+        (helped(16, 0.0), True, True),
+        (helped(7, 0.0), True, False),
+    ],
+)
+def test_a_refit_is_due_where_newer_rows_are_known_to_help(look, better, due):
+    """A look since the last change shows it surely; or the gate has, of the champion itself."""
+    past, ours = brought(better=better)
+    made = ask(look, past=(past,), champion=ours)
+    assert (made.kind == "retrain") == due
+    assert not due or (made.cause, made.window, made.effort) == ("fresh", "1", "refit")
+
+
+def test_it_waits_for_a_look():
+    """Right after a change nothing is known of the champion."""
+    past, ours = brought(day=13)
+    assert ask(past=(past,), champion=ours, at=20.1).cause == "look"
+
+
+def test_after_one_that_brought_nothing_the_next_waits_twice_as_long():
+    """And only a look can ask for it."""
+    past, ours = brought()
+    tried = ended(16, "rejected", "refit", cause="fresh")
+    tried = dataclasses.replace(tried, decision=dataclasses.replace(tried.decision, window="1"))
+    looks = (helped(15, 0.05), helped(29, 0.05))
+    told = {"past": (past, tried), "champion": ours}
+    assert ask(*looks, at=29.5, **told).kind != "retrain"
+    made = ask(*looks, at=30.1, **told)
+    assert (made.cause, made.window) == ("fresh", "1#2")
+    assert ask(looks[0], helped(29, 0.0), at=30.1, **told).kind != "retrain"
+
+
+@pytest.mark.parametrize("told", [{"effort": "refit"}, {"look": None}, {"regret": None}])
+def test_who_sets_the_effort_or_no_looks_has_none(told):
+    """Refits that nothing is wrong for are part of doing what pays."""
+    assert "fresh" in RetrainSettings().is_set
+    assert "fresh" not in RetrainSettings(**told).is_set
+
+
+def test_what_it_did_not_bring_tells_nothing_of_the_next():
+    """Neither the effort nor the back-off rises by a cheap try, nor do failures of it."""
+    past, ours = brought(effort="full")
+    tries = [ended(day, "rejected", "refit", cause="fresh") for day in (16, 24, 40)]
+    history = History(champion=ours, decisions=(past, *tries))
+    assert (history.vain, history.refused) == (0, 0)
+    assert choose_effort(history, RetrainSettings()) == "refit"
+    real = (*history.decisions, ended(50, "rejected", "refit"))
+    history = dataclasses.replace(history, decisions=real)
+    assert (history.vain, history.refused) == (1, 1)
+    assert choose_effort(history, RetrainSettings()) == "warm"
+
+
+def test_refits_go_on_where_looks_tell_how_the_history_has_grown():
+    """Three in a row ask for a search only where nobody knows by how much it has."""
+    past = tuple(ended(day, "promoted", "refit") for day in (1, 2, 3))
+    ours = dataclasses.replace(champion(), decision_id=past[-1].decision.id)
+    history = History(champion=ours, decisions=past)
+    assert choose_effort(history, RetrainSettings()) == "warm"
+    look = dataclasses.replace(seen(5, 0.1, 0.1), growth=1.1)
+    told = dataclasses.replace(history, probes=(look,))
+    assert choose_effort(told, RetrainSettings()) == "refit"
+    assert choose_effort(told, RetrainSettings(growth=None)) == "warm"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "low", "better"), [("accept", 0.01, True), ("accept", -0.01, False), ("reject", 0.01, False)]
+)
+def test_a_verdict_is_better_by_its_first_check(outcome, low, better):
+    """No worse and newer is accepted too, and is not better."""
+    check = Check(name="gain", figure=low + 0.01, low=low, high=low + 0.02, bound=0.0, passed=True)
+    verdict = Verdict(
+        outcome=outcome,
+        rows=10,
+        metric="auc",
+        challenger=0.2,
+        champion=0.1,
+        against="champion",
+        checks=(check,),
+        loss=0.1,
+        reason="",
+    )
+    assert verdict.is_better == better
+    assert not dataclasses.replace(verdict, checks=()).is_better
+
+
+def test_a_champion_by_hand_has_only_its_looks():
+    """No retraining brought it."""
+    assert ask(helped(16, 0.0), champion=aged(1)).kind != "retrain"
+    assert ask(helped(16, 0.05), champion=aged(1)).cause == "fresh"
