@@ -49,7 +49,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--budget", type=float, default=30.0, help="seconds that a search may take")
-    parser.add_argument("--trials", type=int, default=6, help="configurations that a full search tries")
     parser.add_argument("--streams", default=",".join(STREAMS), help="names, with commas between")
     parser.add_argument("--yardsticks", default="refit,full", help="which to measure")
     parser.add_argument("--folder", type=Path, help="where trainings are kept; default: a temporary one")
@@ -67,7 +66,7 @@ def measure(stream: Stream, folder: Path, options: argparse.Namespace) -> dict[s
     """Return what the stream shows."""
     days = stream.step.days
     settings = {
-        "search": {"budget_s": options.budget, "trials": options.trials, "families": ["lightgbm"]},
+        "search": {"budget_s": options.budget, "families": ["lightgbm"]},
         "retrain": {"look": f"{days}d", "cooldown": f"{days}d"},
         "monitor": {"window": f"{max(1, days // 10)}d"},
     }

@@ -29,6 +29,8 @@ _CAUSES = {
     "estimate": "the loss is expected to have risen",
     "drift": "features drifted",
     "schedule": "the schedule",
+    "fresh": "newer rows have paid",
+    "again": "a refit was refused",
     "growth": "the history has grown",
     "rows": "rows that got labels",
     "age": "the champion's age",

@@ -15,10 +15,10 @@ class Probe:
 
     The quick model was fitted on what was known at `since`; `former` is one of its kind that knows no newer
     rows than the champion, None where that was not tried. `champion`, `quick` and `former` are the mean
-    bounded losses over `rows`, `error` is the standard error of the mean difference of the first two. `cpu_s`
-    is what it took. The history has `growth` times the rows that the champion can have seen, None where that
-    is not known, or old rows leave (`validate.window`). It is `thin` where so few rows were new that the next
-    look is to have them too.
+    bounded losses over `rows`, `error` is the standard error of the mean difference of the first two,
+    `former_error` that of the last two. `cpu_s` is what it took. The history has `growth` times the rows that
+    the champion can have seen, None where that is not known, or old rows leave (`validate.window`). It is
+    `thin` where so few rows were new that the next look is to have them too.
     """
 
     version: str
@@ -30,6 +30,7 @@ class Probe:
     error: float
     cpu_s: float
     former: float | None = None
+    former_error: float | None = None
     growth: float | None = None
     thin: bool = False
 
@@ -61,6 +62,11 @@ class Probe:
         0.05
         """
         return 0.0 if self.former is None else self._share(self.former - self.quick)
+
+    @property
+    def newer_error(self) -> float | None:
+        """Its standard error; None where that is not known."""
+        return None if self.former_error is None else self._share(self.former_error)
 
     def _share(self, loss: float) -> float:
         return loss / self.champion if self.champion > 0 else 0.0

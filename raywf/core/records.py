@@ -312,9 +312,15 @@ class Check:
     note: str = ""
 
 
+BASELINE = "baseline"  # what a verdict is against where there is no champion to compare with
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """May the challenger replace the champion: accept, reject or undecided, with the reasons."""
+    """May the challenger replace the champion: accept, reject or undecided, with the reasons.
+
+    The first of the `checks` is the metric's gain.
+    """
 
     outcome: Literal["accept", "reject", "undecided"]
     rows: int
@@ -325,6 +331,12 @@ class Verdict:
     checks: tuple[Check, ...]
     loss: float
     reason: str
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the challenger is accepted for being surely better than a champion, not only no worse."""
+        gained = len(self.checks) > 0 and self.checks[0].low > 0
+        return self.outcome == "accept" and self.against != BASELINE and gained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

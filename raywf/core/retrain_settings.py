@@ -20,12 +20,14 @@ TRIGGERS = (
     "drift",
     "schedule",
     "growth",
+    "fresh",
     "rows",
     "age",
     "data",
 )
 _SET_BY = {
     "regret": "look and retrain.regret",
+    "fresh": "look, retrain.regret and retrain.effort: auto",
     "growth": "look, retrain.regret and retrain.growth",
     "windows": "windows",
     "value": "value_drop",
@@ -59,8 +61,8 @@ class RetrainSettings:
     has added up to the share `regret` of its loss. One is due too once the history has `growth` times the
     rows that the champion can have learned from and newer ones help quick models. `effort` "auto" begins with
     a refit of the champion's members, goes on to a warm search where a challenger was not good enough (or
-    three refits in a row were, or there are `growth` times the rows that the configurations were chosen by),
-    then to a full one.
+    there are `growth` times the rows that the configurations were chosen by), then to a full one; and refits
+    where nothing is wrong, as long as newer rows are known to help.
 
     A retraining is due too `every` so often, at `cron` (of the IANA `timezone`), `after_rows` rows with new
     labels, when what the champion learned from is older than `max_age`, with `windows` when so many of the
@@ -139,6 +141,7 @@ class RetrainSettings:
         told = {
             "loss": True,
             "regret": regret,
+            "fresh": regret and self.effort == "auto",
             "growth": regret and self.growth is not None,
             "windows": self.windows is not None,
             "value": self.value_drop is not None,

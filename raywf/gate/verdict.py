@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from raywf.core.metrics import Metric, bounded_loss
-from raywf.core.records import Check, Verdict
+from raywf.core.records import BASELINE, Check, Verdict
 from raywf.core.settings import GateSettings
 
-BASELINE = "baseline"
 _RESAMPLES = 400
 _SEED = 20_130_101
 Array = NDArray[np.float64]

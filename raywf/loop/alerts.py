@@ -25,7 +25,7 @@ from raywf.core.records import Decision, Evidence, JournalEntry
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.loop.channels import MOST_WINDOWS, Alert, Channel, beat, open_channels
-from raywf.policy.history import ASKED
+from raywf.policy.history import answers
 from raywf.registry.registry import CHAMPION, PREVIOUS
 
 EVERY_S = 15.0
@@ -68,7 +68,7 @@ def journal_alerts(
     """Return an alert for each end in the journal, with the wall's time at which it came about.
 
     A retraining is promoted, rejected or failed; a rollback rolls back. From the `helpless_after`-th
-    retraining in a row on that was rejected though nobody had asked for it, each is an alert of its own kind;
+    retraining in a row on that was rejected and answered something, each is an alert of its own kind;
     a version that was promoted by hand ends the row, one that was taken back counts as rejected. Of a
     decision's ends the first counts, as for the controller. What the fall came from is among the reasons.
     """
@@ -83,9 +83,9 @@ def journal_alerts(
             before, vain = vain, 0
         elif decision.kind == "rollback" and entry.stage == "promoted":
             before, vain = 0, before + 1 + vain
-        elif decision.kind == "retrain" and entry.stage == "rejected" and decision.cause not in ASKED:
+        elif decision.kind == "retrain" and entry.stage == "rejected" and answers(decision):
             vain += 1
-        kind = _kind(decision, entry, 0 if decision.cause in ASKED else vain, helpless_after)
+        kind = _kind(decision, entry, vain if answers(decision) else 0, helpless_after)
         alert = _of_entry(decision, entry, kind, vain, causes.get(decision.id, ()))
         found.append((entry.wall_time, alert))
     return found

@@ -26,7 +26,7 @@ from raywf.loop.landed import TableWatch
 from raywf.loop.node_history import NodeRecorder
 from raywf.loop.rollout import RolloutKeeper
 from raywf.loop.spending import spent_on
-from raywf.policy.history import History
+from raywf.policy.history import AGAIN, History
 from raywf.policy.policy import FALLEN, decide
 from raywf.policy.rollout import Move
 from raywf.policy.worth import WEIGHED
@@ -42,7 +42,7 @@ _HEAD = "node:__internal_head__"  # a resource that Ray gives the head alone
 _TAIL_CHARS = 3000
 # where asking the policy takes so long, as with many windows of many columns, it rests so many times as long
 _SLOW_S, _REST = 1.0, 9.0
-FALLS = WEIGHED | {"rise"}  # causes of decisions that answer a fall
+FALLS = WEIGHED | {AGAIN, "rise"}  # causes of decisions that answer a fall
 _CARRIED = frozenset({"retrain", "probe"})  # kinds of decisions whose job has the same name
 
 

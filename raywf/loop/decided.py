@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from raywf.core.codec import decode
 from raywf.core.journal import BY_HAND, FINAL, LOOKED
 from raywf.core.probe import Probe
-from raywf.core.records import Decision, JournalEntry, ModelVersion
+from raywf.core.records import Decision, JournalEntry, ModelVersion, Verdict
 from raywf.loop.landed import Landed
 from raywf.policy.history import History, PastDecision
 
@@ -25,6 +25,7 @@ def past_decisions(
     last: dict[str, str] = {}
     usd = defaultdict[str, float](float)
     made: dict[str, str] = {}  # which decision's version became champion
+    better = {e.decision_id for e in entries if e.stage == "gated" and decode(Verdict, e.figures).is_better}
     stopped = {e.decision_id for e in entries if e.stage == "failed" and e.figures.get(BY_HAND)}
     for entry in entries:
         told = (float(entry.figures.get(name, 0.0)) for name in ("cost_usd", "spent_usd"))
@@ -36,7 +37,13 @@ def past_decisions(
         elif entry.stage == "promoted" and "version" in entry.figures:
             made[str(entry.figures["version"])] = entry.decision_id
     return tuple(
-        PastDecision(decision=d, stage=last.get(d.id, "decided"), usd=usd[d.id], is_stopped=d.id in stopped)
+        PastDecision(
+            decision=d,
+            stage=last.get(d.id, "decided"),
+            usd=usd[d.id],
+            is_stopped=d.id in stopped,
+            is_better=d.id in better,
+        )
         for d in decisions
     )
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from raywf.core.journal import BY_HAND
 from raywf.core.own import workflow_metric
-from raywf.core.records import Bundle, Decision, ModelVersion, Snapshot, Verdict
+from raywf.core.records import BASELINE, Bundle, Decision, ModelVersion, Snapshot, Verdict
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 from raywf.gate.verdict import GateBlock, judge
@@ -98,7 +98,7 @@ def gate(
     scores = challenger.predict_table(block)
     metric = workflow_metric(workflow)
     prior = _prior(table, rows, scores.shape, quantile=metric.quantile)
-    against, other, threshold = "baseline", prior, 0.5
+    against, other, threshold = BASELINE, prior, 0.5
     if champion is not None:
         theirs = _champion_scores(fetch, champion, challenger, block, trust=trust)
         if theirs is not None:

@@ -111,6 +111,7 @@ def probe(
         error=found.error,
         cpu_s=time.process_time() - start,
         former=found.former,
+        former_error=found.former_error,
         growth=rows.growth if workflow.validate.window is None else None,
         thin=len(rows.new) < _FEWEST,
     )
@@ -195,6 +196,7 @@ class _Losses:
     quick: float = 0.0
     error: float = 0.0
     former: float | None = None
+    former_error: float | None = None
 
 
 def _compare(
@@ -221,4 +223,5 @@ def _compare(
     if len(rows.seen) < _FEWEST:
         return found
     former = ours if len(rows.seen) == len(rows.then) else quick_losses(rows.seen)
-    return replace(found, former=float(former.mean()))
+    error = float((former - ours).std() / np.sqrt(len(ours)))
+    return replace(found, former=float(former.mean()), former_error=error)

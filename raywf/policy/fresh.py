@@ -18,11 +18,11 @@ def offer_fresh(asked: Question) -> Trigger | None:
 
     They are where the gate has shown the champion itself to be better than the one before it, until a refit
     brings nothing; and where the last look has shown quick models to gain by newer rows, surely and by at
-    least half of `regret`. A look at the champion comes first in any case. After each refit that brought
-    nothing the next one waits for twice as long. The decision's window is the champion's version.
+    least half of `regret`. A look at the champion comes first in any case. From the second one that brought
+    nothing on the next waits for twice as long each time. The decision's window is the champion's version.
     """
     settings, history = asked.settings, asked.history
-    champion, last = history.champion, history.last_change
+    champion, last = history.champion, history.last_tried
     if settings.effort != "auto" or settings.look is None or settings.regret is None or champion is None:
         return None
     looks = [p for p in history.probes if p.version == champion.version and p.rows]
@@ -32,7 +32,7 @@ def offer_fresh(asked: Question) -> Trigger | None:
     look = max(looks, key=lambda p: p.time)
     mine = [p.decision for p in history.retrainings if p.decision.anchor == champion.version]
     tries = sum(decision.cause == FRESH for decision in mine)
-    waits = last is not None and asked.now < last + settings.look * 2**tries
+    waits = last is not None and asked.now < last + settings.look * 2 ** max(0, tries - 1)
     made = next((p for p in history.retrainings if p.decision.id == champion.decision_id), None)
     goes_on = not tries and made is not None and made.is_better
     helps = goes_on or (look.newer >= settings.regret / 2 and _is_sure(look))

@@ -10,8 +10,10 @@ from raywf.core.journal import BY_HAND
 from raywf.core.probe import Probe
 from raywf.core.records import Decision, ModelVersion
 
+FRESH = "fresh"  # the cause of a refit that nothing is wrong for, see `raywf.policy.fresh`
+AGAIN = "again"  # that of the search after a refit in vain, see `raywf.policy.again`
 _ENDED = frozenset({"promoted", "rejected", "failed"})
-ASKED = frozenset({"request", BY_HAND})  # causes that are somebody's wish
+_ASKED = frozenset({"request", BY_HAND})  # causes that are somebody's wish
 _SEARCHES = frozenset({"warm", "full"})
 
 
@@ -19,13 +21,35 @@ _SEARCHES = frozenset({"warm", "full"})
 class PastDecision:
     """A decision, the last stage that it reached, and what its searches cost, also those that failed.
 
-    One that `is_stopped` failed since somebody stopped its job.
+    One that `is_stopped` failed since somebody stopped its job; of one that `is_better` the gate has shown
+    the version to be better than the one before it.
     """
 
     decision: Decision
     stage: str
     usd: float = 0.0
     is_stopped: bool = False
+    is_better: bool = False
+
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether it gave no new champion, and was not just done for being cheap."""
+        return self.stage != "promoted" and not is_cheap(self.decision)
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it was rejected, and neither somebody's wish nor just done for being cheap."""
+        return self.stage == "rejected" and answers(self.decision)
+
+
+def is_cheap(decision: Decision) -> bool:
+    """Return whether a retraining is done for being cheap: a refit that nothing is wrong for."""
+    return decision.cause == FRESH and decision.effort == "refit"
+
+
+def answers(decision: Decision) -> bool:
+    """Return whether a retraining answers something, so that one in vain says that something is wrong."""
+    return decision.cause not in _ASKED and not is_cheap(decision)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +76,8 @@ class History:
     def retrainings(self) -> tuple[PastDecision, ...]:
         """The retrainings, oldest first."""
         found = (p for p in self.decisions if p.decision.kind == "retrain")
-        return tuple(sorted(found, key=lambda p: p.decision.time))
+        # a search follows its refit within the same instant of event time
+        return tuple(sorted(found, key=lambda p: (p.decision.time, p.decision.cause == AGAIN)))
 
     @property
     def ended(self) -> tuple[PastDecision, ...]:
@@ -60,13 +85,18 @@ class History:
         return tuple(p for p in reversed(self.retrainings) if p.stage in _ENDED)
 
     @property
+    def told(self) -> tuple[PastDecision, ...]:
+        """Those that tell something of the next: not cheap ones that gave no new champion."""
+        return tuple(p for p in self.ended if p.is_in_vain or p.stage == "promoted")
+
+    @property
     def vain(self) -> int:
         """How many of the last retrainings, in a row, gave no new champion."""
-        return len(list(itertools.takewhile(lambda p: p.stage != "promoted", self.ended)))
+        return len(list(itertools.takewhile(lambda p: p.is_in_vain, self.told)))
 
     @property
     def refused(self) -> int:
-        """How many retrainings that nobody asked for were rejected, in a row, since the champion came.
+        """How many retrainings that answered something were rejected, in a row, since the champion came.
 
         Those that failed were not judged, and are passed over.
         """
@@ -78,8 +108,13 @@ class History:
             made = self.champion is not None and past.decision.id == self.champion.decision_id
             if made or past.stage == "promoted" or (came is not None and past.decision.time <= came):
                 break
-            count += past.stage == "rejected" and past.decision.cause not in ASKED
+            count += past.is_refusal
         return count
+
+    @property
+    def tells_growth(self) -> bool:
+        """Whether looks tell how much the history has grown."""
+        return any(p.growth is not None for p in self.probes)
 
     @property
     def growth_since_search(self) -> float:
@@ -130,10 +165,18 @@ class History:
         return max((t for t in (self.last_look, self.last_change) if t is not None), default=None)
 
     @property
-    def last_change(self) -> datetime | None:
+    def last_tried(self) -> datetime | None:
         """The later of the last retraining and the champion's promotion."""
-        known = [time for time in (self.since, self.last_retrain) if time is not None]
-        return max(known, default=None)
+        return max((time for time in (self.since, self.last_retrain) if time is not None), default=None)
+
+    @property
+    def last_change(self) -> datetime | None:
+        """As `last_tried`, without cheap retrainings in vain: what was seen before them stands."""
+        cheap = {p.decision.time for p in self.ended if p.stage != "promoted" and is_cheap(p.decision)}
+        if self.last_retrain not in cheap:
+            return self.last_tried
+        others = [p.decision.time for p in self.retrainings if p.decision.time not in cheap]
+        return max((time for time in (self.since, *others) if time is not None), default=None)
 
 
 def _last_growth(looks: list[Probe]) -> float:

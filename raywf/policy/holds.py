@@ -29,10 +29,10 @@ def held_back(asked: Question) -> Hold | None:
     eight times. The budget counts the searches of retrainings decided in the last 30 days that ended,
     well or not.
     """
-    last, refused = asked.history.last_change, asked.history.refused
+    last, refused = asked.history.last_tried, asked.history.refused
     times = min(_LONGEST, 2 ** max(0, refused - _TRIED + 1))
     if last is None or asked.now >= last + asked.settings.cooldown * times:
-        return _budget_spent(asked)
+        return budget_spent(asked)
     until = last + asked.settings.cooldown * times
     if times == 1:
         return Hold(cause="cooldown", until=until, words=f"cooling down until {format_time(until)}")
@@ -40,7 +40,8 @@ def held_back(asked: Question) -> Hold | None:
     return Hold(cause="backoff", until=until, words=words)
 
 
-def _budget_spent(asked: Question) -> Hold | None:
+def budget_spent(asked: Question) -> Hold | None:
+    """Return whether, and until when, the budget holds retrainings back."""
     budget = asked.settings.usd_per_30d
     if budget is None:
         return None

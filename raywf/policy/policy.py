@@ -12,10 +12,12 @@ from raywf.core.condition import Condition
 from raywf.core.duration import format_duration
 from raywf.core.records import Decision, Effort, Evidence, ModelVersion
 from raywf.core.retrain_settings import RetrainSettings
+from raywf.policy.again import offer_again
 from raywf.policy.drift import DRIFT, offer_drift
 from raywf.policy.estimate import offer_estimate
+from raywf.policy.fresh import offer_fresh
 from raywf.policy.growth import offer_age, offer_data, offer_growth, offer_rows
-from raywf.policy.history import History
+from raywf.policy.history import FRESH, History
 from raywf.policy.holds import Hold, held_back
 from raywf.policy.loss import LossFinding, judge_loss
 from raywf.policy.question import Choice, Question, Trigger, numbered
@@ -42,14 +44,15 @@ def decide(
 ) -> Decision:
     """Return what to do at `now` (event time); the same arguments give the same decision.
 
-    The order: one retraining at a time; a user's request is served at once; cooldown, back-off and budget
-    hold the rest back; then the champion's loss, which asks for a look first where there are looks; then its
-    regret; bad windows, value, estimated loss; the schedule; growth, rows, age, data; then a look that drift
-    asks for or that is due. With `settings.when` these are joined: the retraining has the cause and window of
-    the first that is named and the reasons of all that it takes; looks go on. The id is a function of
-    (workflow, kind, cause, window), where the window is the request's id, the end of what was judged, the
-    schedule's slot, the last change, the champion's version, the tables' versions or when the look before
-    was. What was decided before is not decided again.
+    The order: one retraining at a time; a user's request is served at once; so is the search after a refit
+    that was refused; cooldown, back-off and budget hold the rest back; then the champion's loss, which asks
+    for a look first where there are looks; then its regret; bad windows, value, estimated loss; the schedule;
+    growth; refits as long as they pay; rows, age, data; then a look that drift asks for or that is due. With
+    `settings.when` these are joined: the retraining has the cause and window of the first that is named and
+    the reasons of all that it takes; looks go on. The id is a function of (workflow, kind, cause, window),
+    where the window is the request's id, the refit's, the end of what was judged, the schedule's slot, the
+    last change, the champion's version, the tables' versions or when the look before was. What was decided
+    before is not decided again.
     """
     asked = Question(
         evidence=tuple(evidence),
@@ -60,33 +63,37 @@ def decide(
         min_labelled=min_labelled,
         effort=choose_effort(history, settings),
     )
-    return _decision(_choose(asked), workflow, now, effort=asked.effort)
+    choice = _choose(asked)
+    effort = "refit" if choice.cause == FRESH and history.vain else asked.effort
+    return _decision(choice, workflow, now, effort=effort)
 
 
 def choose_effort(history: History, settings: RetrainSettings) -> Effort:
     """Return how much a retraining does now.
 
     By itself it begins with a refit and does more after each one that gave no new champion: a warm search,
-    then full ones. It searches too where the configurations may be too old: after three refits in a row;
-    where there are `growth` times the rows that they were chosen by; and where the look after a refit finds
-    much to regret, though the quick model has no newer rows than the champion.
+    then full ones. It searches too where the configurations may be too old: where there are `growth` times
+    the rows that they were chosen by, or after three refits in a row where no look tells that; and where the
+    look after a refit finds much to regret, though the quick model has no newer rows than the champion.
     """
     if settings.effort != "auto":
         return settings.effort
     vain = history.vain
-    refits = len(list(itertools.takewhile(lambda p: p.decision.effort == "refit", history.ended[vain:])))
+    refits = len(list(itertools.takewhile(lambda p: p.decision.effort == "refit", history.told[vain:])))
     outgrown = settings.growth is not None and history.growth_since_search >= settings.growth
-    if vain == 0 and (refits >= _REFITS or outgrown or (refits and _is_regretted(history, settings))):
+    many = refits >= _REFITS and (settings.growth is None or not history.tells_growth)
+    if vain == 0 and (many or outgrown or (refits and _is_regretted(history, settings))):
         return "warm"
-    last = history.ended[0] if vain else None
+    last = history.told[0] if vain else None
     searched = last is not None and last.decision.effort == "warm" and last.stage == "rejected"
     return "full" if searched else _LADDER[min(vain, len(_LADDER) - 1)]
 
 
 def _is_regretted(history: History, settings: RetrainSettings) -> bool:
-    if history.champion is None:
+    brought = not history.ended or history.ended[0].stage == "promoted"
+    if history.champion is None or not brought:
         return False
-    last = history.last_change
+    last = history.last_tried
     finding = judge_regret(history.probes, history.champion.version, settings, since=last)
     return finding.looks == 1 and finding.due
 
@@ -112,6 +119,9 @@ def _choose(asked: Question) -> Choice:
         return wanted
     if history.champion is None:
         return _skip("champion", moment, "no champion serves yet")
+    again = _new([offer for offer in (offer_again(asked),) if offer is not None], asked)
+    if again is not None:
+        return again
     hold = held_back(asked)
     if hold is not None:
         return _held(hold, asked, history.champion)
@@ -147,7 +157,14 @@ def _find(asked: Question, champion: ModelVersion) -> _Findings:
     loss = _judge_loss(asked, champion)
     regret = judge_regret(history.probes, champion.version, settings, since=last)
     quality = [_unless_in_vain(offer_windows(asked), regret), offer_value(asked), offer_estimate(asked)]
-    growth = [offer_growth(asked), offer_rows(asked), offer_age(asked), offer_data(asked), offer_drift(asked)]
+    growth = [
+        offer_growth(asked),
+        offer_fresh(asked),
+        offer_rows(asked),
+        offer_age(asked),
+        offer_data(asked),
+        offer_drift(asked),
+    ]
     offers = [
         _offer_loss(loss, regret, asked),
         _offer_regret(regret),

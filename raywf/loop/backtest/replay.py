@@ -131,9 +131,16 @@ class Replay:
                 losses = np.zeros(0)
                 continue
             if decision.kind == "retrain":
-                return self._retrain(live, decision, following)
+                live = self._retrain(live, decision, following)
+                if self._is_refused(decision):
+                    continue
             break
         return live
+
+    def _is_refused(self, decision: Decision) -> bool:
+        """Return whether the gate refused a retraining, after which a search may follow at once."""
+        last = self._books.decisions[-1] if self._books.decisions else None
+        return last is not None and last.decision.id == decision.id and last.stage == "rejected"
 
     def _history(self, live: Live) -> History:
         retrained = [p.decision.time for p in self._books.decisions if p.decision.kind == "retrain"]
@@ -198,7 +205,7 @@ class Replay:
             rows=verdict.rows,
             decision_id=decision.id,
         )
-        made_of = replace(made_of, reason=verdict.reason)
+        made_of = replace(made_of, reason=verdict.reason, is_better=verdict.is_better)
         mode = self._past.workflow.rollout.mode
         if mode == "direct":
             return self._promote(live, new, made_of, "", now=decision.time, following=following)
@@ -221,6 +228,7 @@ class Replay:
             version=version,
             helped=helped,
             settled=now,
+            is_better=made.is_better,
         )
         if self._rule.gated and self._past.workflow.rollout.watch:
             self._staged = self._stage("watch", old, new, made, now=now)
@@ -322,8 +330,10 @@ class Replay:
         version: str = "",
         helped: bool | None = None,
         settled: datetime | None = None,
+        is_better: bool = False,
     ) -> None:
-        self._books.decisions.append(PastDecision(decision=decision, stage=stage, usd=usd))
+        past = PastDecision(decision=decision, stage=stage, usd=usd, is_better=is_better)
+        self._books.decisions.append(past)
         self._books.events.append(
             Event(
                 time=decision.time,

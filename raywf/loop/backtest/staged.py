@@ -45,6 +45,7 @@ class Made:
     reason: str
     cpu_s: float
     cost_usd: float
+    is_better: bool = False
 
 
 class Staged:

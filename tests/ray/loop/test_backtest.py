@@ -195,10 +195,12 @@ def test_other_settings_are_other_trainings(past: Past) -> None:
     assert sum(text.startswith("trained") for text in told) == 1
 
 
-def rolled_out(past: Past, settings: RolloutSettings, *, until: datetime = END) -> Course:
+def rolled_out(
+    past: Past, settings: RolloutSettings, *, until: datetime = END, policy: str = "raywf"
+) -> Course:
     """Play the policy back with a rollout; its trainings are there already, or are made."""
     other = replace(past, workflow=replace(past.workflow, rollout=settings))
-    (course,) = compare(other, ["raywf"], [c for c in chances(past) if c <= until]).courses
+    (course,) = compare(other, [policy], [c for c in chances(past) if c <= until]).courses
     return course
 
 
@@ -233,6 +235,15 @@ def test_an_undecided_rollout_ends(past: Past) -> None:
     assert {e.stage for e in ended} <= {"rejected", "rollout"}
     assert any("nothing was decided within" in e.reason for e in ended)
     assert {s.version for s in course.steps} == {"1"}
+
+
+def test_a_retraining_that_nothing_came_before_is_rolled_out_once(past: Past) -> None:
+    """No look and no other decision is noted when the first rollout begins."""
+    settings = RolloutSettings(mode="canary", patience=timedelta(days=3), min_labelled=9999)
+    course = rolled_out(past, settings, policy="raywf look=null every=14d effort=refit")
+    ended = [e for e in course.events if e.kind == "retrain"]
+    assert ended
+    assert len({e.time for e in ended}) == len(ended)
 
 
 def test_a_harmful_champion_is_taken_back(past: Past, found: Backtest) -> None:

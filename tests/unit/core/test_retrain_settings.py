@@ -30,7 +30,8 @@ retrain:
   max_age: 90d
   on_data: true
   when: >-
-    loss or (estimate and drift) or regret or windows or value or schedule or growth or rows or age or data
+    loss or (estimate and drift) or regret or windows or value or schedule or fresh or growth or rows or age
+    or data
 """
 WRONG = [
     (
@@ -81,8 +82,8 @@ def test_the_documented_settings_are_read(tmp_path: Path) -> None:
 
 
 def test_nothing_new_is_set_by_itself() -> None:
-    """Loss, regret and growth, as ever."""
-    assert RetrainSettings().is_set == {"loss", "regret", "growth"}
+    """Loss, regret, growth, and refits as long as they pay."""
+    assert RetrainSettings().is_set == {"loss", "regret", "fresh", "growth"}
     assert RetrainSettings().condition is None
 
 

@@ -83,10 +83,23 @@ class System:
         )
 
     def end(
-        self, name: str, stage: str, *, kind: str = "retrain", cause: str = "loss", **figures: Any
+        self,
+        name: str,
+        stage: str,
+        *,
+        kind: str = "retrain",
+        cause: str = "loss",
+        effort: str = "full",
+        **figures: Any,
     ) -> None:
         decision = make_decision(
-            name, kind=kind, cause=cause, window=name, reasons=("the loss is up",), time=START
+            name,
+            kind=kind,
+            cause=cause,
+            effort=effort,
+            window=name,
+            reasons=("the loss is up",),
+            time=START,
         )
         self.journal.decide(decision)
         self.journal.record(decision, stage, reasons=("so it is",), figures=figures)
@@ -168,7 +181,7 @@ def test_kinds_of_ends(system: System) -> None:
 
 
 def test_in_vain_in_a_row(system: System) -> None:
-    """What was asked for does not count, a version by hand ends the row, one taken back is in it."""
+    """What was asked for or is just cheap does not count, a version by hand ends the row."""
     system.end("d1", "rejected")
     system.end("d2", "rejected")
     system.end("d3", "rejected", cause="request")
@@ -180,8 +193,10 @@ def test_in_vain_in_a_row(system: System) -> None:
     system.end("d8", "promoted", version="2", kind="rollback", cause="watch")
     system.end("d9", "rejected")
     system.end("d10", "rejected", cause="hand")
-    assert system.kinds() == ["rolled_back", "helpless", "rejected"]
-    assert system.told[-2].title == "raywf w: 4 retrainings in a row gave nothing better than the champion"
+    system.end("d11", "rejected", cause="fresh", effort="refit")
+    system.end("d12", "rejected", cause="fresh", effort="warm")
+    assert system.kinds() == ["rolled_back", "helpless", "rejected", "rejected", "helpless"]
+    assert system.told[-4].title == "raywf w: 4 retrainings in a row gave nothing better than the champion"
 
 
 def test_only_what_is_wanted(tmp_path: Path) -> None:

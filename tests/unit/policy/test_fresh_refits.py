@@ -62,17 +62,20 @@ def test_it_waits_for_a_look():
     assert ask(past=(past,), champion=ours, at=20.1).cause == "look"
 
 
-def test_after_one_that_brought_nothing_the_next_waits_twice_as_long():
+def test_from_the_second_that_brought_nothing_on_the_next_waits_twice_as_long():
     """And only a look can ask for it."""
     past, ours = brought()
-    tried = ended(16, "rejected", "refit", cause="fresh")
-    tried = dataclasses.replace(tried, decision=dataclasses.replace(tried.decision, window="1"))
-    looks = (helped(15, 0.05), helped(29, 0.05))
-    told = {"past": (past, tried), "champion": ours}
-    assert ask(*looks, at=29.5, **told).kind != "retrain"
-    made = ask(*looks, at=30.1, **told)
+    tries = [ended(day, "rejected", "refit", cause="fresh") for day in (16, 23)]
+    tries = [
+        dataclasses.replace(p, decision=dataclasses.replace(p.decision, window=w))
+        for p, w in zip(tries, ("1", "1#2"), strict=True)
+    ]
+    once, twice = ({"past": (past, *tries[:count]), "champion": ours} for count in (1, 2))
+    made = ask(helped(22, 0.05), at=23.1, **once)
     assert (made.cause, made.window) == ("fresh", "1#2")
-    assert ask(looks[0], helped(29, 0.0), at=30.1, **told).kind != "retrain"
+    assert ask(helped(22, 0.0), at=23.1, **once).kind != "retrain"
+    assert ask(helped(29, 0.05), at=36.9, **twice).kind != "retrain"
+    assert ask(helped(29, 0.05), at=37.1, **twice).window == "1#3"
 
 
 @pytest.mark.parametrize("told", [{"effort": "refit"}, {"look": None}, {"regret": None}])
@@ -83,16 +86,39 @@ def test_who_sets_the_effort_or_no_looks_has_none(told):
 
 
 def test_what_it_did_not_bring_tells_nothing_of_the_next():
-    """Neither the effort nor the back-off rises by a cheap try, nor do failures of it."""
+    """Neither the effort nor the back-off rises by a cheap try, and what was seen before it stands."""
     past, ours = brought(effort="full")
     tries = [ended(day, "rejected", "refit", cause="fresh") for day in (16, 24, 40)]
-    history = History(champion=ours, decisions=(past, *tries))
+    told = {"champion": ours, "since": START, "last_retrain": START + 40 * DAY}
+    history = History(decisions=(past, *tries), **told)
     assert (history.vain, history.refused) == (0, 0)
     assert choose_effort(history, RetrainSettings()) == "refit"
+    assert history.last_tried == START + 40 * DAY
+    assert history.last_change == START + 8 * DAY
     real = (*history.decisions, ended(50, "rejected", "refit"))
-    history = dataclasses.replace(history, decisions=real)
+    history = dataclasses.replace(history, decisions=real, last_retrain=START + 50 * DAY)
     assert (history.vain, history.refused) == (1, 1)
     assert choose_effort(history, RetrainSettings()) == "warm"
+    assert history.last_change == START + 50 * DAY
+
+
+def test_one_that_searched_is_counted():
+    """Where the history has outgrown the configurations it is a warm search, and no cheap try."""
+    past, ours = brought(effort="full")
+    searched = ended(16, "rejected", "warm", cause="fresh")
+    history = History(champion=ours, decisions=(past, searched))
+    assert (history.vain, history.refused) == (1, 1)
+    assert choose_effort(history, RetrainSettings()) == "full"
+
+
+def test_it_stays_cheap_where_searches_were_in_vain():
+    """A refit, where what answers a fall would be a full search."""
+    past, ours = brought()
+    tries = (ended(9, "rejected", "refit"), ended(10, "rejected", "warm", cause="again"))
+    told = {"past": (past, *tries), "champion": ours}
+    assert choose_effort(History(decisions=told["past"], champion=ours), RetrainSettings()) == "full"
+    made = ask(helped(18, 0.05), **told)
+    assert (made.cause, made.effort) == ("fresh", "refit")
 
 
 def test_refits_go_on_where_looks_tell_how_the_history_has_grown():
@@ -125,6 +151,7 @@ def test_a_verdict_is_better_by_its_first_check(outcome, low, better):
         reason="",
     )
     assert verdict.is_better == better
+    assert not dataclasses.replace(verdict, against="baseline").is_better  # there was none to be better than
     assert not dataclasses.replace(verdict, checks=()).is_better
 
 
