@@ -38,7 +38,7 @@ def offer_fresh(asked: Question) -> Trigger | None:
     helps = goes_on or (look.newer >= settings.regret / 2 and _is_sure(look))
     words = f"newer rows help quick models by {look.newer:.1%}"
     if goes_on:
-        words = f"version {champion.version} was better for its newer rows, and there are newer ones by now"
+        words = f"version {champion.version} was better than the one before, and there are newer rows by now"
     window = numbered(champion.version, tries)
     return Trigger(cause=FRESH, words=words, due=helps and not waits, window=window)
 
