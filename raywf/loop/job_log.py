@@ -11,6 +11,7 @@ import atexit
 import json
 import logging
 import os
+import signal
 import stat
 import threading
 from collections.abc import Iterable, Mapping
@@ -107,9 +108,12 @@ class OutputKeeper:
 def keep_output(workflow: Workflow, environ: Mapping[str, str] = os.environ) -> OutputKeeper | None:
     """Keep what this process prints until its end; None where it is no job of Ray's that prints to a file.
 
-    Call it once.
+    Ray stops it by SIGINT, which is heeded from now on: what a shell started in the background ignores it,
+    and so does all that comes of it, as a cluster does that a script has started. Call it once.
     """
     job_id = job_id_of(environ)
+    if job_id and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not job_id or not _prints_to_file():
         return None
     store, folder = Store(workflow.stores.root), folder_of(job_id)

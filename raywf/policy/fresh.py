@@ -25,7 +25,7 @@ def offer_fresh(asked: Question) -> Trigger | None:
     champion, last = history.champion, history.last_tried
     if settings.effort != "auto" or settings.look is None or settings.regret is None or champion is None:
         return None
-    looks = [p for p in history.probes if p.version == champion.version and p.rows]
+    looks = [p for p in history.probes if p.version == champion.version and p.rows >= asked.min_labelled]
     looks = [p for p in looks if last is None or p.time > last]
     if not looks:
         return None
@@ -34,7 +34,7 @@ def offer_fresh(asked: Question) -> Trigger | None:
     tries = sum(decision.cause == FRESH for decision in mine)
     waits = last is not None and asked.now < last + settings.look * 2 ** max(0, tries - 1)
     made = next((p for p in history.retrainings if p.decision.id == champion.decision_id), None)
-    goes_on = not tries and made is not None and made.is_better
+    goes_on = not tries and not history.vain and made is not None and made.is_better
     helps = goes_on or (look.newer >= settings.regret / 2 and _is_sure(look))
     words = f"newer rows help quick models by {look.newer:.1%}"
     if goes_on:

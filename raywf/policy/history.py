@@ -135,6 +135,13 @@ class History:
             growth *= _last_growth([p for p in looks if former is None or p.time > former.time])
         return growth
 
+    @property
+    def searched_in_vain(self) -> int:
+        """How many searches were rejected since the last one that gave a champion."""
+        searches = (p for p in self.ended if p.decision.effort in _SEARCHES)
+        since = itertools.takewhile(lambda p: p.stage != "promoted", searches)
+        return sum(p.stage == "rejected" for p in since)
+
     def _brought(self) -> list[Decision]:
         """Return the retrainings that brought the champion and those before it, newest first.
 
@@ -172,10 +179,10 @@ class History:
     @property
     def last_change(self) -> datetime | None:
         """As `last_tried`, without cheap retrainings in vain: what was seen before them stands."""
-        cheap = {p.decision.time for p in self.ended if p.stage != "promoted" and is_cheap(p.decision)}
-        if self.last_retrain not in cheap:
+        cheap = [p for p in self.ended if p.stage != "promoted" and is_cheap(p.decision)]
+        others = [p.decision.time for p in self.retrainings if p not in cheap]
+        if self.last_retrain in others or self.last_retrain not in [p.decision.time for p in cheap]:
             return self.last_tried
-        others = [p.decision.time for p in self.retrainings if p.decision.time not in cheap]
         return max((time for time in (self.since, *others) if time is not None), default=None)
 
 

@@ -17,7 +17,7 @@ from raywf.policy.drift import DRIFT, offer_drift
 from raywf.policy.estimate import offer_estimate
 from raywf.policy.fresh import offer_fresh
 from raywf.policy.growth import offer_age, offer_data, offer_growth, offer_rows
-from raywf.policy.history import FRESH, History
+from raywf.policy.history import AGAIN, FRESH, History
 from raywf.policy.holds import Hold, held_back
 from raywf.policy.loss import LossFinding, judge_loss
 from raywf.policy.question import Choice, Question, Trigger, numbered
@@ -31,6 +31,7 @@ _LADDER: tuple[Effort, ...] = ("refit", "warm", "full")
 LOOK, RISE = "look", "rise"  # causes of a probe; its window is the instant from which labels are new to it
 FALLEN = "fallen"  # of a skip: the loss is up, and nothing is to be done; behind it stands why
 _REFITS = 3  # promoted in a row before a search is due
+_ROOT = 2**0.5  # times the growth, until configurations that a search did not better are searched again
 
 
 def decide(
@@ -64,8 +65,7 @@ def decide(
         effort=choose_effort(history, settings),
     )
     choice = _choose(asked)
-    effort = "refit" if choice.cause == FRESH and history.vain else asked.effort
-    return _decision(choice, workflow, now, effort=effort)
+    return _decision(choice, workflow, now, effort=_effort_of(choice, asked))
 
 
 def choose_effort(history: History, settings: RetrainSettings) -> Effort:
@@ -73,20 +73,30 @@ def choose_effort(history: History, settings: RetrainSettings) -> Effort:
 
     By itself it begins with a refit and does more after each one that gave no new champion: a warm search,
     then full ones. It searches too where the configurations may be too old: where there are `growth` times
-    the rows that they were chosen by, or after three refits in a row where no look tells that; and where the
-    look after a refit finds much to regret, though the quick model has no newer rows than the champion.
+    the rows that they were chosen by, and at each further root of two after a search in vain; after three
+    refits in a row where no look tells that; and where the look after a refit finds much to regret, though
+    the quick model has no newer rows than the champion.
     """
     if settings.effort != "auto":
         return settings.effort
     vain = history.vain
     refits = len(list(itertools.takewhile(lambda p: p.decision.effort == "refit", history.told[vain:])))
-    outgrown = settings.growth is not None and history.growth_since_search >= settings.growth
+    outgrown = settings.growth is not None and (
+        history.growth_since_search >= settings.growth * _ROOT**history.searched_in_vain
+    )
     many = refits >= _REFITS and (settings.growth is None or not history.tells_growth)
     if vain == 0 and (many or outgrown or (refits and _is_regretted(history, settings))):
         return "warm"
     last = history.told[0] if vain else None
     searched = last is not None and last.decision.effort == "warm" and last.stage == "rejected"
     return "full" if searched else _LADDER[min(vain, len(_LADDER) - 1)]
+
+
+def _effort_of(choice: Choice, asked: Question) -> Effort:
+    """Return how much a choice does: what is cheap stays so, and what follows a refit is the warm search."""
+    if choice.cause == FRESH and asked.history.vain:
+        return "refit"
+    return "warm" if choice.cause == AGAIN else asked.effort
 
 
 def _is_regretted(history: History, settings: RetrainSettings) -> bool:

@@ -62,8 +62,7 @@ def try_here(
     """Run the trials one after the other; return as `try_again`."""
     node, ended = str(ray.get_runtime_context().get_node_id()), list[Trial]()
     for trial in trials:
-        left = len(trials) - len(ended) - 1
-        ended.append(fit_here(TrialRun(trial, data, plan).finish, tick=partial(tick, 1, left)))
+        ended.append(fit_here(TrialRun(trial, data, plan).finish, tick=partial(tick, 1, 0)))
         progress(ended[-1])
     return ended, dict.fromkeys((t.id for t in trials), node)
 

@@ -209,7 +209,8 @@ def _attempt(
 
 def _quick_members(ending: Ending, data: SearchData, chosen: Chosen, trials: list[Trial]) -> frozenset[str]:
     """Return the members' trials where this process has made them before others have begun; else none."""
-    if alone_s(chosen.members, trials, data) > ending.start_s:
+    went_on = ending.budget.before.wall_s > 0  # after what may have been the end of a process by a fit
+    if went_on or alone_s(chosen.members, trials, data) > ending.start_s:
         return frozenset()
     recipe, names = ending.recipe, {m.family for m in chosen.members}
     may = may_fit_here(names, recipe.families, recipe.nodes, recipe.threads)

@@ -221,7 +221,7 @@ def _trial_plan(
         families=families,
         nodes=nodes,
         here=fitted_here(plan.former, families, nodes, settings.trial_cpus)
-        if plan.effort == "refit"
+        if plan.effort == "refit" and not budget.before.wall_s
         else frozenset(),
     )
 

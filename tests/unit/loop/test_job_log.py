@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,7 +117,7 @@ def test_a_long_line_is_not_waited_for(output: Output, workflow: Workflow) -> No
     assert read_kept(workflow, "1") == "x" * 70_000
 
 
-def driver(workflow: Workflow, tmp_path: Path, body: str) -> subprocess.Popen[bytes]:
+def driver(workflow: Workflow, tmp_path: Path, body: str, **how: Any) -> subprocess.Popen[bytes]:
     """Start a driver as Ray does: its output goes to a file, and its id is in the environment."""
     settings = {
         "name": "w",
@@ -128,7 +130,7 @@ def driver(workflow: Workflow, tmp_path: Path, body: str) -> subprocess.Popen[by
     environ = {**os.environ, "RAY_JOB_CONFIG_JSON_ENV_VAR": config, "DB_PASSWORD": "correct horse"}
     with (tmp_path / "driver.log").open("ab") as file:
         command = [sys.executable, "-c", DRIVER + body, str(tmp_path / "w.json")]
-        return subprocess.Popen(command, stdout=file, stderr=file, env=environ)
+        return subprocess.Popen(command, stdout=file, stderr=file, env=environ, **how)
 
 
 @pytest.mark.parametrize("body", ["raise ValueError('what was wrong')", "raise KeyboardInterrupt"])
@@ -139,6 +141,18 @@ def test_a_driver_that_fails_has_kept_why(workflow: Workflow, tmp_path: Path, bo
     assert kept is not None
     assert kept.startswith("snapshot 17 postgresql://raywf:***@db/mlflow ***\nTraceback")
     assert kept.rstrip().splitlines()[-1] in {"ValueError: what was wrong", "KeyboardInterrupt"}
+
+
+def test_a_driver_in_the_background_heeds_an_interrupt(workflow: Workflow, tmp_path: Path) -> None:
+    """What a shell starts with `&` ignores it, and what that starts does too."""
+
+    def ignore() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    body = "os.kill(os.getpid(), 2); time.sleep(9)"
+    process = driver(workflow, tmp_path, body, preexec_fn=ignore)
+    assert process.wait(timeout=60) != 0
+    assert (read_kept(workflow, "w-search-1") or "").rstrip().endswith("KeyboardInterrupt")
 
 
 def test_a_killed_driver_has_kept_what_it_printed_before(workflow: Workflow, tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ import pytest
 from test_policy import DAY, START, champion, ended, run, seen
 from test_triggers import aged
 
+from raywf.core.codec import encode
+from raywf.core.journal import JournalEntry
 from raywf.core.records import Check, Verdict
 from raywf.core.retrain_settings import RetrainSettings
+from raywf.loop.decided import past_decisions
 from raywf.policy.history import History
 from raywf.policy.policy import choose_effort
 
@@ -159,3 +162,58 @@ def test_a_champion_by_hand_has_only_its_looks():
     """No retraining brought it."""
     assert ask(helped(16, 0.0), champion=aged(1)).kind != "retrain"
     assert ask(helped(16, 0.05), champion=aged(1)).cause == "fresh"
+
+
+def test_it_does_not_go_on_where_another_refit_was_in_vain():
+    """What the gate had shown of the champion is no longer all that is known."""
+    past, ours = brought(day=4)
+    tried = ended(5, "rejected", "refit")
+    assert ask(helped(19, 0.0), past=(past,), champion=ours).cause == "fresh"
+    assert ask(helped(19, 0.0), past=(past, tried), champion=ours).kind != "retrain"
+
+
+def test_a_look_at_a_few_rows_asks_for_nothing():
+    """The gate could not judge by them."""
+    few = dataclasses.replace(helped(16, 0.05), rows=199)
+    past, ours = brought()
+    assert ask(few, past=(past,), champion=ours).kind != "retrain"
+    assert ask(dataclasses.replace(few, rows=200), past=(past,), champion=ours).cause == "fresh"
+
+
+def test_configurations_that_a_search_did_not_better_wait_for_a_further_root_of_two():
+    """Though a refit was good since; a search that was good begins anew."""
+    past, ours = brought(day=1, effort="full")
+    searched = ended(2, "rejected", "warm", cause="fresh")
+    refit = ended(3, "promoted", "refit")
+    ours = dataclasses.replace(ours, decision_id=refit.decision.id)
+    look = dataclasses.replace(seen(5, 0.1, 0.1), growth=2.5)
+    history = History(champion=ours, decisions=(past, searched, refit), probes=(look,))
+    assert choose_effort(history, RetrainSettings()) == "refit"
+    more = dataclasses.replace(history, probes=(dataclasses.replace(look, growth=2.9),))
+    assert choose_effort(more, RetrainSettings()) == "warm"
+    without = dataclasses.replace(history, decisions=(past, refit))
+    assert choose_effort(without, RetrainSettings()) == "warm"
+
+
+@pytest.mark.parametrize(("against", "better"), [("1", True), ("baseline", False)])
+def test_the_journal_tells_what_was_better(against, better):
+    """By the verdict that is in it."""
+    made = ended(8, "promoted", "refit").decision
+    check = Check(name="gain", figure=0.1, low=0.05, high=0.2, bound=0.0, passed=True)
+    verdict = Verdict(
+        outcome="accept",
+        rows=10,
+        metric="auc",
+        challenger=0.2,
+        champion=0.1,
+        against=against,
+        checks=(check,),
+        loss=0.1,
+        reason="",
+    )
+    entries = [
+        JournalEntry(decision_id=made.id, stage=stage, time=made.time, wall_time=made.time, figures=figures)
+        for stage, figures in (("gated", encode(verdict)), ("promoted", {"version": "2"}))
+    ]
+    (told,) = past_decisions([made], entries)
+    assert (told.stage, told.is_better) == ("promoted", better)
