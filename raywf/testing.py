@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
 
 from raywf.core.codec import decode, encode
 from raywf.core.errors import RegistryError
-from raywf.core.records import Bundle, Column, ColumnProfile, Decision, Member, ModelVersion, Sweep
+from raywf.core.records import Bundle, Column, ColumnProfile, Decision, Member, ModelVersion, Sweep, Verdict
 from raywf.core.store import Store
 from raywf.models.bundle import Draft, write_bundle
 from raywf.models.encoding import fit_encoder
@@ -204,6 +204,21 @@ def make_sweep(identity: str, **facts: Any) -> Sweep:
         "cpu_s": 40,
     }
     return Sweep(id=identity, **{**empty, **facts})
+
+
+def make_verdict(outcome: Literal["accept", "reject", "undecided"] = "accept", **facts: Any) -> Verdict:
+    """Return a verdict with the facts that matter to a test; its figures are those of a good challenger."""
+    empty: dict[str, Any] = {
+        "rows": 100,
+        "metric": "roc_auc",
+        "challenger": 0.8,
+        "champion": 0.7,
+        "against": "1",
+        "checks": (),
+        "loss": 0.15,
+        "reason": "better",
+    }
+    return Verdict(outcome=outcome, **{**empty, **facts})
 
 
 def make_version(version: str, *, workflow: str = "w", **facts: Any) -> ModelVersion:

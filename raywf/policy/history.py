@@ -32,9 +32,9 @@ class PastDecision:
     is_better: bool = False
 
     @property
-    def is_in_vain(self) -> bool:
-        """Whether it gave no new champion, and was not just done for being cheap."""
-        return self.stage != "promoted" and not is_cheap(self.decision)
+    def was_cheap(self) -> bool:
+        """Whether it was just done for being cheap, and gave no new champion."""
+        return self.stage in _ENDED - {"promoted"} and is_cheap(self.decision)
 
     @property
     def is_refusal(self) -> bool:
@@ -87,12 +87,12 @@ class History:
     @property
     def told(self) -> tuple[PastDecision, ...]:
         """Those that tell something of the next: not cheap ones that gave no new champion."""
-        return tuple(p for p in self.ended if p.is_in_vain or p.stage == "promoted")
+        return tuple(p for p in self.ended if not p.was_cheap)
 
     @property
     def vain(self) -> int:
         """How many of the last retrainings, in a row, gave no new champion."""
-        return len(list(itertools.takewhile(lambda p: p.is_in_vain, self.told)))
+        return len(list(itertools.takewhile(lambda p: p.stage != "promoted", self.told)))
 
     @property
     def refused(self) -> int:
@@ -179,9 +179,9 @@ class History:
     @property
     def last_change(self) -> datetime | None:
         """As `last_tried`, without cheap retrainings in vain: what was seen before them stands."""
-        cheap = [p for p in self.ended if p.stage != "promoted" and is_cheap(p.decision)]
-        others = [p.decision.time for p in self.retrainings if p not in cheap]
-        if self.last_retrain in others or self.last_retrain not in [p.decision.time for p in cheap]:
+        cheap = {p.decision.time for p in self.retrainings if p.was_cheap}
+        others = {p.decision.time for p in self.retrainings if not p.was_cheap}
+        if self.last_retrain not in cheap - others:
             return self.last_tried
         return max((time for time in (self.since, *others) if time is not None), default=None)
 

@@ -1,8 +1,8 @@
 """Former members tried once more: by Ray tasks, whose workers then make the last fits, or by this process.
 
 Starting a worker takes longer than many a fit, and Tune's workers are its own. The trials are given, each is
-to run to its end, so that there is nothing that Tune would decide. Where all fits together take less than a
-worker's start, none is started.
+to run to its end, so that there is nothing that Tune would decide. Where the folds took no longer than a
+worker's start, all in a row, none is started.
 """
 
 from __future__ import annotations

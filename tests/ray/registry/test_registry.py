@@ -12,7 +12,7 @@ import pytest
 
 from raywf.core.errors import RegistryError
 from raywf.core.journal import Journal
-from raywf.core.records import Bundle, Member, ModelVersion, Snapshot, Sweep, Trial, Verdict
+from raywf.core.records import Bundle, Member, ModelVersion, Snapshot, Sweep, Trial
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.loop.promote import promote, promote_by_hand, rollback
 from raywf.models.bundle import load_bundle
@@ -20,7 +20,7 @@ from raywf.registry import runs as runs_module
 from raywf.registry.client import connect, tracking_uri
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
 from raywf.registry.runs import log_sweep
-from raywf.testing import small_bundle
+from raywf.testing import make_verdict, small_bundle
 
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
 TRIAL = Trial(
@@ -64,17 +64,7 @@ SNAPSHOT = Snapshot(
     profile=(),
     sources=(),
 )
-VERDICT = Verdict(
-    outcome="accept",
-    rows=100,
-    metric="roc_auc",
-    challenger=0.8,
-    champion=0.7,
-    against="baseline",
-    checks=(),
-    loss=0.15,
-    reason="better",
-)
+VERDICT = make_verdict(against="baseline")
 
 
 @dataclasses.dataclass

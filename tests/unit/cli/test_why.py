@@ -22,12 +22,11 @@ from raywf.core.records import (
     ModelVersion,
     Sweep,
     Trial,
-    Verdict,
 )
 from raywf.core.rollout import RolloutStep
 from raywf.cost.allot import Parts
 from raywf.loop.why import Deed, Reign, VersionStory, find_reigns
-from raywf.testing import make_decision
+from raywf.testing import make_decision, make_verdict
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -45,10 +44,8 @@ def decided(name: str, kind: str, cause: str, reason: str) -> Decision:
     )  # type: ignore[arg-type]
 
 
-VERDICT = Verdict(
-    outcome="accept",
+VERDICT = make_verdict(
     rows=812,
-    metric="roc_auc",
     challenger=0.81,
     champion=0.79,
     against="version 1",

@@ -10,11 +10,12 @@ from test_triggers import aged
 
 from raywf.core.codec import encode
 from raywf.core.journal import JournalEntry
-from raywf.core.records import Check, Verdict
+from raywf.core.records import Check
 from raywf.core.retrain_settings import RetrainSettings
 from raywf.loop.decided import past_decisions
 from raywf.policy.history import History
 from raywf.policy.policy import choose_effort
+from raywf.testing import make_verdict
 
 LOOK = 7 * DAY
 
@@ -142,17 +143,7 @@ def test_refits_go_on_where_looks_tell_how_the_history_has_grown():
 def test_a_verdict_is_better_by_its_first_check(outcome, low, better):
     """No worse and newer is accepted too, and is not better."""
     check = Check(name="gain", figure=low + 0.01, low=low, high=low + 0.02, bound=0.0, passed=True)
-    verdict = Verdict(
-        outcome=outcome,
-        rows=10,
-        metric="auc",
-        challenger=0.2,
-        champion=0.1,
-        against="champion",
-        checks=(check,),
-        loss=0.1,
-        reason="",
-    )
+    verdict = make_verdict(outcome, checks=(check,))
     assert verdict.is_better == better
     assert not dataclasses.replace(verdict, against="baseline").is_better  # there was none to be better than
     assert not dataclasses.replace(verdict, checks=()).is_better
@@ -200,17 +191,7 @@ def test_the_journal_tells_what_was_better(against, better):
     """By the verdict that is in it."""
     made = ended(8, "promoted", "refit").decision
     check = Check(name="gain", figure=0.1, low=0.05, high=0.2, bound=0.0, passed=True)
-    verdict = Verdict(
-        outcome="accept",
-        rows=10,
-        metric="auc",
-        challenger=0.2,
-        champion=0.1,
-        against=against,
-        checks=(check,),
-        loss=0.1,
-        reason="",
-    )
+    verdict = make_verdict(against=against, checks=(check,))
     entries = [
         JournalEntry(decision_id=made.id, stage=stage, time=made.time, wall_time=made.time, figures=figures)
         for stage, figures in (("gated", encode(verdict)), ("promoted", {"version": "2"}))
