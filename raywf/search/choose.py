@@ -65,7 +65,8 @@ class Bounds:
 
     `alone_ms` is what a member may take by itself, where `row_ms` is less for what members take together;
     None: `row_ms`. `bag` allows folds' models; `made` are trials whose proof's fit is done already, `cut`
-    those whose last fit was cut short.
+    those whose last fit was cut short. Fits that take `here_s` one after the other need no worker, for which
+    `left_s` has room, if none of them is of the families `away`.
     """
 
     row_ms: float
@@ -75,6 +76,14 @@ class Bounds:
     alone_ms: float | None = None
     made: frozenset[str] = frozenset()
     cut: frozenset[str] = frozenset()
+    here_s: float = 0.0
+    away: frozenset[str] = frozenset()
+
+    def in_time(self, fits: Sequence[tuple[Trial, list[float]]]) -> bool:
+        """Whether trials' configurations can be fitted again that take so many seconds each time."""
+        fits_s = [s for _, needed in fits for s in needed]
+        is_here = sum(fits_s) <= self.here_s and self.away.isdisjoint(t.family for t, _ in fits)
+        return is_here or _span_s(fits_s, self.slots) <= self.left_s
 
 
 def _row_room_us(row_ms: float, data: SearchData, trials: Iterable[Trial]) -> float:
@@ -296,20 +305,22 @@ def _bag_size(weights: dict[str, float], trials: dict[str, Trial], room_us: floa
 def _makeable(
     weights: dict[str, float], trials: dict[str, Trial], data: SearchData, bounds: Bounds, room_us: float
 ) -> tuple[dict[str, float], int]:
-    """Return the heaviest members that can be made of folds' models or fitted again in time, and the former.
+    """Return the members that can be made of folds' models or fitted again in time, and how many the former.
 
-    Fewer members of several folds' models are better than more of a single fold's. Where neither way is open
-    to any of them, all stay.
+    Those that cannot are given up, the lightest first; and others where fewer members can all be made of
+    several folds' models, which is better than more of a single fold's. Where neither way is open to any of
+    them, all stay.
     """
     if not bounds.bag or len(data.folds) < _LEAST_BAG:
         return weights, 0
-    for most in range(len(weights), 0, -1):
-        kept = keep_largest(weights, most)
+    kept = weights
+    while kept:
         bag = _bag_size(kept, trials, room_us, len(data.folds))
-        again = [trials[i] for i in kept if i not in bounds.made and not _is_merged(trials[i], bag)]
-        fits_s = [s for trial in again for s in _fits_s(trial, data)]
-        if _span_s(fits_s, bounds.slots) <= bounds.left_s:
-            return kept, bag
+        again = [i for i in kept if i not in bounds.made and not _is_merged(trials[i], bag)]
+        if bounds.in_time([(trials[i], _fits_s(trials[i], data)) for i in again]):
+            return keep_largest(kept, len(kept)), bag
+        given_up = min(again if bag else kept, key=lambda i: (kept[i], i))
+        kept = {name: weight for name, weight in kept.items() if name != given_up}
     return weights, _bag_size(weights, trials, room_us, len(data.folds))
 
 
@@ -332,7 +343,7 @@ def _members(
     nine tenths of the time left allow; then a fold's model stands in, or, where none is kept, it is dropped.
     One whose last fit was cut short is only taken as it is where there is no other.
     """
-    fits_s: list[float] = []
+    fits: list[tuple[Trial, list[float]]] = []
     found: list[Member] = []
     for name in sorted(weights, key=lambda i: (i in bounds.cut, -weights[i])):
         trial, folds = trials[name], 0
@@ -340,11 +351,11 @@ def _members(
             folds = bag
         else:
             stands_in = bounds.bag and traits(trial.family).merges
-            needed = _needed_s(trial, data, bounds)
-            in_time = _span_s([*fits_s, *needed], bounds.slots) <= bounds.left_s
+            needed = (trial, _needed_s(trial, data, bounds))
+            in_time = bounds.in_time([*fits, needed])
             made = name in bounds.made
             if (in_time and name not in bounds.cut) or made or not (stands_in or found):
-                fits_s += needed
+                fits.append(needed)
             elif stands_in:
                 folds = 1
             else:

@@ -18,7 +18,7 @@ from raywf.search.budget import WORKER_S, Budget
 from raywf.search.choose import Bounds, Chosen, Former, alone_s, choose, in_turn_s
 from raywf.search.data import SearchData, newest_instant
 from raywf.search.folds import TrialPlan
-from raywf.search.here import may_fit_here
+from raywf.search.here import fitted_away, may_fit_here
 from raywf.search.refit import Fits, Made, Recipe, await_fits, finish_bundle, measure_row_ms, start_fits
 from raywf.search.rescue import rescue
 
@@ -120,6 +120,8 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
             alone_ms=ending.row_ms,
             made=frozenset(name for name, folds in fits[0] if not folds and name not in cut),
             cut=cut,
+            here_s=_here_s(ending),
+            away=fitted_away(ending.recipe.families),
         )
         metric, ledger = ending.trial_plan.metric, ending.recipe.ledger
         chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, former=ending.former)
@@ -167,6 +169,17 @@ def _left_s(ending: Ending, cut: frozenset[str]) -> float:
     return max(0.0 if cut else _LEAST_REFIT_S, left_s)
 
 
+def _here_s(ending: Ending) -> float:
+    """Return the seconds that quick last fits may take of this process: no more than a worker would start in.
+
+    None after what may have been the end of a process by a fit.
+    """
+    recipe = ending.recipe
+    if ending.budget.before.wall_s > 0 or not may_fit_here((), recipe.families, recipe.nodes, recipe.threads):
+        return 0.0
+    return min(ending.start_s, max(0.0, ending.budget.closing - time.time()))
+
+
 def _attempt(
     ending: Ending,
     data: SearchData,
@@ -212,7 +225,7 @@ def _quick_members(ending: Ending, data: SearchData, chosen: Chosen, trials: lis
     went_on = ending.budget.before.wall_s > 0  # after what may have been the end of a process by a fit
     if went_on or alone_s(chosen.members, trials, data) > ending.start_s:
         return frozenset()
-    recipe, names = ending.recipe, {m.family for m in chosen.members}
+    recipe, names = ending.recipe, {m.family for m in chosen.members if not m.folds}
     may = may_fit_here(names, recipe.families, recipe.nodes, recipe.threads)
     return frozenset(m.trial_id for m in chosen.members if may)
 

@@ -17,13 +17,18 @@ _GLOBAL = frozenset({"torch"})  # families whose fits set threads and seeds of t
 T = TypeVar("T")
 
 
+def fitted_away(families: Families) -> frozenset[str]:
+    """Return the families whose fits are never this process's own: the user's, and what others would see."""
+    return frozenset(families.settings) | _GLOBAL
+
+
 def may_fit_here(names: Iterable[str], families: Families, nodes: Mapping[str, str], threads: int) -> bool:
     """Return whether fits of families of these names may be this process's own.
 
-    Not those of the user's code, or that set what others in the process see; nor where training is bound to
+    Not those that are `fitted_away`; nor where training is bound to
     nodes with labels, nor on a node that offers no CPUs for them, as a cluster's head may not.
     """
-    if nodes or (families.settings.keys() | _GLOBAL) & set(names):
+    if nodes or fitted_away(families) & set(names):
         return False
     mine = ray.get_runtime_context().get_node_id()
     offered = (n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["NodeID"] == mine)

@@ -154,6 +154,22 @@ def test_many_columns_leave_no_time_for_a_row_to_choose_by(data: SearchData, led
     assert pick(wide, ledger, trials, dataclasses.replace(AMPLE, row_ms=0.3)).passed_over == ()
 
 
+def test_what_cannot_be_fitted_again_is_given_up_alone(data: SearchData, ledger: Ledger) -> None:
+    """Lighter members that are made of folds' models stay."""
+    trials, late = three(data, ledger), dataclasses.replace(AMPLE, left_s=0.0)
+    assert {m.family for m in pick(data, ledger, trials, late).members} == {"lightgbm", "xgboost"}
+
+
+@pytest.mark.parametrize(("away", "stays"), [(frozenset[str](), True), (frozenset({"linear"}), False)])
+def test_a_quick_fit_needs_no_worker(
+    data: SearchData, ledger: Ledger, away: frozenset[str], stays: bool
+) -> None:
+    """Where the search's own process may do it, there is time for it without a worker's start."""
+    late = dataclasses.replace(AMPLE, left_s=0.0, here_s=WORKER_S, away=away)
+    members = pick(data, ledger, three(data, ledger), late).members
+    assert ("linear" in {m.family for m in members}) == stays
+
+
 def test_no_time_for_fits_drops_members(data: SearchData, ledger: Ledger) -> None:
     """Where every member has to be fitted again."""
     trials = three(data, ledger, seconds=40)
