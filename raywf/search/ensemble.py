@@ -43,6 +43,15 @@ class Candidates:
         """Whether there is time to make another member beside those chosen."""
         return sum(self.times.get(n, 0.0) for n in {*chosen, name}) <= 1.0
 
+    def have_room(self, chosen: Iterable[str], name: str) -> bool:
+        """Whether there is time for another member beside those chosen, to make it and within a row's.
+
+        One alone may take what it takes for a row.
+        """
+        together = {*chosen, name}
+        is_quick = len(together) == 1 or sum(self.costs.get(n, 0.0) for n in together) <= 1.0
+        return is_quick and self.in_time(chosen, name)
+
 
 def select_ensemble(
     candidates: Candidates,
@@ -54,10 +63,9 @@ def select_ensemble(
     """Return weights by trial id that minimise the mean of the metric's loss over the folds' blocks.
 
     Starts from the best single trial and adds, with replacement, the one that helps most, as long as there is
-    time to make it; the best prefix is kept. With `prior` weights it starts from their mixture, which counts
-    as many steps as half of those to come: what was chosen on other rows before is not all given up for what
-    is best on these, until what is left of a member is less than half a step. Where there is no time for any
-    trial, that is not minded.
+    time to make it and within the latency bound; the best prefix is kept. With `prior` weights it starts from
+    their mixture, which counts as many steps as those to come: what was chosen on other rows before tells as
+    much as what is best on these. Where there is no time for any trial, that is not minded.
     """
     scores, parts = candidates.scores, candidates.parts()
     if not any(candidates.in_time((), name) for name in scores):
@@ -69,7 +77,7 @@ def select_ensemble(
     names = sorted(name for name in scores if candidates.in_time((), name))
     alone = {n: loss(np.asarray(scores[n], dtype=np.float64)) for n in names}
     unit = _LATENCY_WEIGHT * _scale(list(alone.values()))
-    counts = _begin(candidates, prior or {}, steps // 2)
+    counts = _begin(candidates, prior or {}, steps)
     total = sum((c * scores[n] for n, c in counts.items()), start=np.zeros(scores[names[0]].shape))
     spent = sum(candidates.costs.get(name, 0.0) for name in counts)
     head = round(sum(counts.values()))
@@ -78,7 +86,7 @@ def select_ensemble(
         options = []
         for name in names:
             new = name not in counts
-            if new and not candidates.in_time(counts, name):
+            if new and not candidates.have_room(counts, name):
                 continue
             price = unit * (spent + new * candidates.costs.get(name, 0.0))
             mixed = loss((total + scores[name]) / step) if step > 1 else alone[name]
@@ -95,10 +103,10 @@ def select_ensemble(
 
 
 def _begin(candidates: Candidates, prior: Mapping[str, float], steps: int) -> dict[str, float]:
-    """Return so many steps shared out to the prior members, the heaviest of them that there is time for."""
+    """Return so many steps shared out to the prior members, the heaviest of them that there is room for."""
     found: dict[str, float] = {}
     for name, weight in sorted(prior.items(), key=lambda item: (-item[1], item[0])):
-        if name in candidates.scores and candidates.in_time(found, name):
+        if name in candidates.scores and candidates.have_room(found, name):
             found[name] = weight
     return {name: steps * weight / sum(found.values()) for name, weight in found.items()}
 

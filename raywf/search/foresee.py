@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from raywf.core.metrics import Metric
 from raywf.core.records import Trial
 from raywf.search.budget import WORKER_S
-from raywf.search.choose import Bounds, Former, choose, chosen_fits_s, fits_to_come_s
+from raywf.search.choose import Bounds, Former, alone_s, choose, chosen_fits_s, fits_to_come_s
 from raywf.search.data import SearchData
 from raywf.search.ledger import Ledger
 
@@ -37,28 +37,32 @@ class LastFits:
     may_be_here: bool = False
     _looked: float = 0.0
     _took: float = 0.0
-    _found: float | None = None
+    _found: tuple[float, float] | None = None
 
     def seconds(self, done: Sequence[Trial]) -> float:
         """Return the seconds that fits would take, of the members chosen among these trials."""
-        fits_s = self._fits_s(done)
-        alone_s = fits_s * self.bounds.slots
-        if not fits_s or (self.may_be_here and alone_s <= self.start_s):
-            return alone_s
+        fits_s, in_a_row_s = self._fits_s(done)
+        if not fits_s or (self.may_be_here and in_a_row_s <= self.start_s):
+            return in_a_row_s
         return fits_s + self.start_s
 
-    def _fits_s(self, done: Sequence[Trial]) -> float:
+    def _fits_s(self, done: Sequence[Trial]) -> tuple[float, float]:
+        """Return the seconds that fits would take side by side, and at most in one process."""
         bounds = self.bounds
         guess = fits_to_come_s(done, self.data, row_ms=bounds.row_ms, slots=bounds.slots, bag=bounds.bag)
         if guess < _WORTH_SHARE * bounds.left_s:
-            return guess
+            return guess, guess * bounds.slots
         now = time.monotonic()
         if self._found is None or now > self._looked + _REST * self._took:
             left = replace(bounds, left_s=max(0.0, self.closing - time.time()))
             chosen = choose(
                 self.data, list(done), self.ledger, metric=self.metric, bounds=left, former=self.former
             )
-            self._found = chosen_fits_s(chosen, done, self.data, slots=bounds.slots)
+            self._found = (
+                chosen_fits_s(chosen, done, self.data, slots=bounds.slots),
+                alone_s(chosen.members, done, self.data),
+            )
             self._looked = time.monotonic()
             self._took = self._looked - now
-        return self._found + self._took
+        fits_s, in_a_row_s = self._found
+        return fits_s + self._took, in_a_row_s + self._took

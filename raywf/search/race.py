@@ -5,7 +5,7 @@ Where a family has rungs, they are the fidelity within the first fold (ASHA, Li 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
     `slack` is the share of the spread between the worst and the best first fold that is forgiven: wide enough
     to leave members that an ensemble may want, narrow enough to cut hopeless ones after one fold. `folds` are
     the folds' scored rows: before `rows` of them are scored, chance decides more than the configuration.
+    Trials in `spared` go on whatever they lose, and others are measured by them.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
         *,
         folds: Sequence[int] = (),
         rows: int = 1500,
+        spared: Container[str] = (),
         hold: Hold | None = None,
     ) -> None:
         super().__init__()
         self._folds = len(folds)
         self._slack, self._least = slack, least
         self._early = int(np.searchsorted(np.cumsum(folds), rows)) if len(folds) else 0
+        self._spared = spared
         self._means: dict[int, dict[str, float]] = {}
         self._rungs: dict[tuple[str, int], list[float]] = {}
         self.stopped: set[str] = set()
@@ -62,7 +65,7 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
         seen[trial.trial_id] = result["loss"]
         first = self._means[min(self._means)].values()
         spread = max(first, default=0.0) - min(first, default=0.0)
-        dear = self._seconds_left(result) >= _CHEAP_S
+        dear = self._seconds_left(result) >= _CHEAP_S and not self._is_spared(result)
         if dear and len(seen) > self._least and result["loss"] > min(seen.values()) + self._slack * spread:
             return self._stop(result)
         return str(TrialScheduler.CONTINUE)
@@ -79,7 +82,11 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
         if len(seen) < _KEEP_ONE_OF:
             return str(TrialScheduler.CONTINUE)
         best = sorted(seen)[: max(1, len(seen) // _KEEP_ONE_OF)]
-        return str(TrialScheduler.CONTINUE) if result["loss"] <= best[-1] else self._stop(result)
+        goes_on = result["loss"] <= best[-1] or self._is_spared(result)
+        return str(TrialScheduler.CONTINUE) if goes_on else self._stop(result)
+
+    def _is_spared(self, result: dict[str, Any]) -> bool:
+        return any(trial.id in self._spared for trial in result["trials"])
 
     def _stop(self, result: dict[str, Any]) -> str:
         self.stopped.update(trial.id for trial in result["trials"])

@@ -60,7 +60,7 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     hold = Hold(wanted.slots, grows=wanted.grows)
     queue = TrialQueue(wanted, hold=hold)
-    race = FoldRace(folds=wanted.fold_rows, hold=hold)
+    race = FoldRace(folds=wanted.fold_rows, spared=wanted.sure, hold=hold)
     watch = _Watch(progress, race, tick, plan.ledger)
     trainable = tune.with_resources(
         tune.with_parameters(FoldTrial, data=data, plan=plan), partial(_resources, plan=plan)

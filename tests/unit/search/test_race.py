@@ -35,6 +35,16 @@ def test_hopeless_trial_is_stopped(race: FoldRace) -> None:
     assert race.stopped == {"d"}
 
 
+def test_a_spared_loser_goes_on() -> None:
+    """Others are stopped by the same loss; what it lost does not spare them."""
+    race = FoldRace(spared={"d"})
+    for name, loss in (("a", 0.4), ("b", 0.45), ("c", 0.5)):
+        report(race, name, loss)
+    assert report(race, "d", 0.9) == TrialScheduler.CONTINUE
+    assert report(race, "e", 0.9) == TrialScheduler.STOP
+    assert race.stopped == {"e"}
+
+
 def test_near_miss_goes_on(race: FoldRace) -> None:
     """An ensemble may want it."""
     assert report(race, "d", 0.42) == TrialScheduler.CONTINUE
