@@ -54,7 +54,7 @@ _LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleErro
 
 FORMER = 6  # sweeps that a new one learns from
 Passes = Callable[[Bundle, Rows], bool]
-FORMAT = 4  # of what trials keep: a search of another one does not go on with it
+FORMAT = 5  # of what trials keep: a search of another one does not go on with it
 # an interrupted search may go on with more of these, or less
 _BOUNDS = ("budget_s", "max_cpu_s", "max_usd", "trials", "warm_share", "max_concurrent", "max_failures")
 
