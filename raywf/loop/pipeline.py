@@ -219,8 +219,8 @@ def search_only(
 ) -> SearchResult:
     """Build a snapshot as of an instant (default: now) and search all of it; Ray must be initialised.
 
-    There is no gate and nothing is registered; the trials are runs in MLflow. The bundles are kept below
-    ``bundles/<snapshot id>`` of the store's root, or on this node where that is an object store.
+    There is no gate and nothing is registered; the trials are runs in MLflow. The bundles are kept in
+    ``bundles/<sweep id>`` of the store's root, or on this node where that is an object store.
 
     Raises:
         RaywfError: if a step refuses.
@@ -231,12 +231,8 @@ def search_only(
     with remembered(workflow, as_of):
         snapshot = build_snapshot(workflow, as_of=as_of)
         listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
-        folder = Store(workflow.stores.root).node_folder
         table = read_snapshot(snapshot)
-        folder = folder / "bundles" / snapshot.id
-        found = search(
-            workflow, snapshot, table, champion=None, folder=folder, listener=listener, hold_gate=False
-        )
+        found = search(workflow, snapshot, table, champion=None, listener=listener, hold_gate=False)
         try:
             _log(workflow, snapshot, found.sweep, listener)
         except RegistryError as err:  # the bundle is there all the same
@@ -250,7 +246,7 @@ def search(
     table: pa.Table,
     *,
     champion: ModelVersion | None,
-    folder: Path,
+    folder: Path | None = None,
     listener: Listener,
     hold_gate: bool = True,
     effort: Effort = "full",
@@ -259,7 +255,8 @@ def search(
 ) -> SearchResult:
     """Search from where the champion's sweep came to; the same data and settings resume the same sweep.
 
-    An interrupted one goes on within other bounds too. Without a former sweep any effort is a full one.
+    An interrupted one goes on within other bounds too. Without a former sweep any effort is a full one. The
+    bundles are written below `folder`, or else where those of this sweep lie.
     `passes` says by the proof and the gate's rows whether a final model is wanted. What it takes is noted for
     a `decision`, by its id.
     """
@@ -277,7 +274,7 @@ def search(
     start = time.time()
     plan = SearchPlan(
         sweep_id=sweep_id,
-        folder=folder / "bundles",
+        folder=folder / "bundles" if folder else ledger.bundles,
         former=former,
         effort=effort,
         span=part.span,

@@ -200,6 +200,11 @@ class Ledger:
             return None
 
     @property
+    def bundles(self) -> Path:
+        """Where the bundles lie of a search that registers none, on the node that made them."""
+        return self._store.node_folder / "bundles" / self.sweep_id
+
+    @property
     def _store(self) -> Store:
         return Store(self.root)
 
