@@ -21,7 +21,7 @@ from raywf.core.settings import GateSettings, SearchSettings
 from raywf.models.encoding import Encoder, fit_encoder
 from raywf.models.family import Problem, Rows
 from raywf.search.grouped import hold_out, share_out
-from raywf.search.learnable import check_labels, no_fold, scorable
+from raywf.search.learnable import check_labels, check_weights, no_fold, scorable
 
 Index = NDArray[np.int64]
 _MIN_FIT_ROWS = 20
@@ -88,7 +88,7 @@ def prepare_data(
     """Encode a snapshot's table and lay out the gate block (none without `gate`) and the folds.
 
     Raises:
-        ValidationError: if nothing can be learned from the labels.
+        ValidationError: if nothing can be learned from the labels, or a row's weight is none.
         SearchError: if there are too few rows for the folds.
     """
     encoder = fit_encoder(table, snapshot.columns)
@@ -202,10 +202,11 @@ def _weights(
     weights = np.ones(len(labels))
     if "__weight" in table.column_names:
         weights = np.asarray(table.column("__weight").to_numpy(), dtype=np.float64)
+        check_weights(weights)
     if search.class_weight == "balanced":
         classes = labels.astype(int)
         totals = np.bincount(classes, weights)
-        weights = weights / totals[classes]
+        weights = weights / np.where(totals > 0, totals, 1.0)[classes]
     if metric.name == "mape":
         weights = weights / np.maximum(np.abs(labels), 1e-3 * np.median(np.abs(labels)) + 1e-12)
     return None if np.ptp(weights) == 0 else weights / weights.mean()
