@@ -61,10 +61,11 @@ _BOUNDS = ("budget_s", "max_cpu_s", "max_usd", "trials", "warm_share", "max_conc
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """What hears of progress: a line of text a stage, a record a trial."""
+    """What hears of progress: a line of text a stage, a record a trial, and the seconds that a search has."""
 
     stage: Callable[[str], None] = field(default=lambda _text: None)
     trial: Callable[[Trial], None] = field(default=lambda _trial: None)
+    bounded: Callable[[float], None] = field(default=lambda _left_s: None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +284,7 @@ def search(
         progress=listener.trial,
         grows=may_grow(workflow),
         say=listener.stage,
+        bounded=listener.bounded,
         passes=lambda proof, rows: passes(proof, part.rows(rows)),
         decision=decision,
     )
