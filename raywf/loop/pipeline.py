@@ -38,7 +38,7 @@ from raywf.loop.local import may_grow
 from raywf.loop.promote import is_serving, promote
 from raywf.loop.span import choose_part
 from raywf.loop.spending import spent_on
-from raywf.loop.unfinished import remembered
+from raywf.loop.unfinished import BOUNDS, remembered
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
 from raywf.registry.runs import log_sweep
@@ -55,8 +55,6 @@ _LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleErro
 FORMER = 6  # sweeps that a new one learns from
 Passes = Callable[[Bundle, Rows], bool]
 FORMAT = 5  # of what trials keep: a search of another one does not go on with it
-# an interrupted search may go on with more of these, or less
-_BOUNDS = ("budget_s", "max_cpu_s", "max_usd", "trials", "warm_share", "max_concurrent", "max_failures")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +214,11 @@ def _refuse_seen(workflow: Workflow, table: pa.Table, champion: ModelVersion) ->
 
 
 def search_only(
-    workflow: Workflow, *, as_of: datetime | None = None, listener: Listener | None = None
+    workflow: Workflow,
+    *,
+    as_of: datetime | None = None,
+    listener: Listener | None = None,
+    resumes: bool = False,
 ) -> SearchResult:
     """Build a snapshot as of an instant (default: now) and search all of it; Ray must be initialised.
 
@@ -229,11 +231,13 @@ def search_only(
     listener = listener or Listener()
     resolve_rate(workflow.cost)
     as_of = (as_of or datetime.now(UTC)) if workflow.spine.event_time else None
-    with remembered(workflow, as_of):
+    with remembered(workflow, as_of, resumes=resumes):
         snapshot = build_snapshot(workflow, as_of=as_of)
         listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
         table = read_snapshot(snapshot)
-        found = search(workflow, snapshot, table, champion=None, listener=listener, hold_gate=False)
+        found = search(
+            workflow, snapshot, table, champion=None, listener=listener, hold_gate=False, resumes=resumes
+        )
         try:
             _log(workflow, snapshot, found.sweep, listener)
         except RegistryError as err:  # the bundle is there all the same
@@ -253,13 +257,14 @@ def search(
     effort: Effort = "full",
     passes: Passes = lambda _proof, _rows: True,
     decision: str = "",
+    resumes: bool = False,
 ) -> SearchResult:
     """Search from where the champion's sweep came to; the same data and settings resume the same sweep.
 
     An interrupted one goes on within other bounds too. Without a former sweep any effort is a full one. The
     bundles are written below `folder`, or else where those of this sweep lie.
     `passes` says by the proof and the gate's rows whether a final model is wanted. What it takes is noted for
-    a `decision`, by its id.
+    a `decision`, by its id. One that `resumes` says if there is nothing that it goes on with.
     """
     root = workflow.stores.root
     former = _former_sweeps(root, champion)
@@ -272,6 +277,8 @@ def search(
     if before.wall_s:
         ended = len(ledger.ended())
         listener.stage(f"search {sweep_id} goes on after {before.wall_s:.0f} s; {ended} trials have ended")
+    elif resumes and ledger.read_sweep() is None:
+        listener.stage(f"search {sweep_id} begins anew: nothing is kept of one with these settings and rows")
     start = time.time()
     plan = SearchPlan(
         sweep_id=sweep_id,
@@ -303,7 +310,7 @@ def _sweep_id(workflow: Workflow, snapshot_id: str, *what: Any) -> str:
     One that has ended within other bounds is not this one, which is the next then.
     """
     root, settings = workflow.stores.root, encode(workflow.search)
-    bounds = {name: settings.pop(name) for name in _BOUNDS}
+    bounds = {name: settings.pop(name) for name in BOUNDS}
     codes = [m.code for m in workflow.search.models.values()] + [m.code for m in workflow.metrics.values()]
     own = [read_code(code).digest for code in codes]
     first = found = stable_id(FORMAT, snapshot_id, settings, own, workflow.metric, *what)
