@@ -20,7 +20,10 @@ _EVERY_S = 2.0
 
 @contextmanager
 def progress(budget_s: float) -> Iterator[Listener]:
-    """Yield a listener that shows the stages, the search's trials and how much of its time is gone."""
+    """Yield a listener that shows the stages, the search's trials and how much of its time is gone.
+
+    That is of `budget_s` until the search tells what it has: other budgets may be tighter.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn
     from rich.progress_bar import ProgressBar
@@ -36,13 +39,15 @@ def progress(budget_s: float) -> Iterator[Listener]:
         yield Listener(stage=line, trial=lambda t: line(f"  {_trial_line(t)}"))
         return
 
+    allowed_s = budget_s
+
     class TimeBar(BarColumn):
         def render(self, task: Task) -> ProgressBar:
-            return ProgressBar(total=budget_s, completed=min(budget_s, task.elapsed or 0.0), width=40)
+            return ProgressBar(total=allowed_s, completed=min(allowed_s, task.elapsed or 0.0), width=40)
 
     columns = (TextColumn("{task.completed} trials"), TimeBar(), TextColumn("{task.description}"))
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"of at most {budget_s:.0f} s", total=None, start=False)
+        task = bar.add_task(f"of at most {allowed_s:.0f} s", total=None, start=False)
 
         def stage(text: str) -> None:
             bar.console.print(text, highlight=False)
@@ -52,7 +57,12 @@ def progress(budget_s: float) -> Iterator[Listener]:
             bar.console.print(f"  {_trial_line(trial)}", highlight=False)
             bar.advance(task)
 
-        yield Listener(stage=stage, trial=advance)
+        def bounded(left_s: float) -> None:
+            nonlocal allowed_s
+            allowed_s = (bar.tasks[0].elapsed or 0.0) + left_s
+            bar.update(task, description=f"of at most {allowed_s:.0f} s")
+
+        yield Listener(stage=stage, trial=advance, bounded=bounded)
 
 
 def _trial_line(trial: Trial) -> str:

@@ -106,7 +106,7 @@ def search(workflow: Workflow, as_of: datetime | None, *, resume: bool, as_json:
     resolve_rate(workflow.cost)
     with progress(workflow.search.budget_s) as listener:
         connect(workflow)
-        found = search_only(workflow, as_of=as_of, listener=listener)
+        found = search_only(workflow, as_of=as_of, listener=listener, resumes=resume)
     left = left_over(found.sweep, workflow.search.trials)
     lines = [*leaderboard(found.sweep), *left, f"bundle: {found.final.uri}"]
     show(found.sweep, as_json=as_json, lines=lines)

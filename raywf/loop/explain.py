@@ -245,7 +245,7 @@ def _load(workflow: Workflow, subject: Subject, folder: Path) -> Predictor:
         fetched = open_registry(workflow).fetch(subject.version, folder)
         return load_bundle(fetched, digest=subject.version.digest, trust=workflow.trusts_own_code)
     sweep = subject.sweep
-    place = Store(workflow.stores.root).node_folder / "bundles" / sweep.snapshot_id / "bundles"
+    place = Ledger(workflow.stores.root, sweep.id).bundles
     for name in ("final", "proof"):
         if (place / name / "digests.json").exists():
             predictor = load_bundle(place / name, trust=workflow.trusts_own_code)

@@ -38,7 +38,7 @@ from raywf.loop.local import may_grow
 from raywf.loop.promote import is_serving, promote
 from raywf.loop.span import choose_part
 from raywf.loop.spending import spent_on
-from raywf.loop.unfinished import remembered
+from raywf.loop.unfinished import BOUNDS, remembered
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
 from raywf.registry.runs import log_sweep
@@ -54,17 +54,16 @@ _LASTING = (SettingsError, SourceError, ValidationError, SearchError, BundleErro
 
 FORMER = 6  # sweeps that a new one learns from
 Passes = Callable[[Bundle, Rows], bool]
-FORMAT = 4  # of what trials keep: a search of another one does not go on with it
-# an interrupted search may go on with more of these, or less
-_BOUNDS = ("budget_s", "max_cpu_s", "max_usd", "trials", "warm_share", "max_concurrent", "max_failures")
+FORMAT = 5  # of what trials keep: a search of another one does not go on with it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """What hears of progress: a line of text a stage, a record a trial."""
+    """What hears of progress: a line of text a stage, a record a trial, and the seconds that a search has."""
 
     stage: Callable[[str], None] = field(default=lambda _text: None)
     trial: Callable[[Trial], None] = field(default=lambda _trial: None)
+    bounded: Callable[[float], None] = field(default=lambda _left_s: None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,12 +214,16 @@ def _refuse_seen(workflow: Workflow, table: pa.Table, champion: ModelVersion) ->
 
 
 def search_only(
-    workflow: Workflow, *, as_of: datetime | None = None, listener: Listener | None = None
+    workflow: Workflow,
+    *,
+    as_of: datetime | None = None,
+    listener: Listener | None = None,
+    resumes: bool = False,
 ) -> SearchResult:
     """Build a snapshot as of an instant (default: now) and search all of it; Ray must be initialised.
 
-    There is no gate and nothing is registered; the trials are runs in MLflow. The bundles are kept below
-    ``bundles/<snapshot id>`` of the store's root, or on this node where that is an object store.
+    There is no gate and nothing is registered; the trials are runs in MLflow. The bundles are kept in
+    ``bundles/<sweep id>`` of the store's root, or on this node where that is an object store.
 
     Raises:
         RaywfError: if a step refuses.
@@ -228,14 +231,12 @@ def search_only(
     listener = listener or Listener()
     resolve_rate(workflow.cost)
     as_of = (as_of or datetime.now(UTC)) if workflow.spine.event_time else None
-    with remembered(workflow, as_of):
+    with remembered(workflow, as_of, resumes=resumes):
         snapshot = build_snapshot(workflow, as_of=as_of)
         listener.stage(f"snapshot {snapshot.id}: {snapshot.rows:,} rows, {len(snapshot.columns)} features")
-        folder = Store(workflow.stores.root).node_folder
         table = read_snapshot(snapshot)
-        folder = folder / "bundles" / snapshot.id
         found = search(
-            workflow, snapshot, table, champion=None, folder=folder, listener=listener, hold_gate=False
+            workflow, snapshot, table, champion=None, listener=listener, hold_gate=False, resumes=resumes
         )
         try:
             _log(workflow, snapshot, found.sweep, listener)
@@ -250,18 +251,20 @@ def search(
     table: pa.Table,
     *,
     champion: ModelVersion | None,
-    folder: Path,
+    folder: Path | None = None,
     listener: Listener,
     hold_gate: bool = True,
     effort: Effort = "full",
     passes: Passes = lambda _proof, _rows: True,
     decision: str = "",
+    resumes: bool = False,
 ) -> SearchResult:
     """Search from where the champion's sweep came to; the same data and settings resume the same sweep.
 
-    An interrupted one goes on within other bounds too. Without a former sweep any effort is a full one.
+    An interrupted one goes on within other bounds too. Without a former sweep any effort is a full one. The
+    bundles are written below `folder`, or else where those of this sweep lie.
     `passes` says by the proof and the gate's rows whether a final model is wanted. What it takes is noted for
-    a `decision`, by its id.
+    a `decision`, by its id. One that `resumes` says if there is nothing that it goes on with.
     """
     root = workflow.stores.root
     former = _former_sweeps(root, champion)
@@ -274,10 +277,12 @@ def search(
     if before.wall_s:
         ended = len(ledger.ended())
         listener.stage(f"search {sweep_id} goes on after {before.wall_s:.0f} s; {ended} trials have ended")
+    elif resumes and ledger.read_sweep() is None:
+        listener.stage(f"search {sweep_id} begins anew: nothing is kept of one with these settings and rows")
     start = time.time()
     plan = SearchPlan(
         sweep_id=sweep_id,
-        folder=folder / "bundles",
+        folder=folder / "bundles" if folder else ledger.bundles,
         former=former,
         effort=effort,
         span=part.span,
@@ -286,6 +291,7 @@ def search(
         progress=listener.trial,
         grows=may_grow(workflow),
         say=listener.stage,
+        bounded=listener.bounded,
         passes=lambda proof, rows: passes(proof, part.rows(rows)),
         decision=decision,
     )
@@ -304,7 +310,7 @@ def _sweep_id(workflow: Workflow, snapshot_id: str, *what: Any) -> str:
     One that has ended within other bounds is not this one, which is the next then.
     """
     root, settings = workflow.stores.root, encode(workflow.search)
-    bounds = {name: settings.pop(name) for name in _BOUNDS}
+    bounds = {name: settings.pop(name) for name in BOUNDS}
     codes = [m.code for m in workflow.search.models.values()] + [m.code for m in workflow.metrics.values()]
     own = [read_code(code).digest for code in codes]
     first = found = stable_id(FORMAT, snapshot_id, settings, own, workflow.metric, *what)

@@ -4,41 +4,49 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
 
 from raywf.core.clock import format_time, parse_time
+from raywf.core.codec import encode
 from raywf.core.errors import SearchError
+from raywf.core.ids import stable_id
 from raywf.core.journal import BY_HAND, FINAL, ROLLOUT, Journal
 from raywf.core.records import Decision
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
 
+# an interrupted search may go on with more of these, or less
+BOUNDS = ("budget_s", "max_cpu_s", "max_usd", "trials", "warm_share", "max_concurrent", "max_failures")
 RUN = ("raywf run",)  # the reasons of a decision that the command carries out
 
 
 @contextmanager
-def remembered(workflow: Workflow, as_of: datetime | None) -> Iterator[None]:
-    """Keep the instant that a search looks from until it has ended well."""
-    text = json.dumps({"as_of": format_time(as_of) if as_of else None})
-    _store(workflow).write(_path(workflow), text.encode())
+def remembered(workflow: Workflow, as_of: datetime | None, *, resumes: bool = False) -> Iterator[None]:
+    """Keep the instant that a search looks from until it has ended well, beside those of other searches.
+
+    One that `resumes` is the one that `interrupted_as_of` told of, even if settings were changed meanwhile.
+    """
+    store, mark = Store(workflow.stores.root), _mark(workflow, as_of)
+    former = _newest(workflow) if resumes else None
+    told = {"as_of": format_time(as_of) if as_of else None, "begun": format_time(datetime.now(UTC))}
+    store.write(f"{_folder(workflow)}/{mark}", json.dumps(told).encode())
     yield
-    _store(workflow).write(_path(workflow), b"{}")
+    for name in {mark, former[0] if former else mark}:
+        store.drop(f"{_folder(workflow)}/{name}")
 
 
 def interrupted_as_of(workflow: Workflow) -> datetime | None:
-    """Return the instant that the interrupted search looked from; None where the table has no times.
+    """Return the instant that the newest interrupted search looked from; None where the table has no times.
 
     Raises:
         SearchError: if no search was interrupted.
     """
-    try:
-        kept = json.loads(_store(workflow).read(_path(workflow)))
-    except FileNotFoundError:
-        kept = {}
-    if "as_of" not in kept:
+    found = _newest(workflow)
+    if found is None:
         raise SearchError(f"no search of {workflow.name!r} was interrupted; start one without --resume")
-    return parse_time(kept["as_of"]) if kept["as_of"] else None
+    return parse_time(found[1]["as_of"]) if found[1]["as_of"] else None
 
 
 def interrupted_run(workflow: Workflow) -> Decision:
@@ -55,9 +63,20 @@ def interrupted_run(workflow: Workflow) -> Decision:
     return newest
 
 
-def _store(workflow: Workflow) -> Store:
-    return Store(workflow.stores.root)
+def _newest(workflow: Workflow) -> tuple[str, dict[str, Any]] | None:
+    """Return the mark of the search that began last among those that have not ended well, with its name."""
+    store, folder, found = Store(workflow.stores.root), _folder(workflow), []
+    for name in store.list(folder):
+        with suppress(FileNotFoundError):  # it has just ended
+            found.append((name, json.loads(store.read(f"{folder}/{name}"))))
+    return max(found, key=lambda item: parse_time(item[1]["begun"]), default=None)
 
 
-def _path(workflow: Workflow) -> str:
-    return f"searches/{workflow.name}.json"
+def _mark(workflow: Workflow, as_of: datetime | None) -> str:
+    """Return the name of a search's mark, which stays where only its bounds change, as its id does."""
+    settings = {name: value for name, value in encode(workflow.search).items() if name not in BOUNDS}
+    return stable_id(format_time(as_of) if as_of else None, settings, workflow.metric) + ".json"
+
+
+def _folder(workflow: Workflow) -> str:
+    return f"searches/{workflow.name}"

@@ -44,13 +44,14 @@ class LightGBMFamily:
         }
         scale = label_scale(problem, rows.y)
         train = lgb.Dataset(rows.X, scale.scaled(rows.y), weight=rows.weights, **data)
-        callbacks: list[Any] = [_stop_at(problem)]
-        sets = []
+        sets, callbacks, early = [], list[Any](), None
         if valid is not None:
             sets = [
                 lgb.Dataset(valid.X, scale.scaled(valid.y), weight=valid.weights, reference=train, **data)
             ]
-            callbacks.append(lgb.early_stopping(_patience(params), verbose=False))
+            early = lgb.early_stopping(_patience(params), verbose=False)
+            callbacks.append(early)
+        callbacks.append(_stop_at(problem, early))
         booster = lgb.train(settings, train, rounds or _MAX_ROUNDS, valid_sets=sets, callbacks=callbacks)
         best = booster.current_iteration()
         if valid is not None and booster.best_iteration > 0:
@@ -82,10 +83,14 @@ def _patience(params: dict[str, Any]) -> int:
     return round(min(150, max(30, 2.5 / rate)))
 
 
-def _stop_at(problem: Problem) -> Any:
+def _stop_at(problem: Problem, early: Any) -> Any:
+    """Return what ends a fit at its deadline: with the best round that early stopping has seen, if any."""
+
     def check(env: Any) -> None:
         if problem.is_over() and env.iteration >= 1:
-            raise lgb.callback.EarlyStopException(env.iteration, env.evaluation_result_list or [])
+            seen = early.best_iter if early else []  # none of dart, whose rounds are no prefix of later ones
+            best = seen[0] if seen else env.iteration
+            raise lgb.callback.EarlyStopException(best, env.evaluation_result_list or [])
 
-    check.order = 0  # type: ignore[attr-defined]
+    check.order = early.order + 1 if early else 0  # type: ignore[attr-defined]
     return check

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from mlflow.tracking import MlflowClient
 from raywf.core.errors import RegistryError
 from raywf.core.settings import Workflow
 from raywf.core.store import Store
+
+_LONGEST_REASON = 300  # characters
 
 
 def tracking_uri(workflow: Workflow) -> str:
@@ -52,12 +56,30 @@ def connect(uri: str) -> Any:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as err:  # SQLAlchemy, HTTP and MLflow each raise their own
-        shown = re.sub(r"//[^@/]*@", "//***@", uri)
-        reason = str(err).replace(uri, shown)
+        reason = _shown(str(err))
         if isinstance(err, ModuleNotFoundError) and str(err.name).startswith("psycopg"):
             reason = f"{reason}; pip install 'raywf[postgres]'"
-        raise RegistryError(f"MLflow store {shown} cannot be reached: {reason}") from err
+        raise RegistryError(f"MLflow store {_shown(uri)} cannot be reached: {reason}") from err
     return client
+
+
+@contextmanager
+def refusals(uri: str, what: str) -> Iterator[None]:
+    """Turn what MLflow refuses into the registry's error, in one line that says what it was to do.
+
+    Raises:
+        RegistryError: if MLflow raises.
+    """
+    try:
+        yield
+    except MlflowException as err:
+        reason = " ".join(_shown(str(err)).split())[:_LONGEST_REASON]
+        raise RegistryError(f"MLflow store {_shown(uri)} did not {what}: {reason}") from err
+
+
+def _shown(text: str) -> str:
+    """Return a text without the secrets of its addresses."""
+    return re.sub(r"//[^@/\s]*@", "//***@", text)
 
 
 def experiment_id(client: Any, name: str, artifacts: str) -> str:

@@ -9,8 +9,9 @@ from mlflow.entities import Metric, Param, RunTag
 
 from raywf.core.records import Snapshot, Sweep, Trial
 from raywf.core.settings import Workflow
-from raywf.registry.client import connect, experiment_id, tracking_uri
+from raywf.registry.client import connect, experiment_id, refusals, tracking_uri
 
+_FAMILY = "family"
 _PAGE = 1_000  # runs that one answer holds
 
 
@@ -18,9 +19,18 @@ def log_sweep(workflow: Workflow, snapshot: Snapshot, sweep: Sweep) -> str:
     """Write a sweep and its trials; return the parent run's id. Runs that are there are not made again.
 
     Each run has its cost as a metric ``cost_usd`` and as a tag ``raywf.cost_usd``, as model versions do.
+
+    Raises:
+        RegistryError: if MLflow cannot be reached or refuses something.
     """
-    client = connect(tracking_uri(workflow))
-    experiment = experiment_id(client, workflow.name, f"{workflow.stores.root}/artifacts/{workflow.name}")
+    uri = tracking_uri(workflow)
+    client = connect(uri)
+    artifacts = f"{workflow.stores.root}/artifacts/{workflow.name}"
+    with refusals(uri, f"write the runs of sweep {sweep.id}"):
+        return _write(client, experiment_id(client, workflow.name, artifacts), snapshot, sweep)
+
+
+def _write(client: Any, experiment: str, snapshot: Snapshot, sweep: Sweep) -> str:
     parent = _run(client, experiment, {"raywf.sweep": sweep.id, "raywf.kind": "sweep"}, f"sweep {sweep.id}")
     stamp = int(snapshot.as_of.timestamp() * 1000) if snapshot.as_of else 0
     figures = {sweep.metric: sweep.score, "spent_s": sweep.spent_s, "cpu_s": sweep.cpu_s}
@@ -65,9 +75,14 @@ def _log_trial(client: Any, run: str, what: tuple[Sweep, Trial], stamp: int) -> 
     folds = [
         Metric("fold_loss", loss, stamp, i) for i, loss in enumerate(trial.fold_losses) if math.isfinite(loss)
     ]
-    params = [Param("family", trial.family), *(Param(k, str(v)) for k, v in trial.params.items())]
-    client.log_batch(run, metrics=[*_metrics(metrics, stamp), *folds], params=params)
+    client.log_batch(run, metrics=[*_metrics(metrics, stamp), *folds], params=_params(trial))
     client.set_terminated(run, "FAILED" if trial.status == "failed" else "FINISHED")
+
+
+def _params(trial: Trial) -> list[Param]:
+    """Return the family and the parameters; one of a user's own model may be called as ours is."""
+    named = {(f"{trial.family}.{_FAMILY}" if k == _FAMILY else k): v for k, v in trial.params.items()}
+    return [Param(_FAMILY, trial.family), *(Param(k, str(v)) for k, v in named.items())]
 
 
 def _run(client: Any, experiment: str, tags: dict[str, str], name: str) -> str:

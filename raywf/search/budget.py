@@ -23,6 +23,7 @@ WORKER_S = 2.0  # until a new worker process has what it imports
 START_S = 5.0  # until the first trial begins, workers and their imports
 _START_SHARE = 0.25  # of a budget that is shorter still
 _NOTE_EVERY_S = 1.0
+_REFUSED_S = 60.0  # that notes may be refused in a row: longer, and a resumed search would overdraw too much
 _LEAST_WARM_S = 15.0  # of a budget that leaves a warm search less
 _CLOSING_S, _CLOSING_SHARE = 2.0, 0.05  # for the choice, the merging and the bundle; of a small budget less
 
@@ -129,6 +130,7 @@ class Budget:
     _wall_s: float = 0.0
     _cpu_s: float = 0.0
     _cost_usd: float = 0.0
+    _refused: float | None = None  # since when the store refuses notes (`time.monotonic()`)
 
     def __post_init__(self) -> None:
         self.before = taken_before(self.ledger)
@@ -160,7 +162,11 @@ class Budget:
         return self.start + self.allowed_s - min(_CLOSING_S, _CLOSING_SHARE * self.allowed_s)
 
     def note(self, *, at_once: bool = False) -> None:
-        """Write down what was taken, at most once a second."""
+        """Write down what was taken, at most once a second.
+
+        Raises:
+            OSError: if the store has refused for a minute; a moment's refusal the next note makes good.
+        """
         if at_once or time.time() - self.noted > _NOTE_EVERY_S:
             self.noted = time.time()
             self._charge()
@@ -172,7 +178,17 @@ class Budget:
                 cost_usd=self._cost_usd,
                 decision=self.decision,
             )
+            self._write(attempt)
+
+    def _write(self, attempt: Attempt) -> None:
+        try:
             self.ledger.note(attempt)
+        except OSError:
+            refused = self._refused = self._refused or time.monotonic()
+            if time.monotonic() - refused > _REFUSED_S:
+                raise
+            return
+        self._refused = None
 
     def _charge(self) -> None:
         """Add what the time since the last note is charged."""

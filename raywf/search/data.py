@@ -20,7 +20,8 @@ from raywf.core.records import Snapshot
 from raywf.core.settings import GateSettings, SearchSettings
 from raywf.models.encoding import Encoder, fit_encoder
 from raywf.models.family import Problem, Rows
-from raywf.search.learnable import check_labels, no_fold, scorable
+from raywf.search.grouped import hold_out, share_out
+from raywf.search.learnable import check_labels, check_weights, no_fold, scorable
 
 Index = NDArray[np.int64]
 _MIN_FIT_ROWS = 20
@@ -87,7 +88,7 @@ def prepare_data(
     """Encode a snapshot's table and lay out the gate block (none without `gate`) and the folds.
 
     Raises:
-        ValidationError: if nothing can be learned from the labels.
+        ValidationError: if nothing can be learned from the labels, or a row's weight is none.
         SearchError: if there are too few rows for the folds.
     """
     encoder = fit_encoder(table, snapshot.columns)
@@ -144,19 +145,16 @@ def with_folds(
     """Return the data with so many folds, less those on which the metric, if given, is not defined.
 
     Where there is no time, one is a single hold-out of a fifth of the rows, and a multiple of `REPEATED` are
-    several shuffles' folds: each row is then scored once a shuffle.
+    several shuffles' folds: each row is then scored once a shuffle. Of groups there are no more folds than
+    groups, unless the settings say how many, and no shuffle that parts them as another does.
 
     Raises:
         SearchError: if there are too few rows for them.
     """
     if data.times is None or data.known is None:
-        repeats = count // REPEATED if count % REPEATED == 0 else 1
-        each = count // repeats if count > 1 else _HOLD_OUT
-        folds = tuple(
-            fold
-            for repeat in range(repeats)
-            for fold in _shuffled_folds(data, search.seed + 100 * repeat, count=each)
-        )[:count]
+        if search.folds is None and data.rows.groups is not None:
+            count = _at_most(count, len(np.unique(data.rows.groups[data.rest])))
+        folds = _unordered_folds(data, search.seed, count=count)
     else:
         folds = _ordered_folds(data, data.times, data.known, search, count=count)
     if min(len(f.fit) for f in folds) < _MIN_FIT_ROWS:
@@ -204,10 +202,11 @@ def _weights(
     weights = np.ones(len(labels))
     if "__weight" in table.column_names:
         weights = np.asarray(table.column("__weight").to_numpy(), dtype=np.float64)
+        check_weights(weights)
     if search.class_weight == "balanced":
         classes = labels.astype(int)
         totals = np.bincount(classes, weights)
-        weights = weights / totals[classes]
+        weights = weights / np.where(totals > 0, totals, 1.0)[classes]
     if metric.name == "mape":
         weights = weights / np.maximum(np.abs(labels), 1e-3 * np.median(np.abs(labels)) + 1e-12)
     return None if np.ptp(weights) == 0 else weights / weights.mean()
@@ -305,10 +304,27 @@ def _ordered_folds(
     return tuple(folds)
 
 
+def _at_most(count: int, groups: int) -> int:
+    """Return how many folds so many groups bear, of as many shuffles as they were to be."""
+    each = REPEATED if count % REPEATED == 0 else count
+    return count if groups >= each else max(1, groups)
+
+
+def _unordered_folds(data: SearchData, seed: int, *, count: int) -> tuple[Fold, ...]:
+    groups, each = data.rows.groups, REPEATED if count % REPEATED == 0 else count
+    seeds = [seed + 100 * repeat for repeat in range(count // each)]
+    if groups is not None:
+        apart: dict[frozenset[bytes], tuple[Fold, ...]] = {}
+        for folds in (_grouped_folds(data, groups, s, count=each, asked=count) for s in seeds):
+            apart.setdefault(frozenset(fold.score.tobytes() for fold in folds), folds)
+        return tuple(fold for folds in apart.values() for fold in folds)
+    if count == 1:
+        return _shuffled_folds(data, seed, count=_HOLD_OUT)[:1]
+    return tuple(fold for s in seeds for fold in _shuffled_folds(data, s, count=each))
+
+
 def _shuffled_folds(data: SearchData, seed: int, *, count: int) -> tuple[Fold, ...]:
-    """Shuffled folds, stratified by class; or of whole groups, alike in rows."""
-    if data.rows.groups is not None:
-        return _grouped_folds(data, data.rows.groups, seed, count=count)
+    """Shuffled folds, stratified by class."""
     shuffle = np.random.default_rng(seed).permutation(data.rest)
     order = shuffle[np.argsort(data.rows.y[shuffle], kind="stable")]
     place = np.arange(len(order)) % count
@@ -317,15 +333,15 @@ def _shuffled_folds(data: SearchData, seed: int, *, count: int) -> tuple[Fold, .
     return tuple(Fold(fit=np.sort(order[place != k]), score=np.sort(order[place == k])) for k in range(count))
 
 
-def _grouped_folds(data: SearchData, groups: Index, seed: int, *, count: int) -> tuple[Fold, ...]:
+def _grouped_folds(data: SearchData, groups: Index, seed: int, *, count: int, asked: int) -> tuple[Fold, ...]:
+    """Folds of whole groups, alike in rows; one is a hold-out."""
     names, member, sizes = np.unique(groups[data.rest], return_inverse=True, return_counts=True)
-    if len(names) < count:
-        raise _too_few("groups", len(names), count)
-    place, filled = np.zeros(len(names), np.int64), np.zeros(count)
-    shuffle = np.random.default_rng(seed).permutation(len(names))
-    for group in shuffle[np.argsort(-sizes[shuffle], kind="stable")]:  # the largest first, to the emptiest
-        place[group] = int(np.argmin(filled))
-        filled[place[group]] += sizes[group]
+    if len(names) < max(2, count):
+        raise _too_few("groups", len(names), asked)
+    if count == 1:
+        place = 1 - hold_out(sizes, 1 / _HOLD_OUT, seed=seed)
+    else:
+        place = share_out(sizes, count, seed=seed)
     found = place[member]
     return tuple(Fold(fit=data.rest[found != k], score=data.rest[found == k]) for k in range(count))
 

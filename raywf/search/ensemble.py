@@ -16,6 +16,7 @@ from raywf.core.metrics import Groups, Metric
 
 STEPS = 25
 _LEAST_COUNT = 0.5  # of steps: what is left of a former member below that is not worth its fits
+_LEAST_GAIN = 1e-9  # of the best single loss: less is rounding
 _LATENCY_WEIGHT = 2e-3  # of the best single loss, for a member that takes the whole bound
 
 
@@ -76,7 +77,8 @@ def select_ensemble(
 
     names = sorted(name for name in scores if candidates.in_time((), name))
     alone = {n: loss(np.asarray(scores[n], dtype=np.float64)) for n in names}
-    unit = _LATENCY_WEIGHT * _scale(list(alone.values()))
+    scale = _scale(list(alone.values()))
+    unit = _LATENCY_WEIGHT * scale
     counts = _begin(candidates, prior or {}, steps)
     total = sum((c * scores[n] for n, c in counts.items()), start=np.zeros(scores[names[0]].shape))
     spent = sum(candidates.costs.get(name, 0.0) for name in counts)
@@ -95,7 +97,7 @@ def select_ensemble(
         spent += new * candidates.costs.get(name, 0.0)
         counts[name] = counts.get(name, 0.0) + 1
         total = total + scores[name]
-        if value < best_loss - 1e-9:
+        if value < best_loss - _LEAST_GAIN * scale:
             best_loss, best = value, dict(counts)
     best = {name: count for name, count in best.items() if count >= _LEAST_COUNT} or best
     size = sum(best.values())
@@ -112,9 +114,13 @@ def _begin(candidates: Candidates, prior: Mapping[str, float], steps: int) -> di
 
 
 def _scale(losses: Sequence[float]) -> float:
-    """Return what a loss of this metric amounts to: its distance from perfect, or its own size."""
+    """Return what a loss of this metric amounts to: its distance from a perfect score of 1, or its own size.
+
+    >>> [_scale([loss, 9.0]) for loss in (-0.75, 0.5, -2300.0)]
+    [0.25, 0.5, 2300.0]
+    """
     best = min(losses)
-    return 1 + best if best < 0 else best
+    return 1 + best if -1 <= best < 0 else abs(best)
 
 
 def most_candidates(rows: int) -> int:

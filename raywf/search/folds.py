@@ -104,6 +104,7 @@ class TrialRun:
                 self._plan.ledger.begin(self._trial)
         else:
             self.rung, self.rung_loss = self.rung + 1, found
+            self._plan.ledger.record_rung(self._trial.id, self.rung, found)
 
     def _fold_deadline(self, number: int) -> float:
         """Share the trial's time out evenly over the folds that are left."""

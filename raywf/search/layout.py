@@ -1,9 +1,10 @@
-"""Which rows a sweep's folds and gate hold: kept in a few numbers, laid out again from the snapshot."""
+"""Which rows a sweep's folds and gate hold, and how they count: kept in a few figures, laid out again."""
 
 from __future__ import annotations
 
 import zlib
 from datetime import timedelta
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,10 +20,11 @@ _NAME = "layout"
 
 def keep_layout(ledger: Ledger, data: SearchData, search: SearchSettings, gate: GateSettings | None) -> None:
     """Keep what `lay_out_again` needs, whatever workflow.yaml says by then."""
-    figures: dict[str, float] = {
+    figures: dict[str, Any] = {
         "folds": data.asked,
         "seed": search.seed,
         "purge_s": search.purge.total_seconds(),
+        "class_weight": search.class_weight,
         "gate_newest": gate.newest if gate else 0.0,
         "gate_max_rows": gate.max_rows if gate else 0,
         "gate_pieces": gate.pieces if gate else 1,
@@ -40,7 +42,11 @@ def lay_out_again(ledger: Ledger, snapshot: Snapshot, table: pa.Table, *, metric
     kept = ledger.settled(_NAME)
     if kept is None:
         raise SearchError(f"sweep {ledger.sweep_id} did not keep which rows its folds hold; search again")
-    search = SearchSettings(seed=int(kept["seed"]), purge=timedelta(seconds=kept["purge_s"]))
+    search = SearchSettings(
+        seed=int(kept["seed"]),
+        purge=timedelta(seconds=kept["purge_s"]),
+        class_weight=kept.get("class_weight", "none"),
+    )
     gate = None
     if kept["gate_newest"]:
         gate = GateSettings(

@@ -39,6 +39,21 @@ def check_labels(snapshot: Snapshot, labels: Labels, rest: Index) -> None:
         )
 
 
+def check_weights(weights: NDArray[np.float64]) -> None:
+    """Refuse weights of which one would spoil all; a snapshot is checked by a sample of its rows.
+
+    Raises:
+        ValidationError: if one is missing, below 0 or not finite, or all are 0.
+    """
+    bad = int((~(np.isfinite(weights) & (weights >= 0))).sum())
+    if bad or not weights.any():
+        what = f"missing, below 0 or not a number in {bad} of" if bad else "0 in all"
+        raise ValidationError(
+            f"the weight (the column that spine.weight names) is {what} {len(weights)} rows; each row needs "
+            f"one of at least 0, and not all may be 0"
+        )
+
+
 def scorable(
     metric: Metric, labels: Labels, fit: Index, score: Index, *, n_classes: int, groups: Groups
 ) -> bool:

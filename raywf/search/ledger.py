@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,13 +86,23 @@ class Ledger:
             found.append(result)
         return tuple(found)
 
+    def record_rung(self, trial_id: str, number: int, loss: float) -> None:
+        """Keep the loss at a rung of the first fold, from 1; doing so again changes nothing."""
+        path = self._path(trial_id, f"rung-{number}.json")
+        self._store.create(path, json.dumps(loss).encode(), synced=False)
+
+    def rungs(self, trial_id: str) -> tuple[float, ...]:
+        """Return the losses at a trial's rungs, from the first up to the first that is missing."""
+        found: list[float] = []
+        with suppress(FileNotFoundError, json.JSONDecodeError):
+            while True:
+                text = self._store.read(self._path(trial_id, f"rung-{len(found) + 1}.json"))
+                found.append(float(json.loads(text)))
+        return tuple(found)
+
     def begin(self, trial: Trial) -> None:
         """Keep what a trial is that has folds and goes on, so that another attempt finds it."""
         self._store.create(self._path(trial.id, _BEGUN), json.dumps(encode(trial)).encode(), synced=False)
-
-    def give_up(self, trial_id: str) -> None:
-        """Forget that a trial was to go on: it was stopped for its losses; its folds stay."""
-        self._store.drop(self._path(trial_id, _BEGUN))
 
     def begun(self) -> tuple[Trial, ...]:
         """Return the trials that have folds and were to go on when their search was cut off, by id."""
@@ -108,7 +119,10 @@ class Ledger:
         return tuple(found)
 
     def record(self, trial: Trial) -> None:
-        """Keep the record of a trial that has ended; doing so again changes nothing."""
+        """Keep the record of a trial that is done or was stopped for its losses; again changes nothing.
+
+        What the deadline stopped has not ended: it goes on where its search is taken up.
+        """
         self._store.create(self._trial_path(trial.id), json.dumps(encode(trial)).encode(), synced=False)
 
     def find(self, trial_id: str) -> Trial | None:
@@ -138,7 +152,7 @@ class Ledger:
     def _is_whole(self, trial: Trial) -> bool:
         """Return whether a trial's folds are there, and forget it if they are not."""
         count = len(trial.fold_losses)
-        if trial.status != "done" or len(self.folds(trial.id, count)) == count:
+        if len(self.folds(trial.id, count)) == count:
             return True
         self._store.drop(self._trial_path(trial.id))
         return False
@@ -184,6 +198,11 @@ class Ledger:
             return decode(Sweep, json.loads(self._store.read(f"sweeps/{self.sweep_id}/sweep.json")))
         except FileNotFoundError:
             return None
+
+    @property
+    def bundles(self) -> Path:
+        """Where the bundles lie of a search that registers none, on the node that made them."""
+        return self._store.node_folder / "bundles" / self.sweep_id
 
     @property
     def _store(self) -> Store:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError
 
 from raywf.core.errors import SearchError
 from raywf.core.records import Rate
@@ -22,15 +23,17 @@ from raywf.search.waiting import SlotWatch
 _USED = 0.85  # of the slots' time that trials get to use, once their workers are up
 _LOOK_S = 1.0
 _NODE_WAIT_S = 900.0
+_WAIT_SHARE, _LEAST_WAIT_S, _MOST_WAIT_SHARE = 0.25, 10.0, 0.5  # of the budget, for what comes before trials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """A search's clock and its room; `watch` is told of both as it goes."""
+    """A search's clock and its room; `watch` is told of both as it goes, and `say` what came in between."""
 
     budget: Budget
     room: Room
     watch: SlotWatch
+    say: Callable[[str], None] = field(default=lambda _text: None)
 
     @property
     def slots(self) -> int:
@@ -52,16 +55,28 @@ class Means:
         self.tick(waiting + max(0, running - self.budget.slots))
 
     def get(self, tasks: Sequence[Any]) -> list[Any]:
-        """Return what the tasks give, which may have to wait for a first node.
+        """Return what the tasks give, which may have to wait for a first node, or for other jobs' CPUs.
 
         Raises:
-            RayError: if one failed.
+            RayError: if one failed, or a share of the budget was waited for it in vain: what is left is for
+                the trials.
         """
-        left = list(tasks)
+        left, begun, most_s = list(tasks), time.monotonic(), self._longest_wait_s()
         while left:
-            left = ray.wait(left, num_returns=len(left), timeout=_LOOK_S)[1]
+            look_s = min(_LOOK_S, most_s)
+            left = ray.wait(left, num_returns=len(left), timeout=look_s)[1]
             self.tick(len(left) if self.budget.slots == 0 else 0)
+            if left and time.monotonic() - begun > most_s:
+                for task in left:
+                    ray.cancel(task)
+                self.say(f"no CPU was free to measure how long fits take, for {most_s:.0f} s; it is guessed")
+                raise GetTimeoutError(f"{len(left)} of {len(tasks)} tasks had not ended after {most_s:.0f} s")
         return list(ray.get(list(tasks)))
+
+    def _longest_wait_s(self) -> float:
+        """Return how long tasks before the trials are waited for; new workers of a small budget take long."""
+        left_s = max(0.0, self.budget.left_s)
+        return max(_WAIT_SHARE * left_s, min(_LEAST_WAIT_S, _MOST_WAIT_SHARE * left_s))
 
 
 def find_means(
@@ -106,7 +121,7 @@ def find_means(
         rate=rate,
         measure=measure,
     )
-    return Means(budget=budget, room=room, watch=SlotWatch(say, most=room.most))
+    return Means(budget=budget, room=room, watch=SlotWatch(say, most=room.most), say=say)
 
 
 def _await_node(search: SearchSettings, nodes: Mapping[str, str], say: Callable[[str], None]) -> None:

@@ -26,7 +26,7 @@ from raywf.search.studies import Studies
 
 _PATIENCE = 1.5  # a trial begins if it is likely to end within so many times the time left
 _NEIGHBOURS_AFTER = 3  # finished trials that neighbours are chosen beside
-_QUICK_S = 0.5  # trials that take less are handed out together, to take so long:
+QUICK_S = 0.5  # trials that take less are handed out together, to take so long:
 _LEAST_HAND_S, _HAND_S = 0.5, 4.0
 _FIRST, _MANY, _SLOTS = 9, 4, 8  # more in a first hand, where so many times the slots wait, which are so many
 _SERVE_S = 0.015  # that a hand takes the driver, which serves one slot after the other
@@ -48,7 +48,7 @@ class QueuePlan:
 
     Once trials are done, all those in `sure` among them, `until` says by them when all are to end, at the
     `latest` possible. Those in `sure` are handed out before it however long they are. `ended`
-    are the trials that an interrupted search has finished already; `slots` is how many run at once. On a
+    are the trials that an interrupted search has finished or given up; `slots` is how many run at once. On a
     cluster that `grows` no worker is asked for beyond them, not even while another ends.
     """
 
@@ -77,10 +77,16 @@ class TrialQueue(Searcher):  # type: ignore[misc]
     where that is less than the driver takes to serve every slot once more. Of a family
     with very many trials and none known yet the first hands are of a few, and a worker returns those that it
     did not begin within half a second, the next one a little later: the driver serves one after the other.
-    `handed` are the trials that were begun, in order.
+    `handed` are the trials that were begun, in order; `rungs` are losses at rungs of those that have ended.
     """
 
-    def __init__(self, plan: QueuePlan, *, hold: Hold | None = None) -> None:
+    def __init__(
+        self,
+        plan: QueuePlan,
+        *,
+        hold: Hold | None = None,
+        rungs: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         super().__init__(metric="loss", mode="min")
         self._plan, self._hold = plan, hold
         self.handed: dict[str, Trial] = {t.id: t for t in plan.ended}
@@ -93,11 +99,13 @@ class TrialQueue(Searcher):  # type: ignore[misc]
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
         self._until = (0, plan.deadline)  # by so many trials that are done
         self._missing = set(plan.sure)
-        self._shaken = self._turn = 0
+        wanted = {t.id for t in plan.trials}
+        self._shaken, self._turn = sum(t.id not in wanted for t in plan.ended), 0
         drawn = plan.drawn
         self._studies = Studies(drawn.spaces, base=drawn.base, seed=plan.seed) if drawn.spaces else None
         for trial in plan.ended:
-            self._learn(trial)
+            reached = (rungs or {}).get(trial.id, ())
+            self._learn(trial, rungs={len(reached): reached[-1]} if reached else {})
 
     @property
     def deadline(self) -> float:
@@ -215,7 +223,7 @@ class TrialQueue(Searcher):  # type: ignore[misc]
             few = min(_FIRST, self._plan.most - len(self.handed))
             slots = self._plan.slots
             return self._take(first.family, few) if slots >= _SLOTS and alike >= _MANY * slots else []
-        if each >= _QUICK_S:
+        if each >= QUICK_S:
             return []
         slots = self._plan.slots
         most = self._plan.most - len(self.handed)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from raywf.core.records import Trial
 from raywf.search.hold import Hold
+from raywf.search.queue import QUICK_S
 
 _KEEP_ONE_OF = 3
 _CHEAP_S = 0.3  # so little is left of a trial that stopping it saves nothing, and an ensemble may want it
@@ -42,9 +44,22 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
         self._early = int(np.searchsorted(np.cumsum(folds), rows)) if len(folds) else 0
         self._spared = spared
         self._means: dict[int, dict[str, float]] = {}
-        self._rungs: dict[tuple[str, int], list[float]] = {}
+        self._rungs: dict[tuple[str, int], dict[str, float]] = {}
         self.stopped: set[str] = set()
         self._hold = hold
+
+    def recall(self, trial: Trial, *, rungs: Sequence[float] = ()) -> None:
+        """Take in how far a trial came before its search was interrupted, with its losses at rungs.
+
+        As it was then: quick trials went through all their folds at once, and a last fold stops nobody.
+        """
+        is_done, losses = trial.status == "done", trial.fold_losses
+        if is_done and trial.seconds < QUICK_S:
+            return
+        for number, loss in enumerate(rungs, 1):
+            self._rungs.setdefault((trial.family, number), {})[trial.id] = loss
+        for fold in range(self._early + 1, len(losses) + 1 - is_done):
+            self._means.setdefault(fold, {})[trial.id] = float(np.mean(losses[:fold]))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         if self._hold is not None:
@@ -62,7 +77,7 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
         if result["fold"] <= self._early:
             return str(TrialScheduler.CONTINUE)
         seen = self._means.setdefault(result["fold"], {})
-        seen[trial.trial_id] = result["loss"]
+        seen[result["trials"][0].id] = result["loss"]
         first = self._means[min(self._means)].values()
         spread = max(first, default=0.0) - min(first, default=0.0)
         dear = self._seconds_left(result) >= _CHEAP_S and not self._is_spared(result)
@@ -77,11 +92,11 @@ class FoldRace(FIFOScheduler):  # type: ignore[misc]
     def _halve(self, result: dict[str, Any]) -> str:
         """Go on only from the best third of those that have come so far (ASHA)."""
         family = result["trials"][0].family
-        seen = self._rungs.setdefault((family, result["rung"]), [])
-        seen.append(result["loss"])
+        seen = self._rungs.setdefault((family, result["rung"]), {})
+        seen[result["trials"][0].id] = result["loss"]  # once, though a lost worker's trial comes by again
         if len(seen) < _KEEP_ONE_OF:
             return str(TrialScheduler.CONTINUE)
-        best = sorted(seen)[: max(1, len(seen) // _KEEP_ONE_OF)]
+        best = sorted(seen.values())[: max(1, len(seen) // _KEEP_ONE_OF)]
         goes_on = result["loss"] <= best[-1] or self._is_spared(result)
         return str(TrialScheduler.CONTINUE) if goes_on else self._stop(result)
 

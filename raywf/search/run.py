@@ -65,9 +65,9 @@ class SearchPlan:
     a `rate`, what the CPUs cost that it may occupy, it costs nothing and money cannot bound it. `former` are
     the champion's sweep and those before it, which any `effort` but a full one needs. `span` is noted: the
     table that is searched is that part of the snapshot already. On a cluster that `grows` more slots than
-    there are may be asked for, and `say` hears what is waited for. `passes` says by the proof and the gate's
-    rows whether a final model is wanted: whoever judges it may, while the search waits. What it takes is
-    noted for a `decision`, by its id.
+    there are may be asked for; `say` hears what is waited for, and `bounded` once how many seconds are left,
+    by the tightest budget. `passes` says by the proof and the gate's rows whether a final model is wanted:
+    whoever judges it may, while the search waits. What it takes is noted for a `decision`, by its id.
     """
 
     sweep_id: str
@@ -80,6 +80,7 @@ class SearchPlan:
     progress: Progress = field(default=lambda _trial: None)
     grows: bool = False
     say: Callable[[str], None] = field(default=lambda _text: None)
+    bounded: Callable[[float], None] = field(default=lambda _left_s: None)
     passes: Callable[[Bundle, NDArray[np.int64]], bool] = field(default=lambda _proof, _rows: True)
     decision: str = ""
 
@@ -160,6 +161,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
     nodes = training_nodes(workflow)
     means = _means(workflow, plan, ledger, nodes)
     budget = means.budget
+    plan.bounded(budget.left_s)
     gate = workflow.gate if plan.hold_gate else None
     metric, families = workflow_metric(workflow), find_families(settings, folder=store.uri(_teams(plan)))
     data, encoder = prepare_data(snapshot, table, search=settings, gate=gate, metric=metric)
@@ -182,7 +184,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         former=plan.weights(),
         passes=lambda proof: plan.passes(proof, data.gate),
         say=plan.say,
-        start_s=_start_seconds(pace),
+        start_s=WORKER_S if pace is None else pace.start_s,
     )
     made = finish(ending, trials)
     budget.note(at_once=True)
@@ -374,10 +376,6 @@ def _pace(
     return Pace(**settled)
 
 
-def _start_seconds(pace: Pace | None) -> float:
-    return WORKER_S if pace is None else pace.start_s
-
-
 def _former_pace(plan: SearchPlan, root: str, *, rows: int) -> Pace | None:
     found = (Ledger(root, sweep.id).settled("pace") for sweep in plan.former)
     known = next((pace for pace in found if pace is not None), None)
@@ -466,7 +464,7 @@ def _queue(
             row_ms=settings.row_ms, left_s=budget.allowed_s, slots=means.slots, bag=trial_plan.keep_models
         ),
         former=former,
-        start_s=_start_seconds(pace),
+        start_s=WORKER_S if pace is None else pace.start_s,
         may_be_here=may_fit_here(settings.models, trial_plan.families, trial_plan.nodes, trial_plan.threads),
     )
     ordered = data.times is not None

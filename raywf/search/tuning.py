@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from raywf.core.codec import decode
 from raywf.core.records import Trial
 from raywf.core.settings import SearchSettings
 from raywf.core.store import Store
+from raywf.models.families import is_family
 from raywf.search.folds import TrialPlan
 from raywf.search.hold import Hold
 from raywf.search.ledger import Ledger
@@ -59,9 +60,10 @@ def run_trials(
     os.environ.update(_QUIET)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     hold = Hold(wanted.slots, grows=wanted.grows)
-    queue = TrialQueue(wanted, hold=hold)
-    race = FoldRace(folds=wanted.fold_rows, spared=wanted.sure, hold=hold)
-    watch = _Watch(progress, race, tick, plan.ledger)
+    rungs = {t.id: plan.ledger.rungs(t.id) for t in wanted.ended if not is_family(t.family)}
+    queue = TrialQueue(wanted, hold=hold, rungs=rungs)
+    race = _race(wanted, plan, hold, rungs)
+    watch = _Watch(progress, race, tick, plan.ledger, ended=wanted.ended)
     trainable = tune.with_resources(
         tune.with_parameters(FoldTrial, data=data, plan=plan), partial(_resources, plan=plan)
     )
@@ -91,6 +93,18 @@ def run_trials(
     with looked_up_once():
         tuner.fit()
     return [watch.end_of(t) for t in queue.handed.values()], watch.nodes
+
+
+def _race(wanted: QueuePlan, plan: TrialPlan, hold: Hold, rungs: Mapping[str, Sequence[float]]) -> FoldRace:
+    """Return the race as it was when the search was interrupted, if it was."""
+    race = FoldRace(folds=wanted.fold_rows, spared=wanted.sure, hold=hold)
+    for trial in wanted.ended:
+        race.recall(trial, rungs=rungs.get(trial.id, ()))
+    for trial in plan.ledger.begun():
+        losses = tuple(r.loss for r in plan.ledger.folds(trial.id, len(wanted.fold_rows)))
+        own = () if is_family(trial.family) else plan.ledger.rungs(trial.id)
+        race.recall(dataclasses.replace(trial, fold_losses=losses), rungs=own)
+    return race
 
 
 def _resources(config: dict[str, Any], *, plan: TrialPlan) -> tune.PlacementGroupFactory:
@@ -128,14 +142,20 @@ class _Deadline(tune.Stopper):  # type: ignore[misc]
 
 
 class _Watch(tune.Callback):  # type: ignore[misc]
-    """Keeps each trial's last record and tells `progress` when one has ended."""
+    """Keeps each trial's last record, those of `ended` ones too, and tells `progress` when one has ended."""
 
     def __init__(
-        self, progress: Progress, race: FoldRace, tick: Callable[[int], None], ledger: Ledger
+        self,
+        progress: Progress,
+        race: FoldRace,
+        tick: Callable[[int], None],
+        ledger: Ledger,
+        *,
+        ended: Sequence[Trial] = (),
     ) -> None:
         self._progress, self._race, self._tick, self._ledger = progress, race, tick, ledger
         self._ticked = 0.0
-        self.last: dict[str, Trial] = {}
+        self.last = {trial.id: trial for trial in ended}
         self.nodes: dict[str, str] = {}
         self._deaths: dict[str, str] = {}
 
@@ -158,8 +178,8 @@ class _Watch(tune.Callback):  # type: ignore[misc]
             self.last[record.id] = record
             self.nodes[record.id] = result["node"]
             if record.id in self._race.stopped:
-                with suppress(OSError):  # a mark for who takes the search up again; the search goes on
-                    self._ledger.give_up(record.id)
+                with suppress(OSError):  # for who takes the search up again; the search goes on
+                    self._ledger.record(_stopped(record))
             if result["done"] or record.id in self._race.stopped:
                 self._progress(record if record.status != "running" else _stopped(record))
 

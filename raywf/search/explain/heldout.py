@@ -51,7 +51,8 @@ def out_of_fold(data: SearchData, sweep: Sweep, ledger: Ledger) -> Held:
     index = np.concatenate([fold.score for fold in folds])
     labels = data.rows.y[index]
     if sweep.calibrated:
-        calibration = fit_calibration(labels, mix, rows=index)
+        weights = None if data.rows.weights is None else data.rows.weights[index]
+        calibration = fit_calibration(labels, mix, rows=index, weights=weights)
         mix = mix if calibration is None else calibration.apply(mix)
     rows, place = np.unique(index, return_inverse=True)
     times = np.bincount(place)[:, None]

@@ -80,6 +80,31 @@ def test_nothing_to_resume(workflow: Workflow) -> None:
         interrupted_as_of(workflow)
 
 
+@pytest.mark.parametrize("as_of", [NOON, None])
+def test_each_search_is_remembered_by_itself(workflow: Workflow, as_of: datetime | None) -> None:
+    """Another one that ends well meanwhile, from another instant or with other settings, leaves it."""
+    interrupt(workflow, as_of)
+    other = dataclasses.replace(workflow, search=SearchSettings(seed=1))
+    later = as_of + timedelta(hours=1) if as_of else None
+    with remembered(other, later):
+        assert interrupted_as_of(workflow) == later  # the newest
+    assert interrupted_as_of(workflow) == as_of
+    with remembered(dataclasses.replace(workflow, search=SearchSettings(budget_s=9.0)), as_of, resumes=True):
+        pass
+    with pytest.raises(SearchError, match="no search of 'w' was interrupted"):
+        interrupted_as_of(workflow)
+
+
+def test_what_was_taken_up_has_ended_though_settings_were_changed(workflow: Workflow) -> None:
+    """The search began anew, and nobody asks for the former one again."""
+    interrupt(workflow, None)
+    changed = dataclasses.replace(workflow, search=SearchSettings(seed=1))
+    with remembered(changed, interrupted_as_of(changed), resumes=True):
+        pass
+    with pytest.raises(SearchError, match="no search of 'w' was interrupted"):
+        interrupted_as_of(workflow)
+
+
 def test_a_search_goes_on_within_other_bounds(workflow: Workflow) -> None:
     """The id stays while it is not done; what has ended within other bounds is another search."""
 

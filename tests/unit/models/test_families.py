@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from raywf.core.errors import SearchError
 from raywf.core.metrics import METRICS
 from raywf.models.bundle import load_bundle
 from raywf.models.families import _PLACES, family
-from raywf.models.family import Rows
+from raywf.models.family import Problem, Rows
 
 FAMILIES = sorted(_PLACES)
 TASKS = sorted(CLASSES)
@@ -182,6 +183,28 @@ def test_stops_early_by_validation(name: str) -> None:
     noise = Rows(fitted.rows.X, np.random.default_rng(3).permutation(make_labels("binary")))
     model = family(name).fit(fitted.problem, fitted.rows, {}, valid=noise, rounds=0)
     assert 1 <= model.rounds < 300
+
+
+def cut(problem: Problem, after: int) -> Problem:
+    """Return the problem with a deadline that passes once a fit has asked so often."""
+    asked = itertools.count(1)
+
+    class Cut(Problem):
+        def is_over(self) -> bool:
+            return next(asked) > after
+
+    return Cut(**{f.name: getattr(problem, f.name) for f in dataclasses.fields(problem)})
+
+
+@pytest.mark.parametrize("name", ["lightgbm", "xgboost", "catboost"])
+def test_a_fit_that_is_cut_ends_with_its_best(name: str) -> None:
+    """Past the best round on the validation rows, and before it would stop by itself."""
+    fitted = fit(name, "binary")
+    noise = Rows(fitted.rows.X, np.random.default_rng(3).permutation(make_labels("binary")))
+    whole = family(name).fit(fitted.problem, fitted.rows, {}, valid=noise, rounds=0)
+    late = cut(fitted.problem, whole.rounds + 10)
+    model = family(name).fit(late, fitted.rows, {}, valid=noise, rounds=0)
+    assert model.rounds == whole.rounds
 
 
 @pytest.mark.parametrize("name", LEARNERS)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,3 +63,24 @@ def test_an_interrupted_search_has_the_rest(ledger: Ledger) -> None:
     first, second = ledger.attempts()
     assert (first.wall_s, second.workflow) == (40, "w")
     assert second.cost_usd == pytest.approx(2 * second.wall_s)
+
+
+def test_a_note_that_is_refused_is_made_good(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may be away for a minute, not for longer; each refusal has its own."""
+    now, store = [1000.0], Path(ledger.root)
+    monkeypatch.setattr("raywf.search.budget.time", SimpleNamespace(time=time.time, monotonic=lambda: now[0]))
+    budget = Budget(ledger, 60.0, 2)
+    for _ in range(2):
+        (store / "sweeps").write_text("in the way")
+        budget.note(at_once=True)
+        now[0] += 50
+        budget.note(at_once=True)
+        (store / "sweeps").unlink()
+        budget.note(at_once=True)
+        assert len(ledger.attempts()) == 1
+        shutil.rmtree(store / "sweeps")
+    (store / "sweeps").write_text("in the way")
+    budget.note(at_once=True)
+    now[0] += 61
+    with pytest.raises(OSError, match="sweeps"):
+        budget.note(at_once=True)

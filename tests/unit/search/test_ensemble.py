@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raywf.core.metrics import METRICS
+from raywf.core.metrics import METRICS, Metric
 from raywf.search.ensemble import Candidates, keep_largest, select_ensemble
 
 CASES = [("roc_auc", 1), ("log_loss", 1), ("log_loss", 3), ("rmse", 1)]
@@ -42,6 +42,28 @@ def test_of_equals_the_quicker_is_taken() -> None:
     assert select_ensemble(offer(labels, scores, a=0.9, b=0.1), METRICS["log_loss"]) == {"b": 1.0}
 
 
+def gain(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Return a profit: thousands, the more the better."""
+    return 2300 - 1000 * float(np.mean(np.abs(labels - scores[:, 0])))
+
+
+def test_of_equals_the_quicker_is_taken_by_a_profit_of_thousands() -> None:
+    """The share of the bound is added to its loss, which is far below -1."""
+    labels = np.arange(ROWS) % 2 * 1.0
+    scores = {n: (labels[:, None] * 0.4 + 0.3).astype(np.float32) for n in ("a", "b", "c")}
+    profit = Metric("profit", True, ("binary",), gain)
+    assert select_ensemble(offer(labels, scores, a=0.9, b=0.1, c=0.5), profit) == {"b": 1.0}
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-12])
+def test_complementary_members_are_joined_whatever_the_metric_counts_in(unit: float) -> None:
+    """Two that err on opposite sides; labels of the size of a molecule have losses of that size."""
+    labels = unit * np.linspace(0, 1, ROWS)
+    error = unit * np.where(np.arange(ROWS) % 2, 0.3, -0.3)
+    scores = {"high": (labels + error)[:, None], "low": (labels - error)[:, None]}
+    assert select_ensemble(offer(labels, scores), METRICS["rmse"]) == {"high": 0.5, "low": 0.5}
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(CASES), st.integers(1, 5))
 def test_never_worse_than_the_best_single(seed: int, case: tuple[str, int], trials: int) -> None:
@@ -57,15 +79,6 @@ def test_never_worse_than_the_best_single(seed: int, case: tuple[str, int], tria
     assert loss(np.asarray(mix)) <= min(loss(s) for s in scores.values()) + 1e-6
     assert sum(weights.values()) == pytest.approx(1)
     assert all(w > 0 for w in weights.values())
-
-
-def test_complementary_members_are_joined() -> None:
-    """Two that err on opposite sides are better together."""
-    labels = np.linspace(0, 1, ROWS)
-    error = np.where(np.arange(ROWS) % 2, 0.3, -0.3)
-    scores = {"high": (labels + error)[:, None], "low": (labels - error)[:, None]}
-    weights = select_ensemble(offer(labels, scores), METRICS["rmse"])
-    assert weights == {"high": 0.5, "low": 0.5}
 
 
 def test_useless_member_is_left_out() -> None:

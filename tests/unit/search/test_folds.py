@@ -297,6 +297,52 @@ def test_fewer_groups_than_folds_are_refused() -> None:
         prepare(None, 300, groups=["a", "b", "c"] * 100, gated=False, folds=5)
 
 
+@pytest.mark.parametrize(("asked", "folds"), [(1, 1), (2, 2), (5, 5), (8, 6), (24, 6)])
+def test_there_are_no_more_folds_than_groups(asked: int, folds: int) -> None:
+    """Where a search chose their number; six groups can be parted into six in one way only."""
+    groups: list[str | None] = [f"g{i % 6}" for i in range(300)]
+    data = prepare(None, 300, groups=groups, gated=False)
+    assert len(with_folds(data, SearchSettings(), asked).folds) == folds
+
+
+def test_shuffles_of_groups_differ() -> None:
+    """Though no two groups are of one size; those that come out alike are left out."""
+    sizes = [100, 80, 60, 50, 40, 30, 25, 20, 15, 10, 5]
+    data = prepare(
+        None,
+        sum(sizes),
+        groups=[f"g{i}" for i, n in enumerate(sizes) for _ in range(n)],
+        gated=False,
+    )
+    scored = [fold.score.tobytes() for fold in with_folds(data, SearchSettings(), 24).folds]
+    assert len(scored) == 24
+    shuffles = {frozenset(scored[i : i + 8]) for i in (0, 8, 16)}
+    assert len(shuffles) == 3
+    few = prepare(None, 320, groups=[f"g{i % 8}" for i in range(320)], gated=False, folds=16)
+    assert len(few.folds) == 8
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_of_most_rows_is_not_held_out(seed: int) -> None:
+    """A hold-out is the fifth of the rows that others make up, and it scores no first fold."""
+    groups: list[str | None] = ["most"] * 350 + [f"g{i}" for i in range(15) for _ in range(10)]
+    data = prepare(None, 500, groups=groups, gated=False, folds=1, seed=seed)
+    assert [len(f.score) for f in data.folds] == [100]
+    first, *others = with_folds(data, SearchSettings(seed=seed), 3).folds
+    assert len(first.score) < 100
+    assert max(len(f.score) for f in others) == 350
+
+
+def test_two_groups_bear_a_hold_out_and_one_does_not() -> None:
+    """Nor does the refusal tell of folds that nobody asked for."""
+    data = prepare(None, 300, groups=["a", "b", "b"] * 100, gated=False, folds=1)
+    assert [len(f.score) for f in data.folds] == [100]
+    with pytest.raises(SearchError, match="1 groups are too few to hold some out"):
+        prepare(None, 300, groups=["a"] * 300, gated=False, folds=1)
+    with pytest.raises(SearchError, match=r"3 groups are too few for 16 folds; lower search\.folds"):
+        prepare(None, 300, groups=["a", "b", "c"] * 100, gated=False, folds=16)
+
+
 def test_balanced_classes_weigh_alike() -> None:
     """And 1 in the mean."""
     data = prepare(None, 301, task="binary", class_weight="balanced")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,12 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def prepare(
-    labels: Sequence[float], *, metric: str = "roc_auc", timed: bool = False, folds: int = 2
+    labels: Sequence[float],
+    *,
+    metric: str = "roc_auc",
+    timed: bool = False,
+    weights: Sequence[float | None] | None = None,
+    **search: Any,
 ) -> SearchData:
     """Lay out rows of such labels, of two classes or, for an error's metric, of numbers."""
     rows = len(labels)
@@ -49,8 +55,10 @@ def prepare(
         profile=(),
         sources=(),
     )
-    search = SearchSettings(folds=folds)
-    found = prepare_data(snapshot, table, search=search, gate=GateSettings(), metric=METRICS[metric])
+    if weights is not None:
+        table = table.append_column("__weight", pa.array(weights, pa.float64()))
+    asked = SearchSettings(**({"folds": 2} | search))
+    found = prepare_data(snapshot, table, search=asked, gate=GateSettings(), metric=METRICS[metric])
     return found[0]
 
 
@@ -97,3 +105,30 @@ def test_folds_without_a_class_are_left_out() -> None:
     labels = [0.0, 1.0] * 55 + [0.0] * 60 + [0.0, 1.0] * 25
     assert len(prepare(labels, timed=True, folds=4).folds) == 2
     assert len(prepare(labels, timed=True, folds=4, metric="log_loss").folds) == 4
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "told"),
+    [
+        ({7: None, 9: -1.0}, "missing, below 0 or not a number in 2 of 200 rows"),
+        ({7: float("inf")}, "in 1 of 200"),
+    ],
+)
+def test_a_weight_that_is_none_is_refused(spoilt: dict[int, float | None], told: str) -> None:
+    """One of them would make all weights none; a snapshot's checks may not have seen it."""
+    weights = [spoilt.get(row, 1.0) for row in range(200)]
+    with pytest.raises(ValidationError, match=rf"the column that spine\.weight names\) is .*{told}"):
+        prepare([0.0, 1.0] * 100, weights=weights)
+
+
+def test_rows_that_all_count_nothing_are_refused() -> None:
+    """Nothing can be learned of them."""
+    with pytest.raises(ValidationError, match="is 0 in all 200 rows"):
+        prepare([0.0, 1.0] * 100, weights=[0.0] * 200)
+
+
+def test_a_class_that_counts_nothing_stays_so() -> None:
+    """Balanced or not: its weight is no share of nothing."""
+    weights = prepare([0.0, 1.0] * 100, weights=[0.0, 1.0] * 100, class_weight="balanced").rows.weights
+    assert weights is not None
+    assert weights == pytest.approx(np.tile([0.0, 2.0], 100))

@@ -68,8 +68,26 @@ def test_what_had_begun_is_found_again(ledger: Ledger) -> None:
     for name in ("a", "b", "c"):
         ledger.begin(dataclasses.replace(TRIAL, id=name, status="running"))
     ledger.record(dataclasses.replace(TRIAL, id="a"))
-    ledger.give_up("b")
+    ledger.record(dataclasses.replace(TRIAL, id="b", status="stopped", fold_losses=(0.5,)))
     assert [(t.id, t.params) for t in ledger.begun()] == [("c", TRIAL.params)]
+
+
+def test_a_loser_has_ended_as_long_as_its_folds_are_there(ledger: Ledger) -> None:
+    """It is tried again where a power loss took one; one that was stopped at a rung has none."""
+    lost = dataclasses.replace(TRIAL, status="stopped", fold_losses=(0.5,))
+    ledger.record(lost)
+    ledger.record(dataclasses.replace(lost, id="rung", fold_losses=()))
+    assert [t.id for t in ledger.whole_trials()] == ["rung"]
+    ledger.record(lost)
+    ledger.record_fold(lost.id, 0, result())
+    assert [t.id for t in ledger.whole_trials()] == [lost.id, "rung"]
+
+
+def test_rungs_come_back_in_order(ledger: Ledger) -> None:
+    """The first loss at each, up to the first that is missing."""
+    for number, loss in ((1, 0.5), (2, 0.25), (2, 9.0), (4, 0.125)):
+        ledger.record_rung("mine", number, loss)
+    assert (ledger.rungs("mine"), ledger.rungs("other")) == ((0.5, 0.25), ())
 
 
 def test_model_comes_back(ledger: Ledger, tmp_path: Path) -> None:

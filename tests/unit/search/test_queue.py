@@ -13,7 +13,7 @@ from raywf.core.codec import decode
 from raywf.core.records import Trial
 from raywf.core.space import parse_space
 from raywf.search.pace import Pace, choose_folds, fit_seconds
-from raywf.search.portfolio import make_trial
+from raywf.search.portfolio import make_trial, neighbour
 from raywf.search.queue import QueuePlan, Spaces, TrialQueue, planned
 
 QUICK, SLOW = Pace(round_s=0.0001, rounds=100), Pace(round_s=1.0, rounds=100)
@@ -57,6 +57,29 @@ def test_portfolio_comes_first_then_neighbours() -> None:
         end(queue, f"t{i}", trial)
     more = [take(queue, f"m{i}") for i in range(5)]
     assert len({t.id for t in [*first, *more]}) == 9
+
+
+def test_what_has_ended_is_not_handed_out_again() -> None:
+    """Winners and losers of an interrupted search count, and neighbours go on where they were."""
+    plan = make(most=99)._plan
+    wins = [dataclasses.replace(t, status="done", fold_losses=(0.5,)) for t in plan.trials[1:]]
+    lost = dataclasses.replace(plan.trials[0], status="stopped", fold_losses=(0.9,))
+    tried = {t.id: t for t in (neighbour(wins, i, seed=0) for i in range(40)) if t is not None}
+    more = [dataclasses.replace(t, status="stopped", fold_losses=(0.9,)) for t in tried.values()]
+    queue = TrialQueue(dataclasses.replace(plan, ended=(*wins, lost, *more)))
+    found = take(queue, "t0")
+    assert isinstance(found, Trial)
+    assert found.id not in {t.id for t in queue._plan.ended}
+
+
+def test_draws_learn_from_rungs_before_an_interruption() -> None:
+    """One that was stopped at a rung is no failure: it came so far, with that loss."""
+    lost = dataclasses.replace(make_trial("mine", {"x": 0.5}), status="stopped")
+    drawn = Spaces(spaces={"mine": parse_space({"x": {"low": 0.0, "high": 1.0}})})
+    plan = dataclasses.replace(make()._plan, drawn=drawn, ended=(lost,))
+    studies = TrialQueue(plan, rungs={lost.id: (0.7, 0.6)})._studies
+    assert studies is not None
+    assert studies._studies["mine"].trials[0].intermediate_values == {2: 0.6}
 
 
 def test_number_is_bounded() -> None:

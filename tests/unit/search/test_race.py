@@ -86,6 +86,32 @@ def test_few_scored_rows_stop_nobody() -> None:
         assert report(race, "d", 0.9, fold=fold) == expected
 
 
+def recall(race: FoldRace, name: str, *losses: float, status: str = "stopped", seconds: float = 9.0) -> None:
+    """Tell a new race what became of a trial before an interruption."""
+    race.recall(Trial(id=name, family="mine", params={}, status=status, fold_losses=losses, seconds=seconds))
+
+
+def test_after_an_interruption_the_race_goes_on() -> None:
+    """Losers lose against those that ran before it, by the mean over the same folds."""
+    race = FoldRace()
+    recall(race, "a", 0.4, 0.4, 0.4, status="done")
+    recall(race, "b", 0.45, 0.45, status="running")
+    recall(race, "c", 0.5)
+    assert report(race, "d", 0.9) == TrialScheduler.STOP
+    assert report(race, "e", 0.42) == TrialScheduler.CONTINUE
+    assert report(race, "b", 0.9, fold=3) == TrialScheduler.CONTINUE  # a last fold has stopped nobody
+
+
+def test_only_those_are_recalled_that_were_in_the_race() -> None:
+    """Quick trials ran through all folds at once; before enough rows are scored nobody is compared."""
+    quick, early = FoldRace(), FoldRace(folds=[100] * 8, rows=350)
+    for name in ("a", "b", "c"):
+        recall(quick, name, 0.4, 0.4, status="done", seconds=0.1)
+        recall(early, name, 0.4, 0.4)
+    assert report(quick, "d", 0.9) == TrialScheduler.CONTINUE
+    assert report(early, "d", 0.9, fold=2) == TrialScheduler.CONTINUE
+
+
 def rung(race: FoldRace, name: str, loss: float, *, at: int = 1) -> str:
     """Tell the race of a loss at a rung of the first fold."""
     trial = Trial(id=name, family="mine", params={}, status="running")
@@ -100,3 +126,21 @@ def test_rungs_keep_the_best_third() -> None:
     assert [a == TrialScheduler.CONTINUE for a in answers] == [True, True, False, True, False, True]
     assert race.stopped == {"2", "4"}
     assert rung(race, "0", 0.9, at=2) == TrialScheduler.CONTINUE
+
+
+def test_a_trial_is_at_a_rung_once() -> None:
+    """One whose worker was lost comes by again, and is no further one to be better than."""
+    race = FoldRace()
+    rung(race, "a", 0.5)
+    for _ in range(3):
+        assert rung(race, "b", 0.6) == TrialScheduler.CONTINUE
+
+
+def test_rungs_are_recalled() -> None:
+    """Of trials that ended before an interruption, at rungs or later."""
+    race = FoldRace()
+    for name, loss in (("a", 0.4), ("b", 0.5)):
+        trial = Trial(id=name, family="mine", params={}, status="stopped")
+        race.recall(trial, rungs=(loss, loss))
+    assert rung(race, "c", 0.6) == TrialScheduler.STOP
+    assert rung(race, "d", 0.3, at=2) == TrialScheduler.CONTINUE

@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -98,6 +99,18 @@ def test_out_of_fold_is_what_the_search_scored(ledger: Ledger) -> None:
     held = out_of_fold(data, sweep, ledger)
     assert sweep.calibrated
     assert held.index.tolist() == list(range(ROWS))
+    found = [METRICS["log_loss"].score(held.labels[f.score], held.scores[f.score]) for f in data.folds]
+    assert np.mean(found) == pytest.approx(sweep.score)
+
+
+def test_it_is_calibrated_as_the_bundle_is(ledger: Ledger) -> None:
+    """By rows that count as in the fits: the sweep's score is of no other calibration."""
+    data = make_data()
+    weights = np.where(data.rows.y > 0.5, 8.0, 1.0)
+    data = dataclasses.replace(data, rows=dataclasses.replace(data.rows, weights=weights / weights.mean()))
+    sweep = make_sweep(data, ledger, [noisy(data, ledger, seed=i) for i in range(3)])
+    held = out_of_fold(data, sweep, ledger)
+    assert sweep.calibrated
     found = [METRICS["log_loss"].score(held.labels[f.score], held.scores[f.score]) for f in data.folds]
     assert np.mean(found) == pytest.approx(sweep.score)
 
@@ -214,6 +227,21 @@ def test_layout_comes_back(timed: bool, gate: GateSettings | None, folds: int, l
     for one, other in zip(again.folds, data.folds, strict=True):
         assert (one.fit == other.fit).all()
         assert (one.score == other.score).all()
+
+
+@pytest.mark.parametrize("asked", ["none", "balanced"])
+def test_rows_count_as_they_did(asked: Literal["none", "balanced"], ledger: Ledger) -> None:
+    """Whatever the settings are by now; a layout of before has no weights of classes."""
+    made, table = make_table(timed=False)
+    search = SearchSettings(class_weight=asked)
+    data, _ = prepare_data(made, table, search=search, gate=None, metric=METRIC)
+    keep_layout(ledger, data, search, None)
+    again = lay_out_again(ledger, made, table, metric=METRIC).rows.weights
+    assert (again is None) == (asked == "none")
+    assert again is None or (again == data.rows.weights).all()
+    kept = ledger.settled("layout") or {}
+    ledger.keep("layout", {name: value for name, value in kept.items() if name != "class_weight"})
+    assert lay_out_again(ledger, made, table, metric=METRIC).rows.weights is None
 
 
 def test_other_rows_are_refused(ledger: Ledger) -> None:
