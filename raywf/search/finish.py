@@ -19,16 +19,7 @@ from raywf.search.choose import Bounds, Chosen, Former, alone_s, choose, in_turn
 from raywf.search.data import SearchData, newest_instant
 from raywf.search.folds import TrialPlan
 from raywf.search.here import fitted_away, may_fit_here
-from raywf.search.refit import (
-    Fits,
-    Made,
-    Recipe,
-    await_fits,
-    finish_bundle,
-    measure_row_ms,
-    start_fits,
-    wait_fits,
-)
+from raywf.search.refit import Fits, Made, Recipe, await_fits, finish_bundle, measure_row_ms, start_fits
 from raywf.search.rescue import rescue
 
 _LEAST_REFIT_S = 2.0  # for the members' fits, however late it is
@@ -220,9 +211,6 @@ def _attempt(
         return _Attempt(cut=part)
     seen = ending.table.take(pa.array(data.rest))
     row_ms = 0.0 if most_ms is None else measure_row_ms(recipe, proof_made, seen)
-    if most_ms is not None and row_ms > most_ms and beside:  # fits next to it take from a processor's caches
-        wait_fits(list(fits[1].values()), until=recipe.deadline, tick=ending.budget.note)
-        row_ms = measure_row_ms(recipe, proof_made, seen)
     if most_ms is not None and row_ms > most_ms:
         return _Attempt(row_ms=row_ms)
     shutil.rmtree(ending.folder, ignore_errors=True)

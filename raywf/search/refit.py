@@ -130,16 +130,6 @@ def await_fits(fits: list[Any], *, until: float, tick: Callable[[], None] = lamb
 
     `tick` is called each second.
     """
-    late = wait_fits(fits, until=until, tick=tick)
-    for task in late:
-        ray.cancel(task, force=True)
-    return [
-        Made(None, False, "its last fit did not end in time") if fit in late else _made(fit) for fit in fits
-    ]
-
-
-def wait_fits(fits: Sequence[Any], *, until: float, tick: Callable[[], None] = lambda: None) -> list[Any]:
-    """Wait for fits until then (`time.time()`) and return those that go on; `tick` is called each second."""
     late = [fit for fit in fits if not isinstance(fit, Made)]
     left_s = until - time.time()
     while late:
@@ -148,7 +138,11 @@ def wait_fits(fits: Sequence[Any], *, until: float, tick: Callable[[], None] = l
         left_s = until - time.time()
         if left_s <= 0:
             break
-    return late
+    for task in late:
+        ray.cancel(task, force=True)
+    return [
+        Made(None, False, "its last fit did not end in time") if fit in late else _made(fit) for fit in fits
+    ]
 
 
 def _made(fit: Any) -> Made:
