@@ -58,15 +58,16 @@ class Means:
         """Return what the tasks give, which may have to wait for a first node, or for other jobs' CPUs.
 
         Raises:
-            RayError: if one failed, or a share of the budget was waited for it in vain: what is left is for
-                the trials.
+            RayError: if one failed, or a share of the budget was waited for it in vain though there was a
+                node: what is left is for the trials.
         """
-        left, begun, most_s = list(tasks), time.monotonic(), self._longest_wait_s()
+        left, waited_s, most_s = list(tasks), 0.0, self._longest_wait_s()
         while left:
-            look_s = min(_LOOK_S, most_s)
-            left = ray.wait(left, num_returns=len(left), timeout=look_s)[1]
-            self.tick(len(left) if self.budget.slots == 0 else 0)
-            if left and time.monotonic() - begun > most_s:
+            begun, has_node = time.monotonic(), self.budget.slots > 0
+            left = ray.wait(left, num_returns=len(left), timeout=min(_LOOK_S, most_s))[1]
+            waited_s += time.monotonic() - begun if has_node else 0.0
+            self.tick(len(left) if not has_node else 0)
+            if left and waited_s > most_s:
                 for task in left:
                     ray.cancel(task)
                 self.say(f"no CPU was free to measure how long fits take, for {most_s:.0f} s; it is guessed")

@@ -36,10 +36,10 @@ class Cluster:
         self.cancelled.append(task)
 
 
-def make_means(folder: Path, said: list[str], *, budget_s: float) -> Means:
-    """Return the means of two slots."""
+def make_means(folder: Path, said: list[str], *, budget_s: float, slots: int = 2) -> Means:
+    """Return the means of so many slots."""
     room = room_for(SearchSettings(), None, cpus=2, gpus=0, grows=False, taken=Taken())
-    budget = Budget(Ledger(str(folder), "s"), budget_s, 2.0, slots=2)
+    budget = Budget(Ledger(str(folder), "s"), budget_s, float(slots), slots=slots)
     return Means(budget=budget, room=room, watch=SlotWatch(said.append, most=2), say=said.append)
 
 
@@ -60,6 +60,25 @@ def test_what_other_jobs_hold_up_is_waited_for_a_while(
     assert cluster.cancelled == [0, 1][ready:]
     assert said == ["no CPU was free to measure how long fits take, for 0 s; it is guessed"]
     assert means.budget.left_s > 0
+
+
+def test_a_first_node_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long: until it is there nothing could be tried either."""
+    cluster, said = Cluster(1), list[str]()
+    monkeypatch.setattr("raywf.search.means.ray", cluster)
+    monkeypatch.setattr("raywf.search.means._LOOK_S", 0.05)
+    means = make_means(tmp_path, said, budget_s=0.4, slots=0)
+    rounds = 0
+
+    def comes_at_last(waiting: int) -> None:
+        nonlocal rounds
+        assert waiting == 1
+        rounds += 1
+        cluster.ready = 2 if rounds == 10 else 1
+
+    monkeypatch.setattr(Means, "tick", lambda _means, waiting: comes_at_last(waiting) if waiting else None)
+    assert means.get([0, 1]) == [0, 1]
+    assert rounds == 10
 
 
 @pytest.mark.parametrize(("budget_s", "wait_s"), [(8, 4), (30, 10), (600, 150)])
