@@ -57,15 +57,15 @@ def history_of(
     landed: Landed | None = None,
 ) -> History:
     """Return what the policy is told while no retraining runs; requests come oldest first."""
-    retrainings = [p.decision for p in past if p.decision.kind == "retrain"]
-    answered = {d.window for d in retrainings}
-    made_by = next((d for d in retrainings if d.id == champion.decision_id), None)
+    retrainings = [p for p in past if p.decision.kind == "retrain"]
+    answered = {p.decision.window for p in retrainings}
+    made_by = next((p.decision for p in retrainings if p.decision.id == champion.decision_id), None)
     return History(
         champion=champion,
         since=made_by.time if made_by else champion.fitted_until,
         decisions=past,
         running=False,
-        last_retrain=max((d.time for d in retrainings), default=None),
+        last_retrain=max((p.decision.time for p in retrainings if not p.has_failed), default=None),
         requests=tuple(r for r in requests if r not in answered),
         probes=tuple(decode(Probe, e.figures) for e in entries if e.stage == LOOKED),
         landed="" if landed is None else landed.id,

@@ -10,7 +10,6 @@ from raywf.policy.history import PastDecision
 from raywf.policy.question import Question, Trigger, numbered, time_or
 
 GROWTH, ROWS, AGE, DATA = "growth", "rows", "age", "data"
-_FAILED = timedelta(hours=1)
 _RETRY = 10  # what is too old and was not replaced is tried again after this part of `max_age` at least
 
 
@@ -20,8 +19,7 @@ def offer_growth(asked: Question) -> Trigger | None:
     Regret does not tell of it where the champion's kind is far better than the quick one. So the last look is
     asked what newer rows do for quick models; what is within the regret that each look forgives is nothing.
     One that brought no new champion is tried again at each further root of `times`, for the gate has more
-    rows then. The decision's window is the version and the growth that was reached. One that failed is tried
-    again, under a number.
+    rows then. The decision's window is the version and the growth that was reached.
     """
     times, regret, champion = asked.settings.growth, asked.settings.regret, asked.history.champion
     if times is None or regret is None or champion is None:
@@ -37,8 +35,7 @@ def offer_growth(asked: Question) -> Trigger | None:
     )
     halves = math.floor(2 * math.log(max(1.0, look.growth), times) + 1e-9)
     window = f"{champion.version} x{times ** (halves / 2):.2f}"
-    window, due = _again(asked, GROWTH, window)
-    due = due and halves >= 2 and look.newer >= regret / 2
+    due = halves >= 2 and look.newer >= regret / 2
     return Trigger(cause=GROWTH, words=words, due=due, window=window)
 
 
@@ -93,17 +90,6 @@ def _tries(asked: Question, cause: str, window: str) -> list[PastDecision]:
     return [p for p in retrained if p.decision.cause == cause and p.decision.anchor == window]
 
 
-def _again(asked: Question, cause: str, window: str) -> tuple[str, bool]:
-    """Return a window, under a number where retrainings for it failed, and whether it is time for another.
-
-    After the first it is tried again an hour later, then after two, four and so on.
-    """
-    failed = [p for p in _tries(asked, cause, window) if p.stage == "failed" and not p.is_stopped]
-    waits = _FAILED * 2 ** (len(failed) - 1) if failed else timedelta(0)
-    due = all(asked.now >= past.decision.time + waits for past in failed)
-    return numbered(window, len(failed)), due
-
-
 def offer_data(asked: Question) -> Trigger | None:
     """Return whether tables have changed since the champion's snapshot; None if not set."""
     if not asked.settings.on_data:
@@ -112,5 +98,4 @@ def offer_data(asked: Question) -> Trigger | None:
     if not landed:
         return Trigger(cause=DATA, words="no table is known to have changed since the champion's snapshot")
     named = ", ".join(tables) or "the tables"
-    window, due = _again(asked, DATA, landed)
-    return Trigger(cause=DATA, words=f"new data landed in {named} ({landed})", due=due, window=window)
+    return Trigger(cause=DATA, words=f"new data landed in {named} ({landed})", due=True, window=landed)

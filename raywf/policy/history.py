@@ -32,6 +32,11 @@ class PastDecision:
     is_better: bool = False
 
     @property
+    def has_failed(self) -> bool:
+        """Whether it failed by itself: nothing was judged, and nobody wanted that."""
+        return self.stage == "failed" and not self.is_stopped
+
+    @property
     def was_cheap(self) -> bool:
         """Whether it was just done for being cheap, and gave no new champion."""
         return self.stage in _ENDED - {"promoted"} and is_cheap(self.decision)
@@ -56,10 +61,10 @@ def answers(decision: Decision) -> bool:
 class History:
     """The loop's past, in event time.
 
-    `since` is when the champion was promoted, `last_retrain` when the last retraining was decided, `requests`
-    are the ids of a user's requests that wait, oldest first. `probes` are the looks that came to an end.
-    `landed` names the tables' versions where they are other ones than those of the champion's snapshot, and
-    `landed_in` which tables.
+    `since` is when the champion was promoted, `last_retrain` when the last retraining was decided that did
+    not fail by itself, `requests` are the ids of a user's requests that wait, oldest first. `probes` are the
+    looks that came to an end. `landed` names the tables' versions where they are other ones than those of the
+    champion's snapshot, and `landed_in` which tables.
     """
 
     champion: ModelVersion | None
@@ -86,8 +91,13 @@ class History:
 
     @property
     def told(self) -> tuple[PastDecision, ...]:
-        """Those that tell something of the next: not cheap ones that gave no new champion."""
-        return tuple(p for p in self.ended if not p.was_cheap)
+        """Those that tell something of the next: neither failed ones nor cheap ones in vain."""
+        return tuple(p for p in self.ended if not p.was_cheap and not p.has_failed)
+
+    @property
+    def failures(self) -> tuple[PastDecision, ...]:
+        """The last retrainings in a row that failed by themselves, newest first."""
+        return tuple(itertools.takewhile(lambda p: p.has_failed, self.ended))
 
     @property
     def vain(self) -> int:
@@ -180,7 +190,7 @@ class History:
     def last_change(self) -> datetime | None:
         """As `last_tried`, without cheap retrainings in vain: what was seen before them stands."""
         cheap = {p.decision.time for p in self.retrainings if p.was_cheap}
-        others = {p.decision.time for p in self.retrainings if not p.was_cheap}
+        others = {p.decision.time for p in self.retrainings if not p.was_cheap and not p.has_failed}
         if self.last_retrain not in cheap - others:
             return self.last_tried
         return max((time for time in (self.since, *others) if time is not None), default=None)

@@ -11,6 +11,7 @@ from raywf.policy.question import Question
 BUDGET_SPAN = timedelta(days=30)
 _TRIED = 3  # rejected retrainings, a refit and two searches, until it is thought that the next will be too
 _LONGEST = 8  # times the cooldown
+_RETRY, _DOUBLED = timedelta(hours=1), 7  # after a failure, and how often it is doubled at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +26,17 @@ class Hold:
 def held_back(asked: Question) -> Hold | None:
     """Return what holds retrainings and looks back at present; None where nothing does.
 
-    After each rejected retraining from the third in a row on the cooldown is twice as long as before, up to
-    eight times. The budget counts the searches of retrainings decided in the last 30 days that ended,
-    well or not.
+    After one that failed by itself, which was not judged and begins no cooldown, it is tried again an hour
+    later, then after two, four and so on. After each rejected retraining from the third in a row on the
+    cooldown is twice as long as before, up to eight times. The budget counts the searches of retrainings
+    decided in the last 30 days that ended, well or not.
     """
+    failures = asked.history.failures
+    if failures:
+        until = failures[0].decision.time + _RETRY * 2 ** min(_DOUBLED, len(failures) - 1)
+        if asked.now < until:
+            words = f"the last retraining failed: the next not before {format_time(until)}"
+            return Hold(cause="failed", until=until, words=words)
     last, refused = asked.history.last_tried, asked.history.refused
     times = min(_LONGEST, 2 ** max(0, refused - _TRIED + 1))
     if last is None or asked.now >= last + asked.settings.cooldown * times:

@@ -53,7 +53,7 @@ def decide(
     the reasons of all that it takes; looks go on. The id is a function of (workflow, kind, cause, window),
     where the window is the request's id, the refit's, the end of what was judged, the schedule's slot, the
     last change, the champion's version, the tables' versions or when the look before was. What was decided
-    before is not decided again.
+    before is not decided again, unless it failed by itself: then under a number.
     """
     asked = Question(
         evidence=tuple(evidence),
@@ -195,7 +195,15 @@ def _find(asked: Question, champion: ModelVersion) -> _Findings:
 
 
 def _new(choices: Sequence[Choice], asked: Question) -> Choice | None:
-    return next((c for c in choices if not asked.history.has(c.identity(asked.workflow))), None)
+    """Return the first that was not decided before; one that failed by itself is tried again, numbered."""
+    past = asked.history.retrainings
+    failed = {(p.decision.cause, p.decision.window) for p in past if p.has_failed}
+    for choice in choices:
+        ways = (replace(choice, window=numbered(choice.window, tries)) for tries in itertools.count())
+        found = next(way for way in ways if (way.cause, way.window) not in failed)
+        if not asked.history.has(found.identity(asked.workflow)):
+            return found
+    return None
 
 
 def _joined(condition: Condition, found: _Findings) -> Iterator[Choice]:

@@ -16,6 +16,7 @@ from raywf.core.records import Decision, Evidence
 from raywf.core.settings import RetrainSettings
 from raywf.policy.history import History, PastDecision
 from raywf.policy.policy import choose_effort, decide
+from raywf.policy.question import numbered
 from raywf.testing import make_decision, make_version
 
 DAY = timedelta(days=1)
@@ -151,9 +152,24 @@ def test_the_same_evidence_gives_the_same_id_at_another_time():
 def test_what_was_decided_is_not_decided_again():
     """Even where the cooldown is over and no retraining came of it."""
     first = run(BAD)
-    again = run(BAD, decisions=(PastDecision(decision=first, stage="failed"),))
+    stopped = PastDecision(decision=first, stage="failed", is_stopped=True)
+    again = run(BAD, decisions=(stopped,))
     assert (again.kind, again.cause) == ("skip", "fallen-decided")
     assert "decided before" in again.reasons[0]
+
+
+@pytest.mark.parametrize(("failures", "hours"), [(1, 1), (2, 2), (3, 4), (20, 128)])
+def test_what_failed_is_tried_again_soon(failures, hours):
+    """It begins no cooldown, and what it was to answer is still known; an outage does not make it larger."""
+    first = run(BAD)
+    tries = [dataclasses.replace(first, id=str(n), window=numbered(first.window, n)) for n in range(failures)]
+    past = tuple(PastDecision(decision=made, stage="failed") for made in tries)
+    wait = timedelta(hours=hours) / DAY
+    held = run(BAD, decisions=past, at=20 + 0.9 * wait)
+    assert (held.cause, held.window) == ("fallen-failed", format_time(START + (20 + wait) * DAY))
+    again = run(BAD, decisions=past, at=20 + wait)
+    assert (again.kind, again.cause, again.effort) == ("retrain", "loss", "refit")
+    assert again.window == numbered(first.window, failures)
 
 
 def test_a_request_is_served_once():
@@ -239,9 +255,9 @@ def ended(day, stage, effort, *, cause="loss"):
         ((), "refit"),
         (((1, "promoted", "full"),), "refit"),
         (((1, "promoted", "full"), (2, "rejected", "refit")), "warm"),
-        (((2, "rejected", "refit"), (3, "failed", "warm")), "full"),
+        (((2, "rejected", "refit"), (3, "failed", "warm")), "warm"),
         (((1, "promoted", "full"), (2, "rejected", "warm")), "full"),
-        (((1, "promoted", "full"), (2, "failed", "warm")), "warm"),
+        (((1, "promoted", "full"), (2, "failed", "refit"), (3, "failed", "refit")), "refit"),
         (((2, "rejected", "refit"), (3, "failed", "warm"), (4, "rejected", "full")), "full"),
         (((1, "rejected", "refit"), (2, "promoted", "warm")), "refit"),
         (tuple((d, "promoted", "refit") for d in range(1, 4)), "warm"),
@@ -250,7 +266,7 @@ def ended(day, stage, effort, *, cause="loss"):
     ],
 )
 def test_effort_grows_with_vain_retrainings(past, expected):
-    """And falls back after a promotion; refits alone do not go on for ever."""
+    """And falls back after a promotion; refits alone do not go on for ever. What failed was not judged."""
     history = History(champion=champion(), decisions=tuple(ended(*p) for p in past))
     assert choose_effort(history, RetrainSettings()) == expected
     assert choose_effort(history, RetrainSettings(effort="full")) == "full"

@@ -293,7 +293,7 @@ def test_joined_reasons_are_those_of_all_that_hold():
 def test_an_alternative_is_open_where_the_first_was_decided_before():
     """But not what is joined to it."""
     first = run(BAD, when="loss or schedule", every=DAY)
-    past = {"decisions": (PastDecision(decision=first, stage="failed"),)}
+    past = {"decisions": (PastDecision(decision=first, stage="failed", is_stopped=True),)}
     assert run(BAD, when="loss or schedule", every=DAY, **past).cause == "schedule"
     assert run(BAD, when="loss and schedule", every=DAY, **past).kind == "skip"
 
