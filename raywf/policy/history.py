@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -102,7 +103,7 @@ class History:
     @property
     def vain(self) -> int:
         """How many of the last retrainings, in a row, gave no new champion."""
-        return len(list(itertools.takewhile(lambda p: p.stage != "promoted", self.told)))
+        return len(self._since_champion(self.told))
 
     @property
     def refused(self) -> int:
@@ -110,16 +111,19 @@ class History:
 
         Those that failed were not judged, and are passed over.
         """
-        by_hand = [
-            p.decision.time for p in self.decisions if p.decision.kind == "promote" and p.stage == "promoted"
-        ]
-        came, count = max(by_hand, default=None), 0
-        for past in self.ended:
-            made = self.champion is not None and past.decision.id == self.champion.decision_id
-            if made or past.stage == "promoted" or (came is not None and past.decision.time <= came):
-                break
-            count += past.is_refusal
-        return count
+        return sum(p.is_refusal for p in self._since_champion(self.ended))
+
+    def _since_champion(self, newest_first: Iterable[PastDecision]) -> list[PastDecision]:
+        """Return the retrainings up to the one that brought a champion, or after which one came by hand."""
+        by_hand = (p for p in self.decisions if p.decision.kind == "promote" and p.stage == "promoted")
+        came = max((p.decision.time for p in by_hand), default=None)
+        own = None if self.champion is None else self.champion.decision_id
+
+        def is_since(past: PastDecision) -> bool:
+            brought = past.stage == "promoted" or past.decision.id == own
+            return not brought and (came is None or past.decision.time > came)
+
+        return list(itertools.takewhile(is_since, newest_first))
 
     @property
     def tells_growth(self) -> bool:

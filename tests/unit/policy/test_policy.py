@@ -272,6 +272,16 @@ def test_effort_grows_with_vain_retrainings(past, expected):
     assert choose_effort(history, RetrainSettings(effort="full")) == "full"
 
 
+def test_a_version_that_was_promoted_by_hand_was_not_in_vain():
+    """Though the gate had refused it, or another one; what is refused after it is."""
+    past = (ended(1, "promoted", "full"), ended(2, "rejected", "refit"))
+    by_hand = make_decision("h", kind="promote", cause="hand", time=START + 3 * DAY)
+    past += (PastDecision(decision=by_hand, stage="promoted"),)
+    assert choose_effort(History(champion=champion(), decisions=past), RetrainSettings()) == "refit"
+    past += (ended(4, "rejected", "refit"),)
+    assert choose_effort(History(champion=champion(), decisions=past), RetrainSettings()) == "warm"
+
+
 @pytest.mark.parametrize(("refused", "days"), [(2, 7), (3, 14), (4, 28), (5, 56), (9, 56)])
 def test_what_is_in_vain_again_and_again_is_done_less_often(refused, days):
     """The cooldown is twice as long after each from the third on, up to eight times; no request is held."""
