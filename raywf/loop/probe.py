@@ -27,6 +27,7 @@ from raywf.models.encoding import fit_encoder
 from raywf.models.families import family
 from raywf.models.family import Problem, Rows
 from raywf.registry.registry import CHAMPION, open_registry
+from raywf.search.data import row_weights
 from raywf.snapshots.build import build_snapshot
 from raywf.snapshots.catalog import read_snapshot
 from raywf.snapshots.convert import time_us
@@ -159,6 +160,14 @@ def spread(scores: NDArray[np.float64], of: tuple[str, ...], to: tuple[str, ...]
     return found
 
 
+def weigh(table: pa.Table, weights: NDArray[np.float64]) -> pa.Table:
+    """Return the table with rows that count so much, beside what they counted."""
+    if "__weight" in table.column_names:
+        weights = weights * np.asarray(table.column("__weight").to_numpy(), dtype=np.float64)
+        table = table.drop_columns(["__weight"])
+    return table.append_column("__weight", pa.array(weights))
+
+
 def quick_answers(
     workflow: Workflow,
     snapshot: Snapshot,
@@ -170,19 +179,22 @@ def quick_answers(
 ) -> NDArray[np.float64]:
     """Return a quick model's scores ``(n_scored, k)``: small trees, made in a tenth of a second.
 
-    `weights` are those of the rows that it is fitted on.
+    Rows count as in a search, by the table's weights and the classes': a champion would else lose beside a
+    model that was asked for something else. `weights` of the rows that it is fitted on come to that.
     """
     some = table.take(pa.array(fitted))
+    some = some if weights is None else weigh(some, weights)
     encoder = fit_encoder(some, snapshot.columns)
+    metric = workflow_metric(workflow)
     problem = Problem(
         task=snapshot.task,
         n_classes=len(snapshot.classes),
         sizes=encoder.sizes,
-        quantile=workflow_metric(workflow).quantile,
+        quantile=metric.quantile,
     )
     rounds = _ROUNDS_BY_CLASS if problem.width > 1 else _ROUNDS
     labels = np.asarray(some.column("__label").to_numpy(), dtype=np.float64)
-    given = Rows(encoder.table(some), labels, weights)
+    given = Rows(encoder.table(some), labels, row_weights(some, labels, workflow.search, metric))
     quick = family("lightgbm").fit(problem, given, dict(_PARAMS), valid=None, rounds=rounds)
     return np.asarray(quick.predict(encoder.table(table.take(pa.array(scored)))))
 

@@ -17,7 +17,7 @@ from raywf.core.metrics import bounded_loss, loss_scale
 from raywf.core.own import workflow_metric
 from raywf.core.records import Effort, Snapshot, Span, Sweep
 from raywf.core.settings import Workflow
-from raywf.loop.probe import quick_answers
+from raywf.loop.probe import quick_answers, weigh
 from raywf.search.run import SearchResult
 
 _SHARES: dict[Span, float] = {"all": 1.0, "half": 0.5, "quarter": 0.25, "aging": 1.0}
@@ -103,11 +103,7 @@ def part_of(table: pa.Table, span: Span) -> Part:
     offset = table.num_rows - int(_SHARES[span] * table.num_rows)
     if span != "aging":
         return Part(span, table.slice(offset), offset)
-    weights = _ages(table)
-    if "__weight" in table.column_names:
-        weights = weights * np.asarray(table.column("__weight").to_numpy(), dtype=np.float64)
-        table = table.drop_columns(["__weight"])
-    return Part(span, table.append_column("__weight", pa.array(weights)), offset)
+    return Part(span, weigh(table, _ages(table)), offset)
 
 
 def _ages(table: pa.Table) -> NDArray[np.float64]:

@@ -111,7 +111,7 @@ def prepare_data(
     as_they_are = any(model.input == "table" for model in search.models.values())
     columns = table.select([c.name for c in snapshot.columns]).combine_chunks() if as_they_are else None
     data = SearchData(
-        rows=Rows(encoder.table(table), labels, _weights(table, labels, search, metric), groups, columns),
+        rows=Rows(encoder.table(table), labels, row_weights(table, labels, search, metric), groups, columns),
         times=times,
         known=known,
         folds=(),
@@ -195,7 +195,7 @@ def row_groups(table: pa.Table) -> Index | None:
     return np.fromiter(numbers, np.int64, len(names))
 
 
-def _weights(
+def row_weights(
     table: pa.Table, labels: NDArray[np.float64], search: SearchSettings, metric: Metric
 ) -> NDArray[np.float64] | None:
     """Return how much each row counts, 1 in the mean; None where all count alike."""

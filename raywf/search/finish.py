@@ -112,17 +112,8 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
         if rescued:
             ending.say(f"no trial had the time for a fold: {', '.join(sorted(rescued))} stands in")
         here |= rescued
-        bounds = Bounds(
-            row_ms=row_ms,
-            left_s=_left_s(ending, cut),
-            slots=ending.slots,
-            bag=ending.trial_plan.keep_models,
-            alone_ms=ending.row_ms,
-            made=frozenset(name for name, folds in fits[0] if not folds and name not in cut),
-            cut=cut,
-            here_s=_here_s(ending),
-            away=fitted_away(ending.recipe.families),
-        )
+        whole = frozenset(name for name, folds in fits[0] if not folds and name not in cut)
+        bounds = _bounds(ending, row_ms=row_ms, made=whole, cut=cut)
         metric, ledger = ending.trial_plan.metric, ending.recipe.ledger
         chosen = choose(data, trials, ledger, metric=metric, bounds=bounds, former=ending.former)
         in_time = ending.budget.left_s > -_LATE_SHARE * ending.budget.allowed_s
@@ -154,6 +145,20 @@ def finish(ending: Ending, trials: list[Trial]) -> Finished:
             dataclasses.replace(t, status="failed", error=made.lost[t.id]) if t.id in made.lost else t
             for t in trials
         ]
+
+
+def _bounds(ending: Ending, *, row_ms: float, made: frozenset[str], cut: frozenset[str]) -> Bounds:
+    return Bounds(
+        row_ms=row_ms,
+        left_s=_left_s(ending, cut),
+        slots=ending.slots,
+        bag=ending.trial_plan.keep_models,
+        alone_ms=ending.row_ms,
+        made=made,
+        cut=cut,
+        here_s=_here_s(ending),
+        away=fitted_away(ending.recipe.families),
+    )
 
 
 def _grace_s(budget: Budget) -> float:

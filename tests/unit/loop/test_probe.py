@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from raywf.core.records import Bundle, Column, Snapshot
-from raywf.core.settings import SpineSettings, Workflow
-from raywf.loop.probe import probe, split, spread
+from raywf.core.settings import SearchSettings, SpineSettings, Workflow
+from raywf.loop.probe import probe, quick_answers, split, spread
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.testing import small_bundle, small_table
 
@@ -63,6 +63,25 @@ class Knowing(Predictor):
         """Answer the rows in order; they are as many as the labels."""
         assert table.num_rows == len(self._labels)
         return np.where(self._labels[:, None] == 1, 0.9, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "weighed", "is_even"),
+    [("none", False, False), ("balanced", False, True), ("none", True, True)],
+)
+def test_rows_count_as_in_a_search(class_weight: str, weighed: bool, is_even: bool):
+    """A champion of balanced classes would lose beside one that knows how rare one is, for ever."""
+    snapshot, table = history(4000)
+    rare = np.random.default_rng(1).random(4000) < 0.05
+    table = table.set_column(table.column_names.index("__label"), "__label", pa.array(rare.astype(float)))
+    spine = SpineSettings(path="rows.parquet", label="late", event_time="at")
+    workflow = Workflow(
+        name="w", task="binary", spine=spine, search=SearchSettings(class_weight=class_weight)
+    )
+    weights = np.where(rare, 19.0, 1.0) if weighed else None
+    some = np.arange(4000)
+    found = quick_answers(workflow, snapshot, table, fitted=some, scored=some, weights=weights)
+    assert (found.mean() > 0.2) == is_even  # one of twenty is of the rare class
 
 
 @pytest.mark.parametrize(("delay_h", "maturity_h", "then"), [(0, 0, 101), (24, 0, 77), (24, 48, 53)])
