@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -69,7 +70,7 @@ class Controller:
         self._causes: tuple[str, ...] = ()
         self._looked = time.monotonic()  # when a tick last came to its end
         self._rests_until = 0.0  # where asking the policy took long, and what was asked for by then:
-        self._requests: tuple[str, ...] = ()
+        self._requests: Mapping[str, str] = {}
         self._stopped = threading.Event()
         threading.Thread(target=self._run, name="raywf-controller", daemon=True).start()
         gauges = Gauges(workflow, self, registry, RaySink(workflow.name, "controller"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from raywf.core.codec import decode
 from raywf.core.journal import BY_HAND, FINAL, LOOKED
@@ -53,10 +53,10 @@ def history_of(
     entries: Sequence[JournalEntry],
     champion: ModelVersion,
     *,
-    requests: Collection[str],
+    requests: Mapping[str, str],
     landed: Landed | None = None,
 ) -> History:
-    """Return what the policy is told while no retraining runs; requests come oldest first."""
+    """Return what the policy is told while no retraining runs; requests come oldest first, with reasons."""
     retrainings = [p for p in past if p.decision.kind == "retrain"]
     answered = {p.decision.window for p in retrainings}
     made_by = next((p.decision for p in retrainings if p.decision.id == champion.decision_id), None)
@@ -66,7 +66,7 @@ def history_of(
         decisions=past,
         running=False,
         last_retrain=max((p.decision.time for p in retrainings if not p.has_failed), default=None),
-        requests=tuple(r for r in requests if r not in answered),
+        requests={r: why for r, why in requests.items() if r not in answered},
         probes=tuple(decode(Probe, e.figures) for e in entries if e.stage == LOOKED),
         landed="" if landed is None else landed.id,
         landed_in=() if landed is None else landed.tables,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from raywf.core.journal import BY_HAND
@@ -63,7 +63,7 @@ class History:
     """The loop's past, in event time.
 
     `since` is when the champion was promoted, `last_retrain` when the last retraining was decided that did
-    not fail by itself, `requests` are the ids of a user's requests that wait, oldest first. `probes` are the
+    not fail by itself, `requests` are users' that wait, why by id, oldest first. `probes` are the
     looks that came to an end. `landed` names the tables' versions where they are other ones than those of the
     champion's snapshot, and `landed_in` which tables.
     """
@@ -73,7 +73,7 @@ class History:
     decisions: tuple[PastDecision, ...] = ()
     running: bool = False
     last_retrain: datetime | None = None
-    requests: tuple[str, ...] = ()
+    requests: Mapping[str, str] = field(default_factory=dict)
     probes: tuple[Probe, ...] = ()
     landed: str = ""
     landed_in: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ from raywf.policy.worth import WEIGHED, Worth, judge_worth
 _LADDER: tuple[Effort, ...] = ("refit", "warm", "full")
 LOOK, RISE = "look", "rise"  # causes of a probe; its window is the instant from which labels are new to it
 FALLEN = "fallen"  # of a skip: the loss is up, and nothing is to be done; behind it stands why
+_LONGEST_WISH = 300  # characters of what a user says
 _REFITS = 3  # promoted in a row before a search is due
 _ROOT = 2**0.5  # times the growth, until configurations that a search did not better are searched again
 
@@ -123,8 +124,7 @@ def _choose(asked: Question) -> Choice:
     history, moment = asked.history, format_time(asked.now)
     if history.running:
         return _skip("running", moment, "a retraining is running; one at a time")
-    requests = [Choice("retrain", "request", r, (f"asked for by request {r}",)) for r in history.requests]
-    wanted = _new(requests, asked)
+    wanted = _new([_offer_request(*request) for request in history.requests.items()], asked)
     if wanted is not None:
         return wanted
     if history.champion is None:
@@ -142,6 +142,13 @@ def _choose(asked: Question) -> Choice:
     offers = [o for o in found.offers if o.cause != DRIFT] if condition is None else _joined(condition, found)
     wanted = _new([*offers, *(look for look in looks if look is not None)], asked)
     return wanted or _quiet(found, asked)
+
+
+def _offer_request(request: str, why: str) -> Choice:
+    words = " ".join(why.split())[:_LONGEST_WISH]
+    return Choice(
+        "retrain", "request", request, (f"asked for by request {request}", *([words] if words else []))
+    )
 
 
 def _held(hold: Hold, asked: Question, champion: ModelVersion) -> Choice:

@@ -63,7 +63,7 @@ def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
     if not log:
         return ()
     fold = Fold(workflow.monitor, RegistryReferences(workflow, registry), metric=workflow_metric(workflow))
-    found, at = [], 0
+    found, at, wishes = [], 0, journal.requests()
     for now, recorded in _moments(ours, log[0].time, log[-1].time):
         until = next((i for i, e in enumerate(itertools.islice(log, at, None), at) if e.time > now), len(log))
         fold.update(log[at:until])
@@ -75,7 +75,8 @@ def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
             continue
         known = {d.id for d in before}
         told = [e for e in entries if e.decision_id in known]
-        requests = [recorded.window] if recorded is not None and recorded.cause == "request" else []
+        is_request = recorded is not None and recorded.cause == "request"
+        requests = {recorded.window: wishes.get(recorded.window, "")} if recorded and is_request else {}
         past = past_decisions(before, told)
         history = history_of(past, told, champion, requests=requests, landed=_landed(recorded))
         if any(p.decision in ours and p.stage not in FINAL for p in past):  # it ran until the log ends

@@ -264,9 +264,9 @@ def test_the_policy_is_told_of_requests_and_data(journal: Journal) -> None:
     told = history_of(
         past, journal.entries(), CHAMPION, requests=journal.requests(), landed=Landed("v1", ("spine",))
     )
-    assert told.requests == (asked[0], asked[2])
+    assert list(told.requests.items()) == [(asked[0], "c"), (asked[2], "b")]
     assert (told.landed, told.landed_in) == ("v1", ("spine",))
-    assert history_of(past, (), CHAMPION, requests=()).landed == ""
+    assert history_of(past, (), CHAMPION, requests={}).landed == ""
 
 
 def test_what_a_user_does_by_hand_is_left_alone(tmp_path: Path, jobs: MemoryJobs) -> None:

@@ -99,9 +99,9 @@ CASES = [
     ({"evidence": BAD, "champion": champion(loss=0.3)}, "skip", "quiet"),
     ({"evidence": BAD, "champion": champion(loss=0.25, rows=3)}, "skip", "quiet"),
     ({"champion": None}, "skip", "champion"),
-    ({"champion": None, "requests": ("r1",)}, "retrain", "request"),
-    ({"requests": ("r1",), "at": 1.0}, "retrain", "request"),
-    ({"requests": ("r1",), "running": True}, "skip", "running"),
+    ({"champion": None, "requests": {"r1": ""}}, "retrain", "request"),
+    ({"requests": {"r1": ""}, "at": 1.0}, "retrain", "request"),
+    ({"requests": {"r1": ""}, "running": True}, "skip", "running"),
     ({"every": 14 * DAY, "evidence": []}, "retrain", "schedule"),
     ({"every": 30 * DAY}, "skip", "quiet"),
     ({"every": 2 * DAY, "at": 3.0}, "skip", "cooldown"),
@@ -173,10 +173,13 @@ def test_what_failed_is_tried_again_soon(failures, hours):
 
 
 def test_a_request_is_served_once():
-    """The next one waits its turn."""
-    first = run(requests=("r1", "r2"))
-    then = run(requests=("r1", "r2"), decisions=(PastDecision(decision=first, stage="done"),))
+    """With what the user says of it; the next one waits its turn."""
+    requests = {"r1": "new prices  since\nMonday", "r2": ""}
+    first = run(requests=requests)
+    then = run(requests=requests, decisions=(PastDecision(decision=first, stage="done"),))
     assert (first.window, then.window) == ("r1", "r2")
+    assert first.reasons == ("asked for by request r1", "new prices since Monday")
+    assert then.reasons == ("asked for by request r2",)
 
 
 def test_a_slot_of_the_schedule_is_one_decision():
@@ -214,7 +217,7 @@ _history = st.fixed_dictionaries(
         "since": st.integers(0, 30).map(lambda d: START + d * DAY),
         "running": st.booleans(),
         "last_retrain": st.none() | st.integers(0, 40).map(lambda d: START + d * DAY),
-        "requests": st.lists(st.text("ab", min_size=1, max_size=2), max_size=2).map(tuple),
+        "requests": st.dictionaries(st.text("ab", min_size=1, max_size=2), st.text(), max_size=2),
     }
 )
 _schedule = st.fixed_dictionaries(
@@ -289,7 +292,7 @@ def test_what_is_in_vain_again_and_again_is_done_less_often(refused, days):
     history = {"decisions": past, "last_retrain": START + 9 * DAY}
     fallen = [window(d, 0.1 if d < 5 else 0.3) for d in range(120)]
     assert run(fallen, at=9 + days + 0.1, **history).kind == "retrain"
-    assert run(fallen, at=9.5, requests=("r",), **history).cause == "request"
+    assert run(fallen, at=9.5, requests={"r": ""}, **history).cause == "request"
     calm = [window(d, 0.1) for d in range(120)]
     for at in (9.1, 9 + days - 0.1):
         held = run(calm, at=at, **history)
@@ -356,7 +359,7 @@ def test_a_budget_that_is_spent_holds_back_what_nobody_asked_for():
     assert run(at=23, usd_per_30d=9.0, **history).cause == "budget"
     assert asked(at=31.1, usd_per_30d=9.0).kind == "retrain"
     assert format_time(START + 38 * DAY) in asked(at=23, usd_per_30d=3.0).reasons[0]
-    assert asked(at=23, usd_per_30d=9.0, requests=("r",)).cause == "request"
+    assert asked(at=23, usd_per_30d=9.0, requests={"r": ""}).cause == "request"
 
 
 def test_regret_right_after_a_refit_asks_for_a_search():

@@ -60,7 +60,7 @@ def aged(days, **more):
 
 def decided(cause, window_id, day, *, kind="retrain", stage="rejected"):
     """A decision of a day and what came of it."""
-    made = dataclasses.replace(run(requests=("r",)), id=f"{cause}-{day}", cause=cause, window=window_id)
+    made = dataclasses.replace(run(requests={"r": ""}), id=f"{cause}-{day}", cause=cause, window=window_id)
     return PastDecision(decision=dataclasses.replace(made, kind=kind, time=START + day * DAY), stage=stage)
 
 
@@ -160,7 +160,7 @@ CASES = [
     ({"when": "loss or schedule", "every": DAY}, "retrain", "schedule"),
     ({"when": "drift", "drift": 0.25, "evidence": MOVED}, "retrain", "drift"),
     ({"when": "drift and loss", "drift": 0.25, "evidence": MOVED}, "skip", "quiet"),
-    ({"when": "age", "max_age": 30 * DAY, "requests": ("r1",)}, "retrain", "request"),
+    ({"when": "age", "max_age": 30 * DAY, "requests": {"r1": ""}}, "retrain", "request"),
     ({"when": "age", "max_age": 30 * DAY, "look": 7 * DAY}, "probe", "look"),
     ({"when": "age", "max_age": 30 * DAY, "look": 30 * DAY, "evidence": BAD}, "probe", "rise"),
     (

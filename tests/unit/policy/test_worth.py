@@ -91,7 +91,7 @@ def test_what_nobody_weighs() -> None:
     """A schedule, a request, and where nothing is known of the excess or the price."""
     cheap = replace(SETTINGS, usd_per_loss=0.0001)
     assert ask(replace(cheap, every=20 * DAY)).cause == "schedule"
-    assert ask(cheap, history=replace(HISTORY, requests=("r",))).cause == "request"
+    assert ask(cheap, history=replace(HISTORY, requests={"r": ""})).cause == "request"
     free = replace(HISTORY, champion=make_version("1", loss=0.1, loss_rows=5000))
     assert ask(cheap, history=free).cause == "regret"
     old = replace(LOOK, time=START - DAY)
