@@ -72,6 +72,7 @@ def backtest(
         return
     from raywf.loop.backtest.past import read_past
     from raywf.loop.backtest.run import compare, make_rules, plan_chances
+    from raywf.loop.backtest.summary import summarise
     from raywf.loop.backtest.tune import tune as choose
     from raywf.loop.backtest.tune import variants
     from raywf.loop.cluster import connect
@@ -92,7 +93,8 @@ def backtest(
     if report is not None:
         write_backtest(report, found, tuned)
     lines = [*_lines(found), *_tuned_lines(tuned), *([f"report: {report}"] if report else [])]
-    show({"backtest": found, "tuned": tuned}, as_json=as_json, lines=lines)
+    told = {"summary": summarise(found), "backtest": found, "tuned": tuned}
+    show(told, as_json=as_json, lines=lines)
 
 
 def _as_served(workflow: Workflow) -> Workflow:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from raywf.core.duration import format_duration
 from raywf.core.errors import SettingsError
 from raywf.loop.backtest.run import Backtest, Delay
+from raywf.loop.backtest.summary import summarise
 from raywf.loop.backtest.tune import Tuned
 from raywf.report.figure import MARK, draw_figure, svg_text
 
@@ -25,25 +26,20 @@ def heads_of_backtest(made: Backtest) -> list[str]:
 
 def rows_of_backtest(made: Backtest) -> list[list[str]]:
     """Return a row a policy, below `heads_of_backtest`."""
-    sign = _sign(made)
-    rows = []
-    for course in made.courses:
-        gain = made.gain(course)
-        vain = sum(e.helped is False or e.stage == "rejected" for e in course.events)
-        counts = (course.count("retrain"), course.count("retrain", "promoted"), course.count("probe"), vain)
-        rows.append(
-            [
-                course.policy,
-                f"{sign * course.loss:.4f}",
-                "-" if gain is None else f"{gain:.0%}",
-                *map(str, counts),
-                _late(made.delay(course)),
-                f"{course.cpu_s:.0f}",
-                f"{course.cost_usd:.4f}",
-                *([] if not _has_values(made) else ["-" if course.value is None else f"{course.value:.4g}"]),
-            ]
-        )
-    return rows
+    has_values = _has_values(made)
+    return [
+        [
+            s.policy,
+            "-" if s.metric is None else f"{s.metric:.4f}",
+            "-" if s.gain is None else f"{s.gain:.0%}",
+            *map(str, (s.retrainings, s.promoted, s.looks, s.vain)),
+            _late(s.late),
+            f"{s.cpu_s:.0f}",
+            f"{s.cost_usd:.4f}",
+            *([] if not has_values else ["-" if s.value is None else f"{s.value:.4g}"]),
+        ]
+        for s in summarise(made)
+    ]
 
 
 def rows_of_tuned(tuned: Sequence[Tuned]) -> list[list[str]]:

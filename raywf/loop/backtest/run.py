@@ -71,7 +71,7 @@ class Backtest:
         moments = [] if oracle is None else [e.settled for e in oracle.events if e.stage == "promoted"]
         if oracle is course or not moments:
             return None
-        brought = sorted(e.settled for e in course.events if e.stage == "promoted")
+        brought = sorted(e.settled for e in course.events if e.kind == "retrain" and e.stage == "promoted")
         waits, ends = [], [*moments[1:], self.chances[-1]]
         for moment, end in zip(moments, ends, strict=True):
             came = next((t for t in brought if moment <= t < end), None)

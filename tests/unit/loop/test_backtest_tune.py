@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from raywf.core.codec import encode
 from raywf.core.errors import SettingsError
 from raywf.core.metrics import find_metric
 from raywf.loop.backtest.course import Course, Event, Step
 from raywf.loop.backtest.run import Backtest
+from raywf.loop.backtest.summary import summarise
 from raywf.loop.backtest.tune import tune, variants
 from raywf.report.backtest import heads_of_backtest, rows_of_backtest, write_backtest
 
@@ -111,6 +113,30 @@ def test_a_metric_that_should_be_great_is_shown_as_it_is():
     for metric in ("roc_auc", "profit"):  # the other is the user's own
         rows = rows_of_backtest(backtest(course("never", [-0.8] * 10), metric=metric))
         assert rows[0][1] == "0.8000"
+
+
+def test_a_summary_has_the_figures_of_the_table():
+    """As figures, which is what a script reads; what nothing tells is null, not NaN."""
+    nothing = dataclasses.replace(NEVER, steps=())
+    made = backtest(NEVER, DEAR, metric="roc_auc")
+    never, dear = (encode(s) for s in summarise(made))
+    assert (never["policy"], never["gain"], never["retrainings"]) == (NEVER.policy, 0.0, 0)
+    assert (dear["retrainings"], dear["promoted"], dear["late"]) == (6, 6, None)
+    assert dear["metric"] == pytest.approx(-DEAR.loss)
+    assert (dear["cpu_s"], dear["cost_usd"]) == (DEAR.cpu_s, DEAR.cost_usd)
+    assert summarise(backtest(nothing))[0].metric is None
+
+
+def test_a_former_champion_that_comes_back_is_no_new_model():
+    """It did not come in time after what the oracle answers."""
+    oracle = course("oracle, 1 refits", [0.4] * 10, retrained=(2,))
+    late = course("late", [0.5] * 10, retrained=(3,))
+    back = dataclasses.replace(
+        late, events=tuple(dataclasses.replace(e, kind="rollback") for e in late.events)
+    )
+    delay = backtest(oracle, back).delay(back)
+    assert delay is not None
+    assert delay.missed == 1
 
 
 def test_the_page_has_all_policies_and_escapes_what_they_say(tmp_path: Path):
