@@ -111,13 +111,17 @@ def _is_regretted(history: History, settings: RetrainSettings) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Findings:
-    """What loss and looks say, what the triggers that are set say, and which of all hold, in their order."""
+    """What loss and looks say, what the triggers that are set say, and which of all hold, in their order.
+
+    `unmet` hold too, and are not offered: why, by name, and in words.
+    """
 
     loss: LossFinding
     regret: RegretFinding
     worth: Worth | None
     triggers: tuple[Trigger, ...]
     offers: tuple[Choice, ...]
+    unmet: tuple[tuple[str, str], ...] = ()
 
 
 def _choose(asked: Question) -> Choice:
@@ -173,7 +177,8 @@ def _find(asked: Question, champion: ModelVersion) -> _Findings:
     history, settings, last = asked.history, asked.settings, asked.history.last_change
     loss = _judge_loss(asked, champion)
     regret = judge_regret(history.probes, champion.version, settings, since=last)
-    quality = [_unless_in_vain(offer_windows(asked), regret), offer_value(asked), offer_estimate(asked)]
+    windows = offer_windows(asked)
+    quality = [_unless_in_vain(windows, regret), offer_value(asked), offer_estimate(asked)]
     growth = [
         offer_growth(asked),
         offer_fresh(asked),
@@ -189,16 +194,30 @@ def _find(asked: Question, champion: ModelVersion) -> _Findings:
         _offer_schedule(asked),
         *(trigger.choice() for trigger in growth if trigger is not None),
     ]
+    unmet = (
+        [(f"{FALLEN}-vain", quality[0].words)]
+        if windows and quality[0] and windows.due > quality[0].due
+        else []
+    )
     worth = judge_worth(asked)
     if worth is not None and not worth.pays:
-        offers = [o for o in offers if o is None or o.kind == "probe" or o.cause not in WEIGHED]
+        weighed = [o for o in offers if o is not None and o.kind == "retrain" and o.cause in WEIGHED]
+        offers = [o for o in offers if o not in weighed]
+        unmet += [_too_dear(offer) for offer in weighed]
     return _Findings(
         loss=loss,
         regret=regret,
         worth=worth,
         triggers=tuple(trigger for trigger in (*quality, *growth) if trigger is not None),
         offers=tuple(offer for offer in offers if offer is not None),
+        unmet=tuple(unmet),
     )
+
+
+def _too_dear(offer: Choice) -> tuple[str, str]:
+    """Return that an offer costs more than it brings; of regret alone that is no fall."""
+    name = "worth" if offer.cause == "regret" else f"{FALLEN}-worth"
+    return name, f"{offer.reasons[0]}; but a retraining would cost more than staying"
 
 
 def _new(choices: Sequence[Choice], asked: Question) -> Choice | None:
@@ -316,6 +335,9 @@ def _offer_schedule(asked: Question) -> Choice | None:
 def _quiet(found: _Findings, asked: Question) -> Choice:
     finding, moment = found.loss, format_time(asked.now)
     waits = _waits(found, asked)
+    if found.unmet and not finding.risen:
+        cause, text = min(found.unmet, key=lambda one: not one[0].startswith(FALLEN))
+        return _skip(cause, moment if finding.until is None else format_time(finding.until), text, waits)
     if finding.level is None or finding.until is None:
         text = (
             f"too few labels: {finding.rows} of {asked.min_labelled} rows in windows that are mostly labelled"

@@ -82,7 +82,7 @@ CASES = [
         "retrain",
         "windows",
     ),
-    ({"evidence": ROSE_LATE, "windows": THREE_OF_FIVE, **after_a_look(0.1)}, "skip", "quiet"),
+    ({"evidence": ROSE_LATE, "windows": THREE_OF_FIVE, **after_a_look(0.1)}, "skip", "fallen-vain"),
     ({"evidence": ROSE_LATE, "windows": THREE_OF_FIVE, **after_a_look(0.0985)}, "retrain", "windows"),
     ({"evidence": BAD, "windows": THREE_OF_FIVE}, "retrain", "loss"),
     ({"evidence": [], "windows": THREE_OF_FIVE}, "skip", "labels"),

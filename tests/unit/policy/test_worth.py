@@ -9,7 +9,7 @@ import pytest
 
 from raywf.core.probe import Probe
 from raywf.core.records import Evidence
-from raywf.core.retrain_settings import RetrainSettings
+from raywf.core.retrain_settings import BadWindowSettings, RetrainSettings
 from raywf.policy.history import History, PastDecision
 from raywf.policy.policy import decide
 from raywf.testing import make_decision, make_version
@@ -49,9 +49,23 @@ def test_staying_is_weighed_against_the_price(usd: float | None, kind: str) -> N
 
 def test_the_skip_says_what_it_weighed() -> None:
     """With both figures."""
-    reasons = " ".join(ask(replace(SETTINGS, usd_per_loss=0.03)).reasons)
+    skip = ask(replace(SETTINGS, usd_per_loss=0.03))
+    reasons = " ".join(skip.reasons)
+    assert skip.cause == "worth"
+    assert "which is worth a retraining from" in skip.reasons[0]
+    assert skip.reasons[0].endswith("; but a retraining would cost more than staying")
     assert "an excess loss of 0.0500 on 1,000 predictions" in reasons
     assert "costs $1.50 at $0.03 each, less than a retraining ($2.00)" in reasons
+
+
+def test_bad_windows_that_are_not_worth_a_retraining_are_a_fall() -> None:
+    """The sequence has not risen yet; a rule of the user's own has, and whoever is on call is told."""
+    rule = replace(SETTINGS, usd_per_loss=0.0001, windows=BadWindowSettings(bad=2, of=2), tolerance=0.0)
+    evidence = [replace(window(day), loss_sum=(0.1 if day < 28 else 0.13) * 100) for day in range(30)]
+    skip = decide(evidence, HISTORY, rule, workflow="w", now=NOW, min_labelled=200)
+    assert (skip.kind, skip.cause) == ("skip", "fallen-worth")
+    assert "of the last 2 windows" in skip.reasons[0]
+    assert "would cost more than staying" in skip.reasons[0]
 
 
 def test_more_traffic_pays() -> None:
