@@ -104,6 +104,14 @@ class _Column:
         whole = self.sums.sum() / self.rows.sum()
         return np.where(self.rows > 0, self.sums / np.maximum(self.rows, 1), whole)
 
+    @property
+    def mean_variances(self) -> Array:
+        """Those of the bins' mean losses, by the variance within all of them; a bin without rows is any row."""
+        within = float(self.squares.sum() - self.rows @ self.means**2)
+        whole = float(self.squares.sum() / self.rows.sum() - (self.sums.sum() / self.rows.sum()) ** 2)
+        pooled = within / max(1, int(self.rows.sum() - (self.rows > 0).sum()))
+        return np.where(self.rows > 0, max(0.0, pooled) / np.maximum(self.rows, 1), max(0.0, whole))
+
     def variance(self, at: int) -> float:
         """Return that of a bin's mean loss."""
         rows, mean = self.rows[at], self.means[at]
@@ -111,11 +119,12 @@ class _Column:
 
 
 def _shift(name: str, old: _Column, new: _Column) -> Shift:
-    """Return what a column's mix explains; by the variance of both mixes, the bins' means taken as known."""
+    """Return what a column's mix explains; its error is that of both mixes and of the bins' means."""
     p, q = old.rows / old.rows.sum(), new.rows / new.rows.sum()
     change = float((q - p) @ old.means)
     spreads = [float(share @ (old.means - share @ old.means) ** 2) for share in (p, q)]
-    error = np.sqrt(spreads[0] / old.rows.sum() + spreads[1] / new.rows.sum())
+    by_mix = spreads[0] / old.rows.sum() + spreads[1] / new.rows.sum()
+    error = np.sqrt(by_mix + float((q - p) ** 2 @ old.mean_variances))
     return Shift(column=name, change=change, error=float(error), q=1.0)
 
 

@@ -72,6 +72,24 @@ def test_what_rose_everywhere_is_told_so() -> None:
     assert found.told()[1].startswith("it rose alike everywhere")
 
 
+def test_what_moved_and_does_not_matter_is_no_cause() -> None:
+    """An airport that the rows come from alone by now, of which few were known, explains no change."""
+
+    def shifted(seed: int) -> bool:
+        source = np.random.default_rng(seed)
+        hours = source.uniform(0, 18, 2000).tolist()
+        losses = np.clip(source.normal(0.3, 0.2, 2000), 0, 1)
+        before = source.choice(["EWR", "JFK", "LGA"], 2000, p=[0.49, 0.49, 0.02]).tolist()
+        found = compare(by_bin(hours, before, losses), draw_alone(source))
+        return any(s.column == "origin" and s.q < 0.05 for s in found.shifts)
+
+    def draw_alone(source: np.random.Generator) -> BinLosses:
+        losses = np.clip(source.normal(0.3, 0.2, 2000), 0, 1)
+        return by_bin(source.uniform(0, 18, 2000).tolist(), ["LGA"] * 2000, losses)
+
+    assert sum(shifted(seed) for seed in range(100)) <= 10
+
+
 def test_nothing_is_found_where_nothing_changed() -> None:
     """In at most a few of a hundred pairs of draws."""
     wrong = sum(standing_out(compare(draw(800, 2 * i), draw(800, 2 * i + 1))) != ([], []) for i in range(100))
