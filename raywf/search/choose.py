@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -161,7 +161,8 @@ def choose(
     """
     stays = former is not None and former.stay
     alone_us = math.inf if stays else _alone_us(trials, data, bounds.alone_ms or bounds.row_ms)
-    found = _finished(data, trials, ledger, alone_us=alone_us)
+    prior = former.weights if former else {}
+    found = _finished(data, trials, ledger, alone_us=alone_us, always=prior)
     order = np.concatenate([f.score for f in data.folds])
     labels = data.rows.y[order]
     groups = None if data.rows.groups is None else data.rows.groups[order]
@@ -176,7 +177,7 @@ def choose(
         costs={t.id: t.row_us / room for t, _ in found},
         times={} if bounds.bag else _time_shares(data, by_id.values(), bounds),
     )
-    kept = {i: w for i, w in former.weights.items() if i in by_id} if former else {}
+    kept = {i: w for i, w in prior.items() if i in by_id}
     if stays and kept:
         weights = keep_largest(kept, len(kept))
     else:
@@ -206,15 +207,17 @@ def choose(
 
 
 def _finished(
-    data: SearchData, trials: list[Trial], ledger: Ledger, *, alone_us: float
+    data: SearchData, trials: list[Trial], ledger: Ledger, *, alone_us: float, always: Container[str]
 ) -> list[tuple[Trial, tuple[FoldResult, ...]]]:
     """Return the best finished trials with their folds, as many as the rows can tell apart.
 
-    Those that take longer than `alone_us` for a row are passed over.
+    Those in `always` are among them in any case, for what chose them was other rows. Those that take longer
+    than `alone_us` for a row are passed over.
     """
     done = [t for t in trials if _is_done(t) and not _is_slow(t, alone_us)]
     ranked = sorted(done, key=lambda t: float(np.mean(t.fold_losses)))
-    ranked = ranked[: most_candidates(len(np.unique(np.concatenate([f.score for f in data.folds]))))]
+    most = most_candidates(len(np.unique(np.concatenate([f.score for f in data.folds]))))
+    ranked = [t for place, t in enumerate(ranked) if place < most or t.id in always]
     found = [(t, ledger.folds(t.id, len(data.folds))) for t in ranked]
     found = [(t, results) for t, results in found if len(results) == len(data.folds)]
     if not found:

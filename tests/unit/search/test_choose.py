@@ -14,7 +14,7 @@ from raywf.core.metrics import METRICS
 from raywf.core.records import Trial
 from raywf.models.family import Rows
 from raywf.search.budget import WORKER_S
-from raywf.search.choose import Bounds, Chosen, choose, chosen_fits_s, fits_to_come_s, in_turn_s
+from raywf.search.choose import Bounds, Chosen, Former, choose, chosen_fits_s, fits_to_come_s, in_turn_s
 from raywf.search.data import Fold, SearchData
 from raywf.search.folds import summarise
 from raywf.search.foresee import LastFits
@@ -152,6 +152,20 @@ def test_many_columns_leave_no_time_for_a_row_to_choose_by(data: SearchData, led
         for i, (family, row_s) in enumerate((("linear", 1e-6), ("lightgbm", 3e-5)))
     ]
     assert pick(wide, ledger, trials, dataclasses.replace(AMPLE, row_ms=0.3)).passed_over == ()
+
+
+def test_a_former_member_is_a_candidate_however_many_are_better(data: SearchData, ledger: Ledger) -> None:
+    """Few rows tell few trials apart; it was chosen by others."""
+    former = run(data, ledger, "linear", seed=99, row_s=2e-5, seconds=1)
+    worse = dataclasses.replace(former, fold_losses=tuple(3 * loss for loss in former.fold_losses))
+    others = [run(data, ledger, "lightgbm", seed=i, row_s=2e-5, seconds=1) for i in range(12)]
+
+    def names(prior: Former | None) -> set[str]:
+        found = choose(data, [*others, worse], ledger, metric=METRICS["log_loss"], bounds=AMPLE, former=prior)
+        return {m.trial_id for m in found.members}
+
+    assert worse.id not in names(None)
+    assert worse.id in names(Former({worse.id: 1.0}, stay=False))
 
 
 def test_what_cannot_be_fitted_again_is_given_up_alone(data: SearchData, ledger: Ledger) -> None:
