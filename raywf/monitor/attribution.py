@@ -106,7 +106,7 @@ class _Column:
 
     @property
     def mean_variances(self) -> Array:
-        """Those of the bins' means, by the variance within all of them; of a bin without rows that of a row."""
+        """Those of the means, by the variance within all bins; without rows that of a single row."""
         within = float(self.squares.sum() - self.rows @ self.means**2)
         whole = float(self.squares.sum() / self.rows.sum() - (self.sums.sum() / self.rows.sum()) ** 2)
         pooled = within / max(1, int(self.rows.sum() - (self.rows > 0).sum()))
