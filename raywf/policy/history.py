@@ -151,18 +151,18 @@ class History:
 
     @property
     def searched_in_vain(self) -> int:
-        """How many searches were rejected since the last one that gave a champion."""
+        """How many searches were rejected since the last one that gave a champion, or one came by hand."""
         searches = (p for p in self.ended if p.decision.effort in _SEARCHES)
-        since = itertools.takewhile(lambda p: p.stage != "promoted", searches)
-        return sum(p.stage == "rejected" for p in since)
+        return sum(p.stage == "rejected" for p in self._since_champion(searches))
 
     def _brought(self) -> list[Decision]:
         """Return the retrainings that brought the champion and those before it, newest first.
 
         None where no retraining brought the champion itself.
         """
-        found = [p.decision for p in self.ended if p.stage == "promoted"]
-        own = [i for i, d in enumerate(found) if self.champion and d.id == self.champion.decision_id]
+        mine = None if self.champion is None else self.champion.decision_id
+        found = [p.decision for p in self.ended if p.stage == "promoted" or p.decision.id == mine]
+        own = [i for i, d in enumerate(found) if d.id == mine]
         return found[own[0] :] if own else []
 
     def has(self, decision_id: str) -> bool:

@@ -275,6 +275,31 @@ def test_effort_grows_with_vain_retrainings(past, expected):
     assert choose_effort(history, RetrainSettings(effort="full")) == "full"
 
 
+def test_a_search_whose_version_was_promoted_by_hand_gave_a_champion():
+    """What has grown since is counted from it, and it was no search in vain."""
+    past = (ended(1, "promoted", "full"), ended(5, "rejected", "warm"))
+    by_hand = make_decision("h", kind="promote", cause="hand", time=START + 6 * DAY)
+    past += (PastDecision(decision=by_hand, stage="promoted"),)
+    mine = dataclasses.replace(champion(), decision_id=past[1].decision.id)
+    looks = tuple(
+        Probe(
+            version="1",
+            since=START,
+            time=START + d * DAY,
+            rows=100,
+            champion=0.1,
+            quick=0.1,
+            error=0.01,
+            growth=3.0,
+            cpu_s=1.0,
+        )
+        for d in (4, 7)
+    )
+    history = History(champion=mine, decisions=past, probes=looks)
+    assert history.searched_in_vain == 0
+    assert history.growth_since_search == 3.0
+
+
 def test_a_version_that_was_promoted_by_hand_was_not_in_vain():
     """Though the gate had refused it, or another one; what is refused after it is."""
     past = (ended(1, "promoted", "full"), ended(2, "rejected", "refit"))
