@@ -147,7 +147,7 @@ def told(course: Course) -> dict[str, Any]:
         "retrainings": course.count("retrain"),
         "promoted": course.count("retrain", "promoted"),
         "looks": course.count("probe"),
-        "vain": sum(e.helped is False or e.stage == "rejected" for e in course.events),
+        "vain": course.vain,
     }
 
 

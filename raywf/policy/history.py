@@ -63,9 +63,9 @@ class History:
     """The loop's past, in event time.
 
     `since` is when the champion was promoted, `last_retrain` when the last retraining was decided that did
-    not fail by itself, `requests` are users' that wait, why by id, oldest first. `probes` are the
-    looks that came to an end. `landed` names the tables' versions where they are other ones than those of the
-    champion's snapshot, and `landed_in` which tables.
+    not fail by itself, `requests` are the reasons of a user's requests that wait, by id, oldest first.
+    `probes` are the looks that came to an end. `landed` names the tables' versions where they are other ones
+    than those of the champion's snapshot, and `landed_in` which tables.
     """
 
     champion: ModelVersion | None

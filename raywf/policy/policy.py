@@ -194,11 +194,8 @@ def _find(asked: Question, champion: ModelVersion) -> _Findings:
         _offer_schedule(asked),
         *(trigger.choice() for trigger in growth if trigger is not None),
     ]
-    unmet = (
-        [(f"{FALLEN}-vain", quality[0].words)]
-        if windows and quality[0] and windows.due > quality[0].due
-        else []
-    )
+    in_vain = windows is not None and _is_in_vain(windows, regret)
+    unmet = [(f"{FALLEN}-vain", quality[0].words)] if in_vain and quality[0] else []
     worth = judge_worth(asked)
     if worth is not None and not worth.pays:
         weighed = [o for o in offers if o is not None and o.kind == "retrain" and o.cause in WEIGHED]
@@ -245,8 +242,13 @@ def _joined(condition: Condition, found: _Findings) -> Iterator[Choice]:
         yield replace(held.pop(names[0]), reasons=reasons)
 
 
+def _is_in_vain(trigger: Trigger, regret: RegretFinding) -> bool:
+    """Whether a trigger asks for what the look spoke against."""
+    return trigger.due and regret.says_in_vain
+
+
 def _unless_in_vain(trigger: Trigger | None, regret: RegretFinding) -> Trigger | None:
-    if trigger is None or not trigger.due or not regret.says_in_vain:
+    if trigger is None or not _is_in_vain(trigger, regret):
         return trigger
     return replace(trigger, due=False, words=f"{trigger.words}; but a quick model of newer rows is no better")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,14 +175,15 @@ def _left_s(ending: Ending, cut: frozenset[str]) -> float:
 
 
 def _here_s(ending: Ending) -> float:
-    """Return the seconds that quick last fits may take of this process: no more than a worker would start in.
+    """Return the seconds that last fits may take of this process: no more than a worker would start in."""
+    left_s = max(0.0, ending.budget.closing - time.time())
+    return min(ending.start_s, left_s) if _may_fit_here(ending, ()) else 0.0
 
-    None after what may have been the end of a process by a fit.
-    """
-    recipe = ending.recipe
-    if ending.budget.before.wall_s > 0 or not may_fit_here((), recipe.families, recipe.nodes, recipe.threads):
-        return 0.0
-    return min(ending.start_s, max(0.0, ending.budget.closing - time.time()))
+
+def _may_fit_here(ending: Ending, names: Collection[str]) -> bool:
+    """Whether fits of these families may be this process's: not after one that may have ended a process."""
+    recipe, went_on = ending.recipe, ending.budget.before.wall_s > 0
+    return not went_on and may_fit_here(names, recipe.families, recipe.nodes, recipe.threads)
 
 
 def _attempt(
@@ -227,11 +228,8 @@ def _attempt(
 
 def _quick_members(ending: Ending, data: SearchData, chosen: Chosen, trials: list[Trial]) -> frozenset[str]:
     """Return the members' trials where this process has made them before others have begun; else none."""
-    went_on = ending.budget.before.wall_s > 0  # after what may have been the end of a process by a fit
-    if went_on or alone_s(chosen.members, trials, data) > ending.start_s:
-        return frozenset()
-    recipe, names = ending.recipe, {m.family for m in chosen.members if not m.folds}
-    may = may_fit_here(names, recipe.families, recipe.nodes, recipe.threads)
+    is_quick = alone_s(chosen.members, trials, data) <= ending.start_s
+    may = is_quick and _may_fit_here(ending, {m.family for m in chosen.members if not m.folds})
     return frozenset(m.trial_id for m in chosen.members if may)
 
 

@@ -184,7 +184,7 @@ def run_search(workflow: Workflow, snapshot: Snapshot, table: pa.Table, *, plan:
         former=plan.weights(),
         passes=lambda proof: plan.passes(proof, data.gate),
         say=plan.say,
-        start_s=WORKER_S if pace is None else pace.start_s,
+        start_s=_start_seconds(pace),
     )
     made = finish(ending, trials)
     budget.note(at_once=True)
@@ -376,6 +376,10 @@ def _pace(
     return Pace(**settled)
 
 
+def _start_seconds(pace: Pace | None) -> float:
+    return WORKER_S if pace is None else pace.start_s
+
+
 def _former_pace(plan: SearchPlan, root: str, *, rows: int) -> Pace | None:
     found = (Ledger(root, sweep.id).settled("pace") for sweep in plan.former)
     known = next((pace for pace in found if pace is not None), None)
@@ -464,7 +468,7 @@ def _queue(
             row_ms=settings.row_ms, left_s=budget.allowed_s, slots=means.slots, bag=trial_plan.keep_models
         ),
         former=former,
-        start_s=WORKER_S if pace is None else pace.start_s,
+        start_s=_start_seconds(pace),
         may_be_here=may_fit_here(settings.models, trial_plan.families, trial_plan.nodes, trial_plan.threads),
     )
     ordered = data.times is not None

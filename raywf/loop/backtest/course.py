@@ -83,6 +83,11 @@ class Course:
         """Their price."""
         return sum(event.cost_usd for event in self.events)
 
+    @property
+    def vain(self) -> int:
+        """How many events were rejected or did no better."""
+        return sum(e.helped is False or e.stage == "rejected" for e in self.events)
+
     def count(self, kind: str, *stages: str) -> int:
         """Return how many events of a kind came to one of the stages, or at all."""
         return sum(e.kind == kind and (not stages or e.stage in stages) for e in self.events)

@@ -75,8 +75,8 @@ def replay_log(workflow: Workflow, registry: Registry) -> tuple[Agreement, ...]:
             continue
         known = {d.id for d in before}
         told = [e for e in entries if e.decision_id in known]
-        is_request = recorded is not None and recorded.cause == "request"
-        requests = {recorded.window: wishes.get(recorded.window, "")} if recorded and is_request else {}
+        asked = {recorded.window} if recorded is not None and recorded.cause == "request" else set()
+        requests = {request: wishes.get(request, "") for request in asked}
         past = past_decisions(before, told)
         history = history_of(past, told, champion, requests=requests, landed=_landed(recorded))
         if any(p.decision in ours and p.stage not in FINAL for p in past):  # it ran until the log ends

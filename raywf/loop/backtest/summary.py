@@ -45,7 +45,7 @@ def _summary(made: Backtest, course: Course) -> Summary:
         retrainings=course.count("retrain"),
         promoted=course.count("retrain", "promoted"),
         looks=course.count("probe"),
-        vain=sum(e.helped is False or e.stage == "rejected" for e in course.events),
+        vain=course.vain,
         late=made.delay(course),
         cpu_s=course.cpu_s,
         cost_usd=course.cost_usd,

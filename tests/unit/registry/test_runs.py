@@ -10,25 +10,14 @@ from pathlib import Path
 import pytest
 
 from raywf.core.errors import RegistryError
-from raywf.core.records import Snapshot, Sweep, Trial
+from raywf.core.records import Snapshot, Trial
 from raywf.core.settings import SpineSettings, StoreSettings, Workflow
 from raywf.registry.client import connect, tracking_uri
 from raywf.registry.runs import log_sweep
+from raywf.testing import make_sweep
 
 TRIAL = Trial(id="mine-1", family="mine", params={"family": "poisson", "C": 0.3}, status="done", score=0.4)
-SWEEP = Sweep(
-    id="sweep1",
-    snapshot_id="snapshot1",
-    metric="rmse",
-    greater_is_better=False,
-    trials=(TRIAL,),
-    members=(),
-    score=0.4,
-    calibrated=False,
-    budget_s=5,
-    spent_s=4,
-    cpu_s=3,
-)
+SWEEP = make_sweep("sweep1", snapshot_id="snapshot1", metric="rmse", trials=(TRIAL,))
 SNAPSHOT = Snapshot(
     id="snapshot1",
     workflow="w",
