@@ -38,7 +38,7 @@ from raywf.loop.local import may_grow
 from raywf.loop.promote import is_serving, promote
 from raywf.loop.span import choose_part
 from raywf.loop.spending import spent_on
-from raywf.loop.unfinished import BOUNDS, remembered
+from raywf.loop.unfinished import part_bounds, remembered
 from raywf.models.bundle import Predictor, load_bundle
 from raywf.registry.registry import Lineage, Registry, code_version, open_registry
 from raywf.registry.runs import log_sweep
@@ -309,8 +309,7 @@ def _sweep_id(workflow: Workflow, snapshot_id: str, *what: Any) -> str:
 
     One that has ended within other bounds is not this one, which is the next then.
     """
-    root, settings = workflow.stores.root, encode(workflow.search)
-    bounds = {name: settings.pop(name) for name in BOUNDS}
+    root, (settings, bounds) = workflow.stores.root, part_bounds(workflow.search)
     codes = [m.code for m in workflow.search.models.values()] + [m.code for m in workflow.metrics.values()]
     own = [read_code(code).digest for code in codes]
     first = found = stable_id(FORMAT, snapshot_id, settings, own, workflow.metric, *what)

@@ -14,12 +14,19 @@ from raywf.core.errors import SearchError
 from raywf.core.ids import stable_id
 from raywf.core.journal import BY_HAND, FINAL, ROLLOUT, Journal
 from raywf.core.records import Decision
-from raywf.core.settings import Workflow
+from raywf.core.settings import SearchSettings, Workflow
 from raywf.core.store import Store
 
 # an interrupted search may go on with more of these, or less
-BOUNDS = ("budget_s", "max_cpu_s", "max_usd", "trials", "warm_share", "max_concurrent", "max_failures")
+_BOUNDS = ("budget_s", "max_cpu_s", "max_usd", "trials", "warm_share", "max_concurrent", "max_failures")
 RUN = ("raywf run",)  # the reasons of a decision that the command carries out
+
+
+def part_bounds(search: SearchSettings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings that a search is known by, and its bounds, both as data."""
+    settings = encode(search)
+    bounds = {name: settings.pop(name) for name in _BOUNDS}
+    return settings, bounds
 
 
 @contextmanager
@@ -74,7 +81,7 @@ def _newest(workflow: Workflow) -> tuple[str, dict[str, Any]] | None:
 
 def _mark(workflow: Workflow, as_of: datetime | None) -> str:
     """Return the name of a search's mark, which stays where only its bounds change, as its id does."""
-    settings = {name: value for name, value in encode(workflow.search).items() if name not in BOUNDS}
+    settings, _ = part_bounds(workflow.search)
     return stable_id(format_time(as_of) if as_of else None, settings, workflow.metric) + ".json"
 
 
